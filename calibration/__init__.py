@@ -1,0 +1,1 @@
+"""INT8: observe activations, choose ranges, place Q/DQ, judge in dB. Needs the extra [export]."""

@@ -1,0 +1,54 @@
+"""The command `unblur`.
+
+The commands of the device live here; those of the other rooms are found through the entry-point group
+`unblur.commands`, so that nothing here imports upward. Every command imports what it needs inside its function:
+`unblur --help` stays fast and works with torch, onnx and tensorrt absent.
+"""
+
+import sys
+from importlib.metadata import entry_points
+from typing import Annotated
+
+import typer
+
+from unblur.runtime import cli_run, cli_verify
+from unblur.runtime.errors import UnblurError
+
+COMMAND_GROUP = "unblur.commands"
+
+app = typer.Typer(
+    help="Deblur pictures and video on edge devices: train, export, calibrate, deploy, run.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.callback()
+def _options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Options that stand before the command; `main` reads --debug itself, since it handles the errors."""
+
+
+def _add_commands() -> None:
+    cli_run.register(app)
+    cli_verify.register(app)
+    for entry_point in sorted(entry_points(group=COMMAND_GROUP), key=lambda entry: entry.name):
+        entry_point.load()(app)
+
+
+def main() -> None:
+    """Entry point. Exit codes: 0 done, 1 the verdict is no, 2 it could not be done, 130 interrupted."""
+    _add_commands()
+    try:
+        app()
+    except UnblurError as error:
+        if "--debug" in sys.argv[1:]:
+            raise
+        sys.stderr.write(f"unblur: {error}\n")
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()

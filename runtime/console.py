@@ -1,0 +1,45 @@
+"""What every command of `unblur` shares: progress on stderr, one JSON document on stdout."""
+
+import json
+import math
+import sys
+from collections.abc import Mapping
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+stderr = Console(stderr=True, highlight=False)
+stdout = Console(highlight=False)
+
+
+def progress(unit: str = "") -> Progress:
+    """A progress bar on stderr, as a context manager; call `add_task` and `advance` on it.
+
+    Tasks may carry a field `note`, shown at the end of the line: `add_task(text, total=n, note="")`.
+    """
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn(unit),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+        console=stderr,
+        transient=True,
+    )
+
+
+def print_json(document: Mapping[str, object] | list[object]) -> None:
+    """Print one JSON document on stdout. Infinite and NaN numbers, which JSON has not, become null."""
+    json.dump(_finite(document), sys.stdout, indent=2)
+    sys.stdout.write("\n")
+
+
+def _finite(value: object) -> object:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return value

@@ -1,0 +1,63 @@
+"""Pictures as people store them (uint8 HWC) <-> batches as networks take them (float32 NCHW)."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Frame = NDArray[np.uint8]
+Batch = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Padding:
+    """Pixels added at the bottom and the right of a picture of `size_hw` to make it fit a network."""
+
+    size_hw: tuple[int, int]
+    padded_hw: tuple[int, int]
+
+    @classmethod
+    def to_multiple(cls, size_hw: tuple[int, int], multiple_of: int) -> "Padding":
+        """The smallest padding that makes both sides multiples of `multiple_of`."""
+        height, width = size_hw
+        padded_hw = (-(-height // multiple_of) * multiple_of, -(-width // multiple_of) * multiple_of)
+        return cls(size_hw, padded_hw)
+
+
+def check_frame(frame: Frame) -> None:
+    """Raise TypeError or ValueError unless `frame` is uint8 (H, W, 3) with at least one pixel."""
+    if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8:
+        found = getattr(frame, "dtype", type(frame).__name__)
+        raise TypeError(f"a frame is a uint8 array, got {found}")
+    if frame.ndim != 3 or frame.shape[2] != 3 or 0 in frame.shape:
+        raise ValueError(f"a frame has the shape (H, W, 3) with H, W >= 1, got {frame.shape}")
+
+
+def batch_from_frame(frame: Frame, padding: Padding, out: Batch | None = None) -> Batch:
+    """uint8 RGB (H, W, 3) -> float32 (1, 3, H', W') in [0, 1], edge pixels repeated into the padding.
+
+    out: a buffer of the padded shape to fill instead of allocating one.
+    """
+    height, width = padding.size_hw
+    if out is None:
+        out = np.empty((1, 3, *padding.padded_hw), np.float32)
+    np.multiply(frame.transpose(2, 0, 1), np.float32(1 / 255), out=out[0, :, :height, :width])
+    out[0, :, :height, width:] = out[0, :, :height, width - 1 : width]
+    out[0, :, height:, :] = out[0, :, height - 1 : height, :]
+    return out
+
+
+def frame_from_batch(batch: Batch, padding: Padding, out: Frame | None = None) -> Frame:
+    """float32 (1, 3, H', W') -> uint8 RGB (H, W, 3): clipped to [0, 1], rounded, the padding cut off.
+
+    The batch is used as scratch space and holds no image afterwards.
+    """
+    height, width = padding.size_hw
+    if out is None:
+        out = np.empty((height, width, 3), np.uint8)
+    levels = batch[0, :, :height, :width]
+    np.multiply(levels, np.float32(255), out=levels)
+    np.rint(levels, out=levels)
+    np.clip(levels, 0, 255, out=levels)
+    out[...] = levels.transpose(1, 2, 0)
+    return out

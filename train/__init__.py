@@ -1,0 +1,1 @@
+"""Training: networks, blur synthesis, losses and the loop. Needs the extra [train]."""
