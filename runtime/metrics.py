@@ -9,6 +9,7 @@ from unblur.runtime.frames import Frame
 
 _SIGMA = 1.5
 _RADIUS = 5  # skimage: int(truncate 3.5 * sigma 1.5 + 0.5)
+MIN_SSIM_SIDE = 2 * _RADIUS + 1
 _C1 = 0.01**2
 _C2 = 0.03**2
 
@@ -36,7 +37,7 @@ def ssim(restored: Frame, sharp: Frame) -> float:
     [0, 1] (Wang et al. 2004). Pictures smaller than the 11 x 11 window raise ValueError.
     """
     _check_shapes(restored, sharp)
-    if min(restored.shape[:2]) < 2 * _RADIUS + 1:
+    if min(restored.shape[:2]) < MIN_SSIM_SIDE:
         raise ValueError(f"SSIM needs at least 11 x 11 pixels, got {restored.shape[:2]}")
     channels = [
         _ssim_channel(restored[..., c] / np.float64(255), sharp[..., c] / np.float64(255)) for c in range(3)
