@@ -1,0 +1,78 @@
+from pathlib import Path
+
+import onnx
+import pytest
+from onnx import ModelProto, helper
+
+from unblur.calibration.onnx_file import (
+    describe,
+    onnx_bytes,
+    precision_of,
+    read_onnx,
+    sort_nodes,
+    spec_of,
+    strip_provenance,
+    write_onnx,
+)
+from unblur.runtime.errors import BadInput, SpecMismatch
+
+
+def test_what_is_written_is_read_back_with_spec_and_precision(fp32: ModelProto, tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    write_onnx(path, fp32)
+    model = read_onnx(path)
+    assert onnx_bytes(model) == path.read_bytes() == onnx_bytes(fp32)
+    assert spec_of(model).preset == "tiny"
+    assert precision_of(model) == "fp32"
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"none\.onnx does not exist; expected an \.onnx file"):
+        read_onnx(tmp_path / "none.onnx")
+
+
+def test_a_truncated_file_is_refused(fp32_file: Path) -> None:
+    fp32_file.write_bytes(fp32_file.read_bytes()[:-50])
+    with pytest.raises(BadInput, match="damaged or not an ONNX file"):
+        read_onnx(fp32_file)
+
+
+def test_an_empty_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "empty.onnx").touch()
+    with pytest.raises(BadInput, match="holds no nodes"):
+        read_onnx(tmp_path / "empty.onnx")
+
+
+def test_a_foreign_onnx_is_told_how_to_become_ours(fp32_file: Path) -> None:
+    foreign = onnx.load(fp32_file)
+    del foreign.metadata_props[:]
+    onnx.save(foreign, fp32_file)
+    with pytest.raises(SpecMismatch, match=r"tiny\.onnx carries no model spec .* `unblur export`"):
+        read_onnx(fp32_file)
+    assert precision_of(foreign) == "unknown"
+
+
+def test_provenance_is_stripped_at_every_depth(fp32: ModelProto) -> None:
+    model = ModelProto()
+    model.CopyFrom(fp32)
+    model.graph.doc_string = "made by"
+    model.graph.node[0].metadata_props.add(key="stack_trace", value="/home/someone/model.py")
+    model.graph.input[0].doc_string = "note"
+    model.graph.value_info.append(helper.make_tensor_value_info("body1", 1, None))
+    strip_provenance(model)
+    assert b"someone" not in onnx_bytes(model)
+    assert not model.graph.value_info
+    describe(model, spec_of(fp32), "fp32")
+    assert onnx_bytes(model) == onnx_bytes(fp32)
+
+
+def test_sort_puts_producers_first(fp32: ModelProto) -> None:
+    model = ModelProto()
+    model.CopyFrom(fp32)
+    backwards = list(model.graph.node)[::-1]
+    del model.graph.node[:]
+    model.graph.node.extend(backwards)
+    with pytest.raises(onnx.checker.ValidationError):
+        onnx.checker.check_model(model)
+    sort_nodes(model.graph)
+    onnx.checker.check_model(model, full_check=True)

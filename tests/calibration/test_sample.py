@@ -1,0 +1,64 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from unblur.calibration.sample import MAX_PIXELS, Sample, find_sample
+from unblur.runtime.errors import BadInput
+
+
+def test_pictures_come_in_order_padded_to_the_multiple(pictures: Path) -> None:
+    sample = find_sample(pictures)
+    assert [path.name for path in sample.paths] == ["a.png", "b.png", "c.png"]
+    assert [batch.shape for batch in sample.batches(16)] == [(1, 3, 48, 48), (1, 3, 64, 48), (1, 3, 64, 64)]
+
+
+def test_of_pairs_the_blurred_side_is_taken(pictures: Path, tmp_path: Path) -> None:
+    for side in ("blur", "sharp"):
+        (tmp_path / "pairs" / side).mkdir(parents=True)
+        (tmp_path / "pairs" / side / "1.png").write_bytes((pictures / "a.png").read_bytes())
+    sample = find_sample(tmp_path / "pairs")
+    assert list(sample.hashes()) == ["blur/1.png"]
+
+
+def test_the_shake_changes_pictures_and_repeats(pictures: Path) -> None:
+    sharp = list(find_sample(pictures).frames())
+    shaken, again = (list(find_sample(pictures, blurred=True).frames()) for _ in range(2))
+    assert all(np.array_equal(a, b) for a, b in zip(shaken, again, strict=True))
+    assert all(blurred.std() < 0.8 * picture.std() for blurred, picture in zip(shaken, sharp, strict=True))
+
+
+def test_a_large_picture_is_cropped_to_its_centre(tmp_path: Path) -> None:
+    picture = np.zeros((1100, 2000, 3), np.uint8)
+    picture[550, 1000] = 255
+    Image.fromarray(picture).save(tmp_path / "large.png")
+    (frame,) = find_sample(tmp_path).frames()
+    height, width = frame.shape[:2]
+    assert 0.99 * MAX_PIXELS < height * width <= MAX_PIXELS
+    row, column = np.argwhere(frame[..., 0])[0]
+    assert abs(row - height // 2) <= 1
+    assert abs(column - width // 2) <= 1
+
+
+def test_spread_takes_both_ends(pictures: Path) -> None:
+    sample = find_sample(pictures)
+    assert [path.name for path in sample.spread(2).paths] == ["a.png", "c.png"]
+    assert sample.spread(9) == sample
+
+
+@pytest.mark.parametrize("content", ["nothing", "no pictures", "no pairs"])
+def test_a_folder_without_pictures_is_named(tmp_path: Path, content: str) -> None:
+    folder = tmp_path / "data"
+    if content != "nothing":
+        folder.mkdir()
+    if content == "no pairs":
+        (folder / "sub").mkdir()
+    with pytest.raises(BadInput, match=r"data (is not a folder of pictures|holds no pictures|holds no pairs)"):
+        find_sample(folder)
+
+
+def test_a_damaged_picture_is_named(pictures: Path) -> None:
+    (pictures / "b.png").write_bytes((pictures / "b.png").read_bytes()[:300])
+    with pytest.raises(BadInput, match=r"b\.png is damaged"):
+        list(Sample(pictures, tuple(sorted(pictures.iterdir()))).frames())
