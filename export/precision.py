@@ -1,0 +1,85 @@
+"""fp32 graph -> typed fp16 graph.
+
+Precision lives in the graph, never in a builder flag: the one way that TensorRT 10, 11 and TensorRT-RTX all accept
+(strong typing). Inputs and outputs stay float32, so a caller feeds every precision the same way.
+"""
+
+from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
+from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
+
+from unblur.calibration.onnx_file import describe, precision_of, sort_nodes, spec_of, strip_provenance
+from unblur.runtime.errors import BadInput
+from unblur.runtime.runner import Precision
+
+_REDUCTIONS = frozenset({"ReduceMean", "ReduceSum", "ReduceL1", "ReduceL2", "ReduceSumSquare"})
+_FRAME_NORMS = frozenset({"GlobalAveragePool", "GlobalLpPool", "InstanceNormalization", "GroupNormalization"})
+_CHANNEL_AXIS = 1
+
+
+def fp16_from_fp32(model: ModelProto) -> ModelProto:
+    """The same network with float16 weights and arithmetic, float32 at both ends; `model` is left alone.
+
+    Sums over the rows and columns of a frame stay in float32: at 1280 x 720 a sum of values near 1 passes 65504,
+    the largest float16.
+    """
+    if precision_of(model) != "fp32":
+        raise BadInput(f"the fp16 graph is made from fp32, got precision '{precision_of(model)}'")
+    return _halve(model, "fp16")
+
+
+def int8_fp16_from_int8(model: ModelProto) -> ModelProto:
+    """A Q/DQ graph whose remaining float parts, scales included, are float16, as `fp16_from_fp32` does it.
+
+    Under strong typing the convolutions that are not quantised would otherwise run in float32, which makes an INT8
+    engine slower than an fp16 one.
+    """
+    if precision_of(model) != "int8":
+        raise BadInput(f"expected a Q/DQ graph, got precision '{precision_of(model)}'")
+    return _halve(model, "int8")
+
+
+def _halve(model: ModelProto, precision: Precision) -> ModelProto:
+    copy = ModelProto()
+    copy.CopyFrom(model)
+    axes = _axes_tensors(copy)
+    frame_sums = [node.name for node in copy.graph.node if _sums_over_frame(node, axes)]
+    half: ModelProto = convert_float_to_float16(
+        copy, keep_io_types=True, op_block_list=DEFAULT_OP_BLOCK_LIST, node_block_list=frame_sums
+    )
+    _drop_repeated_casts(half)
+    sort_nodes(half.graph)
+    strip_provenance(half)
+    describe(half, spec_of(model), precision)
+    return half
+
+
+def _axes_tensors(model: ModelProto) -> dict[str, list[int]]:
+    """The constants that a reduction may take its axes from."""
+    return {
+        tensor.name: numpy_helper.to_array(tensor).ravel().tolist()
+        for tensor in model.graph.initializer
+        if tensor.data_type == TensorProto.INT64 and len(tensor.dims) == 1
+    }
+
+
+def _sums_over_frame(node: NodeProto, axes_tensors: dict[str, list[int]]) -> bool:
+    if node.op_type in _FRAME_NORMS:
+        return True
+    if node.op_type not in _REDUCTIONS:
+        return False
+    axes = next((list(a.ints) for a in node.attribute if a.name == "axes"), None)
+    if axes is None and len(node.input) > 1:
+        axes = axes_tensors.get(node.input[1])
+    return axes != [_CHANNEL_AXIS]
+
+
+def _drop_repeated_casts(model: ModelProto) -> None:
+    """The converter writes one cast per consumer, all with the same output; a graph may produce it once."""
+    produced: set[str] = set()
+    once = []
+    for node in model.graph.node:
+        if produced.isdisjoint(node.output):
+            once.append(node)
+        produced.update(node.output)
+    del model.graph.node[:]
+    model.graph.node.extend(once)

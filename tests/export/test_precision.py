@@ -1,0 +1,112 @@
+from collections import Counter
+from collections.abc import Callable
+
+import numpy as np
+import onnx
+import pytest
+from numpy.typing import NDArray
+from onnx import ModelProto, TensorProto, helper, numpy_helper
+from onnxruntime import InferenceSession
+
+from unblur.calibration.onnx_file import describe, onnx_bytes, precision_of, spec_of
+from unblur.export.onnx_from_checkpoint import onnx_from_network
+from unblur.export.precision import fp16_from_fp32, int8_fp16_from_int8
+from unblur.runtime.errors import BadInput
+from unblur.runtime.metrics import psnr_float_db
+from unblur.train.networks import DeblurringNetwork
+
+
+def _restore(model: ModelProto, images: NDArray[np.float32]) -> NDArray[np.float32]:
+    session = InferenceSession(onnx_bytes(model), providers=["CPUExecutionProvider"])
+    restored: NDArray[np.float32] = session.run(None, {"blurred": images})[0]
+    return restored
+
+
+@pytest.fixture(scope="module")
+def global_fp16(make_network: Callable[..., DeblurringNetwork]) -> ModelProto:
+    return fp16_from_fp32(onnx_from_network(make_network(pooling="global", steps=1)))
+
+
+def test_photographs_lose_nothing_that_is_seen(
+    fp32: ModelProto, fp16: ModelProto, photographs: list[NDArray[np.float32]]
+) -> None:
+    for photograph in photographs:
+        db = psnr_float_db(_restore(fp16, photograph), _restore(fp32, photograph))
+        assert 55 <= db < 100  # and it really computes in float16
+
+
+def test_the_graph_is_typed_and_its_ends_are_float32(fp16: ModelProto) -> None:
+    onnx.checker.check_model(fp16, full_check=True)
+    ends = (*fp16.graph.input, *fp16.graph.output)
+    assert {value.type.tensor_type.elem_type for value in ends} == {TensorProto.FLOAT}
+    assert Counter(node.op_type for node in fp16.graph.node)["Cast"] == 2
+    weights = [tensor for tensor in fp16.graph.initializer if tensor.name.endswith(("weight", "bias"))]
+    assert {tensor.data_type for tensor in weights} == {TensorProto.FLOAT16}
+
+
+def test_metadata_opset_and_shared_weights_are_kept(fp32: ModelProto, fp16: ModelProto) -> None:
+    assert precision_of(fp16) == "fp16"
+    assert spec_of(fp16) == spec_of(fp32)
+    assert fp16.opset_import == fp32.opset_import
+    assert [tensor.name for tensor in fp16.graph.initializer] == [t.name for t in fp32.graph.initializer]
+    assert len(onnx_bytes(fp16)) < 0.7 * len(onnx_bytes(fp32))
+
+
+def test_the_input_model_is_left_alone(fp32: ModelProto) -> None:
+    before = onnx_bytes(fp32)
+    first = fp16_from_fp32(fp32)
+    assert onnx_bytes(fp32) == before
+    assert onnx_bytes(fp16_from_fp32(fp32)) == onnx_bytes(first)
+
+
+def test_averages_over_the_frame_are_taken_in_float32(global_fp16: ModelProto) -> None:
+    """A frame of 720 x 1280 summed in float16 would pass 65504."""
+    half = global_fp16
+    producer = {name: node for node in half.graph.node for name in node.output}
+    reads = {node.name: producer[node.input[0]] for node in half.graph.node if node.op_type == "ReduceMean"}
+    casts = [node for node in reads.values() if node.op_type == "Cast"]
+    assert len(reads) == 2  # one over the frame, one over the channels of the spatial gate
+    assert [attribute.i for node in casts for attribute in node.attribute] == [TensorProto.FLOAT]
+
+
+def test_a_bright_frame_does_not_overflow(global_fp16: ModelProto) -> None:
+    restored = _restore(global_fp16, np.ones((1, 3, 704, 1280), np.float32))
+    assert np.isfinite(restored).all()
+
+
+def test_consumers_of_one_tensor_share_its_cast(fp32: ModelProto) -> None:
+    shape = ["batch", 3, "height", "width"]
+    nodes = [
+        helper.make_node("GlobalAveragePool", ["blurred"], ["a"], "pool_a"),
+        helper.make_node("GlobalAveragePool", ["blurred"], ["b"], "pool_b"),
+        helper.make_node("Add", ["a", "b"], ["gate"], "add"),
+        helper.make_node("Mul", ["blurred", "gate"], ["restored"], "mul"),
+    ]
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in ("blurred", "restored")]
+    model = helper.make_model(
+        helper.make_graph(nodes, "pools", ends[:1], ends[1:]),
+        opset_imports=[helper.make_opsetid("", 20)],
+        ir_version=10,
+    )
+    describe(model, spec_of(fp32), "fp32")
+    half = fp16_from_fp32(model)
+    onnx.checker.check_model(half, full_check=True)
+    images = np.random.default_rng(0).random((1, 3, 16, 16), np.float32)
+    assert psnr_float_db(_restore(half, images), _restore(model, images)) > 55
+
+
+def test_each_conversion_takes_only_its_source(fp32: ModelProto, fp16: ModelProto) -> None:
+    with pytest.raises(BadInput, match="made from fp32, got precision 'fp16'"):
+        fp16_from_fp32(fp16)
+    with pytest.raises(BadInput, match="expected a Q/DQ graph, got precision 'fp32'"):
+        int8_fp16_from_int8(fp32)
+
+
+def test_tiny_weights_survive(fp32: ModelProto) -> None:
+    model = ModelProto()
+    model.CopyFrom(fp32)
+    bias = next(tensor for tensor in model.graph.initializer if tensor.name == "embed.bias")
+    tiny = np.full_like(numpy_helper.to_array(bias), 1e-9)
+    bias.CopyFrom(numpy_helper.from_array(tiny, bias.name))
+    half = next(t for t in fp16_from_fp32(model).graph.initializer if t.name == "embed.bias")
+    assert (numpy_helper.to_array(half) > 0).all()
