@@ -1,18 +1,19 @@
 """ModelSpec: what a caller must know about a network to feed it, as data that travels with the model.
 
 It is stored as JSON in the header of a checkpoint, in the `metadata_props` of an ONNX file (key
-`unblur.spec`) and in a bundle's manifest, so that nobody hard-codes preprocessing.
+`unblur.spec`, beside `unblur.precision`) and in a bundle's manifest, so that nobody hard-codes preprocessing.
 """
 
 import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from unblur.runtime.errors import SpecMismatch
 
 SPEC_KEY = "unblur.spec"
+PRECISION_KEY = "unblur.precision"  # of an ONNX file: "fp32", "fp16" or "int8"
 SCHEMA = 1
 
 Pooling = Literal["none", "global", "local"]
@@ -114,5 +115,5 @@ def _check_fields(raw: Mapping[str, object], where: str) -> None:
         raise SpecMismatch(f"{where}: the model spec has an unknown field '{unknown[0]}'")
 
 
-def _tuples(raw: Mapping[str, object]) -> dict[str, object]:
+def _tuples(raw: Mapping[str, object]) -> dict[str, Any]:
     return {name: tuple(value) if isinstance(value, list) else value for name, value in raw.items()}

@@ -1,0 +1,179 @@
+"""Small real networks for the tests of the runtime, as ONNX files and as a bundle.
+
+They are a miniature of LPRN: `steps` times the same two convolutions on a 1/4 grid, added to the blurred input,
+so that alignment, halo, shared weights and dynamic sizes matter as they do in the real one.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from unblur.runtime.bundle import BundleManifest, Variant, seal_bundle
+from unblur.runtime.onnx_runner import OnnxRunner
+from unblur.runtime.runner import Precision
+from unblur.runtime.selftest import make_golden
+from unblur.runtime.spec import PRECISION_KEY, SPEC_KEY, ModelSpec, Pooling
+
+GRID = 4
+WIDTH = 8
+
+
+@dataclass(frozen=True)
+class TinyNetwork:
+    """Builds the ONNX graph; `scale` multiplies the residual, so that two networks can differ a little."""
+
+    precision: Precision = "fp32"
+    steps: int = 2
+    pooling: Pooling = "none"
+    scale: float = 1.0
+
+    @property
+    def spec(self) -> ModelSpec:
+        """One step sees two 3 x 3 neighbourhoods of the grid; a grid cell is 4 pixels."""
+        radius = 0 if self.pooling == "global" else 2 * GRID * self.steps + GRID
+        return ModelSpec("lprn", "tiny", self.steps, multiple_of=16, receptive_field=radius, pooling=self.pooling)
+
+    def write(self, path: Path) -> Path:
+        graph = _Graph(self.precision)
+        features = graph.add("SpaceToDepth", ["blurred"], blocksize=GRID)
+        state = features
+        for _ in range(self.steps):
+            hidden = graph.add("Relu", [graph.conv("inner", state, 3 * GRID**2, WIDTH)])
+            if self.pooling == "global":
+                hidden = graph.add("Mul", [hidden, graph.add("GlobalAveragePool", [hidden])])
+            residual = graph.conv("outer", hidden, WIDTH, 3 * GRID**2, gain=0.2 * self.scale)
+            state = graph.add("Add", [features, residual])
+        graph.add("DepthToSpace", [state], output="restored", blocksize=GRID)
+        model = graph.model()
+        for key, value in {SPEC_KEY: self.spec.to_json(), PRECISION_KEY: self.precision}.items():
+            model.metadata_props.add(key=key, value=value)
+        onnx.save(model, path)
+        return path
+
+
+class _Graph:
+    def __init__(self, precision: Precision) -> None:
+        self.precision = precision
+        self.nodes: list[onnx.NodeProto] = []
+        self.weights: dict[str, onnx.TensorProto] = {}
+
+    def add(self, kind: str, inputs: list[str], output: str | None = None, **attributes: object) -> str:
+        output = output or f"{kind}_{len(self.nodes)}"
+        self.nodes.append(helper.make_node(kind, inputs, [output], **attributes))
+        return output
+
+    def store(self, name: str, values: NDArray[np.generic]) -> str:
+        self.weights[name] = numpy_helper.from_array(values, name)
+        return name
+
+    def conv(self, name: str, source: str, channels_in: int, channels_out: int, gain: float = 1.0) -> str:
+        """A 3 x 3 convolution in the precision of the graph, float32 outside."""
+        rng = np.random.default_rng(len(name) + channels_in)
+        shape = (channels_out, channels_in, 3, 3)
+        values = (gain * rng.standard_normal(shape) / np.sqrt(9 * channels_in)).astype(np.float32)
+        if self.precision == "fp16":
+            weight = self.store(name, values.astype(np.float16))
+            half = self.add("Cast", [source], to=TensorProto.FLOAT16)
+            return self.add("Cast", [self.add("Conv", [half, weight], pads=[1] * 4)], to=TensorProto.FLOAT)
+        if self.precision == "int8":
+            source = self._quantized(source)
+            weight = self._quantized_weight(name, values)
+        else:
+            weight = self.store(name, values)
+        return self.add("Conv", [source, weight], pads=[1] * 4)
+
+    def _quantized(self, source: str) -> str:
+        scale = self.store("activation_scale", np.float32(2 / 127).reshape(()))
+        zero = self.store("zero", np.int8(0).reshape(()))
+        return self.add("DequantizeLinear", [self.add("QuantizeLinear", [source, scale, zero]), scale, zero])
+
+    def _quantized_weight(self, name: str, values: NDArray[np.float32]) -> str:
+        step = np.abs(values).max() / 127
+        weight = self.store(name, np.rint(values / step).astype(np.int8))
+        scale = self.store(f"{name}_scale", np.float32(step).reshape(()))
+        return self.add("DequantizeLinear", [weight, scale, self.store("zero", np.int8(0).reshape(()))])
+
+    def model(self) -> onnx.ModelProto:
+        axes = ["batch", 3, "height", "width"]
+        graph = helper.make_graph(
+            self.nodes,
+            "tiny",
+            [helper.make_tensor_value_info("blurred", TensorProto.FLOAT, axes)],
+            [helper.make_tensor_value_info("restored", TensorProto.FLOAT, axes)],
+            list(self.weights.values()),
+        )
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+        onnx.checker.check_model(model, full_check=True)
+        return model
+
+
+@pytest.fixture
+def make_onnx(tmp_path: Path) -> Callable[..., Path]:
+    """`make_onnx(precision="int8", steps=3, pooling="global", scale=1.01)` -> path of a new .onnx file."""
+
+    def make(**options: object) -> Path:
+        network = replace(TinyNetwork(), **options)  # type: ignore[arg-type]
+        name = "-".join(str(value) for value in (network.precision, network.steps, network.pooling, network.scale))
+        return network.write(tmp_path / f"{name}.onnx")
+
+    return make
+
+
+@pytest.fixture
+def tiny_onnx(make_onnx: Callable[..., Path]) -> Path:
+    """An fp32 network of 2 steps: spec multiple_of 16, receptive field 20."""
+    return make_onnx()
+
+
+@pytest.fixture
+def tiny_bundle(tmp_path: Path) -> Path:
+    """A sealed bundle with fp32, fp16 and int8 at 2 steps, fp32 at 1 step, and golden vectors for each."""
+    folder = tmp_path / "tiny.unblur"
+    folder.mkdir()
+    variants = []
+    for precision, steps in (("fp32", 2), ("fp16", 2), ("int8", 2), ("fp32", 1)):
+        network = TinyNetwork(precision, steps)  # type: ignore[arg-type]
+        file = f"{precision}.onnx" if steps == 2 else f"{precision}-{steps}.onnx"
+        network.write(folder / file)
+        variants.append(Variant(network.precision, steps, file))
+    golden = []
+    for variant in variants:
+        with OnnxRunner(folder / variant.file, graph_optimization=False) as runner:
+            golden.append(make_golden(folder, runner))
+    manifest = BundleManifest(
+        name="tiny",
+        spec=TinyNetwork().spec,
+        created="2026-11-21T00:00:00Z",
+        versions={"unblur": "0.1.0"},
+        variants=tuple(variants),
+        golden=tuple(golden),
+    )
+    seal_bundle(folder, manifest)
+    return folder
+
+
+@pytest.fixture
+def frame() -> NDArray[np.uint8]:
+    """A 64 x 96 picture with edges, gradients and noise."""
+    return make_frame_of(64, 96)
+
+
+@pytest.fixture
+def make_frame() -> Callable[[int, int], NDArray[np.uint8]]:
+    """`make_frame(height, width)` -> such a picture of any size."""
+    return make_frame_of
+
+
+def make_frame_of(height: int, width: int) -> NDArray[np.uint8]:
+    rng = np.random.default_rng(height * 10_000 + width)
+    rows, columns = np.mgrid[0:height, 0:width]
+    waves = np.stack([np.sin(rows / 7), np.cos(columns / 5), np.sin((rows + columns) / 11)], axis=2)
+    blocks = ((rows // 9 + columns // 13) % 2)[..., None]
+    values = 110 + 60 * waves + 50 * blocks + rng.normal(0, 6, (height, width, 3))
+    return np.clip(np.rint(values), 0, 255).astype(np.uint8)
