@@ -16,7 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from unblur.runtime.bundle import BundleManifest, Variant, seal_bundle
 from unblur.runtime.onnx_runner import OnnxRunner
-from unblur.runtime.runner import Precision
+from unblur.runtime.runner import Batch, Precision
 from unblur.runtime.selftest import make_golden
 from unblur.runtime.spec import PRECISION_KEY, SPEC_KEY, ModelSpec, Pooling
 
@@ -111,6 +111,35 @@ class _Graph:
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
         onnx.checker.check_model(model, full_check=True)
         return model
+
+
+class FunctionRunner:
+    """A Runner around a function of a batch: the one fake of these tests."""
+
+    device = "fake"
+
+    def __init__(self, function: Callable[[Batch], Batch], precision: Precision = "fp32", **spec: object) -> None:
+        self.function = function
+        self.precision = precision
+        self.spec = replace(TinyNetwork(steps=1).spec, **spec)  # type: ignore[arg-type]
+        self.calls = 0
+
+    def infer(self, batch: Batch) -> Batch:
+        self.calls += 1
+        return self.function(batch)
+
+    def close(self) -> None: ...
+
+    def __enter__(self) -> "FunctionRunner":
+        return self
+
+    def __exit__(self, *error: object) -> None: ...
+
+
+@pytest.fixture
+def fake_runner() -> Callable[..., FunctionRunner]:
+    """`fake_runner(lambda batch: batch + 0.1, precision="int8", multiple_of=8)`; spec fields as keywords."""
+    return FunctionRunner
 
 
 @pytest.fixture
