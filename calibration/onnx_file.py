@@ -9,9 +9,8 @@ from onnx import GraphProto, ModelProto
 from unblur.runtime.atomic import atomic_file
 from unblur.runtime.errors import BadInput, SpecMismatch
 from unblur.runtime.runner import Precision
-from unblur.runtime.spec import SPEC_KEY, ModelSpec
+from unblur.runtime.spec import PRECISION_KEY, SPEC_KEY, ModelSpec
 
-PRECISION_KEY = "unblur.precision"
 PRODUCER = "unblur"
 
 
