@@ -1,0 +1,184 @@
+"""Restore a picture of any size through tiles that overlap by the halo the network needs.
+
+A tile is a window of the padded picture; of its restoration only the core is kept, which lies at least a halo
+from every edge of the window that is not an edge of the picture. If the halo is the receptive field, the
+result is that of the whole picture at once. All windows of a plan have one shape, so one set of buffers
+(and one engine shape) serves them all, and they begin at multiples of `multiple_of`, so that a network on a
+space-to-depth grid sees the same grid.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from unblur.runtime.frames import Batch, Frame, Padding, batch_from_frame, frame_from_batch
+from unblur.runtime.runner import Runner
+from unblur.runtime.spec import ModelSpec
+
+MAX_TILE_PIXELS = 4 << 20
+"""Pictures of more pixels are tiled unless the caller says otherwise. Full HD is half of it; 4K is twice it."""
+
+DEFAULT_HALO = 256
+"""Halo in pixels for a network whose receptive field is unbounded; `tiling_error_db` tells what it costs."""
+
+
+@dataclass(frozen=True)
+class Span:
+    """A tile along one axis, in pixels of the padded picture: it begins at `start`, its core is [begin, end)."""
+
+    start: int
+    begin: int
+    end: int
+
+
+@dataclass(frozen=True)
+class TilePlan:
+    """Rows times columns of windows of `tile_hw` that cover a picture of `size_hw`, padded to `padded_hw`."""
+
+    size_hw: tuple[int, int]
+    padded_hw: tuple[int, int]
+    tile_hw: tuple[int, int]
+    rows: tuple[Span, ...]
+    columns: tuple[Span, ...]
+
+    @property
+    def tiles(self) -> Iterator[tuple[Span, Span]]:
+        return ((row, column) for row in self.rows for column in self.columns)
+
+    @property
+    def count(self) -> int:
+        return len(self.rows) * len(self.columns)
+
+    @property
+    def overhead(self) -> float:
+        """Pixels computed per pixel of the padded picture, at least 1."""
+        return self.count * math.prod(self.tile_hw) / math.prod(self.padded_hw)
+
+
+def halo_of(spec: ModelSpec) -> int:
+    """The halo in pixels with which tiles of this model are exact, or DEFAULT_HALO where no halo is enough."""
+    return _up(spec.receptive_field or DEFAULT_HALO, spec.multiple_of)
+
+
+def plan_tiles(
+    size_hw: tuple[int, int], *, multiple_of: int, halo: int, max_pixels: int = MAX_TILE_PIXELS
+) -> TilePlan:
+    """The plan that computes the fewest pixels with at most `max_pixels` in a window.
+
+    size_hw: of the picture, at least 1 x 1. halo: in pixels, rounded up to `multiple_of`.
+    Raises ValueError if not even the smallest window, two halos and a step, has so few pixels.
+    """
+    halo = _up(halo, multiple_of)
+    padded_hw = Padding.to_multiple(size_hw, multiple_of).padded_hw
+    best: tuple[int, int, int] | None = None
+    for rows in range(1, _most(padded_hw[0], halo, multiple_of) + 1):
+        height = _window(padded_hw[0], rows, halo, multiple_of)
+        columns = _fewest(padded_hw[1], max_pixels // height, halo, multiple_of)
+        if columns is None:
+            continue
+        pixels = rows * columns * height * _window(padded_hw[1], columns, halo, multiple_of)
+        if best is None or pixels < best[0]:
+            best = (pixels, rows, columns)
+    if best is None:
+        least = math.prod(min(side, 2 * halo + multiple_of) for side in padded_hw)
+        raise ValueError(f"tiles of {max_pixels} pixels cannot hold a halo of {halo}; at least {least} are needed")
+    _, rows, columns = best
+    return TilePlan(
+        size_hw,
+        padded_hw,
+        (_window(padded_hw[0], rows, halo, multiple_of), _window(padded_hw[1], columns, halo, multiple_of)),
+        _spans(padded_hw[0], rows, halo, multiple_of),
+        _spans(padded_hw[1], columns, halo, multiple_of),
+    )
+
+
+def infer_tiles(runner: Runner, frame: Frame, plan: TilePlan, buffer: Batch, out: Frame) -> None:
+    """Restore `frame`, uint8 RGB (H, W, 3), into `out` of the same shape.
+
+    buffer: float32 (1, 3, *plan.tile_hw), overwritten by every window.
+    """
+    height, width = plan.size_hw
+    for row, column in plan.tiles:
+        restored = runner.infer(_cut(frame, plan, row, column, buffer))
+        core = _core(restored, row, column)
+        end_y, end_x = min(row.end, height), min(column.end, width)
+        core_hw = (end_y - row.begin, end_x - column.begin)
+        target = out[row.begin : end_y, column.begin : end_x]
+        frame_from_batch(core, Padding(core_hw, core_hw), out=target)
+
+
+def tiling_error_db(runner: Runner, frame: Frame, *, halo: int | None = None) -> float:
+    """PSNR in dB, before rounding, of tiles against the whole frame at once; inf if they are equal.
+
+    The frame is cut in at least two tiles even if it would fit in one. Also inf if it is too small for two: then
+    nothing is cut. halo: in pixels; default `halo_of` the model.
+    """
+    spec = runner.spec
+    padding = Padding.to_multiple((frame.shape[0], frame.shape[1]), spec.multiple_of)
+    halo = halo_of(spec) if halo is None else halo
+    try:
+        plan = plan_tiles(
+            padding.size_hw,
+            multiple_of=spec.multiple_of,
+            halo=halo,
+            max_pixels=math.prod(padding.padded_hw) - 1,
+        )
+    except ValueError:  # two tiles would each be as large as the frame
+        return math.inf
+    whole = runner.infer(batch_from_frame(frame, padding)).copy()
+    buffer = np.empty((1, 3, *plan.tile_hw), np.float32)
+    squares = 0.0
+    for row, column in plan.tiles:
+        core = _core(runner.infer(_cut(frame, plan, row, column, buffer)), row, column)
+        difference = core - whole[:, :, row.begin : row.end, column.begin : column.end]
+        squares += float(np.sum(np.square(difference, dtype=np.float64)))
+    return math.inf if squares == 0 else 10 * math.log10(whole.size / squares)
+
+
+def _cut(frame: Frame, plan: TilePlan, row: Span, column: Span, buffer: Batch) -> Batch:
+    """A window of the padded picture as a batch; the padding repeats the picture's last row and column."""
+    window = frame[row.start : row.start + plan.tile_hw[0], column.start : column.start + plan.tile_hw[1]]
+    return batch_from_frame(window, Padding((window.shape[0], window.shape[1]), plan.tile_hw), out=buffer)
+
+
+def _core(restored: Batch, row: Span, column: Span) -> Batch:
+    return restored[
+        :, :, row.begin - row.start : row.end - row.start, column.begin - column.start : column.end - column.start
+    ]
+
+
+def _window(length: int, count: int, halo: int, multiple_of: int) -> int:
+    """The side of `count` windows that cover `length`: cores of one size and a halo on both sides of each."""
+    if count == 1:
+        return length
+    return _up(-(-(length - 2 * halo) // count), multiple_of) + 2 * halo
+
+
+def _most(length: int, halo: int, multiple_of: int) -> int:
+    """The most windows that make sense: with one more, a core would be less than a step."""
+    return max((length - 2 * halo) // multiple_of, 1)
+
+
+def _fewest(length: int, max_side: int, halo: int, multiple_of: int) -> int | None:
+    """The fewest windows of at most `max_side` that cover `length`; None if there is no such number."""
+    if length <= max_side:
+        return 1
+    core = max_side // multiple_of * multiple_of - 2 * halo
+    return -(-(length - 2 * halo) // core) if core > 0 else None
+
+
+def _spans(length: int, count: int, halo: int, multiple_of: int) -> tuple[Span, ...]:
+    """Windows at equal distances, the first and the last at the ends; cores meet in the middle of each overlap."""
+    window = _window(length, count, halo, multiple_of)
+    steps = max(count - 1, 1)
+    starts = [i * (length - window) // steps // multiple_of * multiple_of for i in range(count)]
+    meets = [(left + window + right) // 2 for left, right in pairwise(starts)]
+    edges = [0, *meets, length]
+    return tuple(Span(start, edges[i], edges[i + 1]) for i, start in enumerate(starts))
+
+
+def _up(value: int, multiple_of: int) -> int:
+    return -(-value // multiple_of) * multiple_of
