@@ -1,7 +1,7 @@
 """How much of a restoration is lost from one form of a model to the next: torch -> fp32 -> fp16 -> int8.
 
-    result = measure([fp32_runner, int8_runner], find_pairs(folder))
-    for hop in result.hops:
+    ledger = measure([fp32_runner, int8_runner], find_pairs(folder))
+    for hop in ledger.hops:
         print(hop.name, hop.psnr_db, hop.delta_db, hop.passed, hop.reason)
 
 Everything goes frame by frame: memory does not depend on how many frames there are.
@@ -88,7 +88,7 @@ class Quality:
 
 
 @dataclass(frozen=True)
-class Measurement:
+class Ledger:
     """What `measure` found: one quality per form, one hop between neighbours."""
 
     frames: int
@@ -120,7 +120,7 @@ def measure(
     progress: Callable[[], object] | None = None,
     *,
     names: Sequence[str] | None = None,
-) -> Measurement:
+) -> Ledger:
     """Run every form on every frame once and compare neighbours, and each with ground truth.
 
     frames: uint8 RGB (H, W, 3), at least 11 x 11 pixels for SSIM, or pairs, which bring ground truth; not both.
@@ -150,7 +150,7 @@ def measure(
     hops = (
         tally.finish(name, *forms) for tally, name, forms in zip(tallies, names, pairwise(qualities), strict=True)
     )
-    return Measurement(len(frames), _mean(blurred_db), qualities, tuple(hops))
+    return Ledger(len(frames), _mean(blurred_db), qualities, tuple(hops))
 
 
 def _outputs(runners: Sequence[Runner], blurred: Frame, multiple_of: int) -> "list[_Output]":
