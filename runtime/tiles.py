@@ -110,11 +110,11 @@ def infer_tiles(runner: Runner, frame: Frame, plan: TilePlan, buffer: Batch, out
         frame_from_batch(core, Padding(core_hw, core_hw), out=target)
 
 
-def tiling_error_db(runner: Runner, frame: Frame, *, halo: int | None = None) -> float:
+def tiling_error_db(runner: Runner, frame: Frame, *, halo: int | None = None) -> float | None:
     """PSNR in dB, before rounding, of tiles against the whole frame at once; inf if they are equal.
 
-    The frame is cut in at least two tiles even if it would fit in one. Also inf if it is too small for two: then
-    nothing is cut. halo: in pixels; default `halo_of` the model.
+    The frame is cut in at least two tiles even if it would fit in one; None if it is too small for two.
+    halo: in pixels; default `halo_of` the model.
     """
     spec = runner.spec
     padding = Padding.to_multiple((frame.shape[0], frame.shape[1]), spec.multiple_of)
@@ -127,7 +127,7 @@ def tiling_error_db(runner: Runner, frame: Frame, *, halo: int | None = None) ->
             max_pixels=math.prod(padding.padded_hw) - 1,
         )
     except ValueError:  # two tiles would each be as large as the frame
-        return math.inf
+        return None
     whole = runner.infer(batch_from_frame(frame, padding)).copy()
     buffer = np.empty((1, 3, *plan.tile_hw), np.float32)
     squares = 0.0

@@ -84,7 +84,9 @@ def test_tiles_equal_the_whole_picture(
     with OnnxRunner(tiny_onnx) as runner:
         whole, one = run_tiled(runner, frame, 1 << 30)
         tiled, several = run_tiled(runner, frame, max_pixels)
-        assert tiling_error_db(runner, frame) >= 100
+        error_db = tiling_error_db(runner, frame)
+    assert error_db is not None
+    assert error_db >= 100
     assert one == 1
     assert several > 1
     assert np.abs(whole.astype(int) - tiled).max() <= 1  # a value on the border of two levels may round either way
@@ -93,7 +95,9 @@ def test_tiles_equal_the_whole_picture(
 
 def test_too_narrow_a_halo_shows(tiny_onnx: Path, make_frame: Callable[..., Frame]) -> None:
     with OnnxRunner(tiny_onnx) as runner:
-        assert tiling_error_db(runner, make_frame(160, 240), halo=0) < 60
+        error_db = tiling_error_db(runner, make_frame(160, 240), halo=0)
+    assert error_db is not None
+    assert error_db < 60
 
 
 def test_global_pooling_is_not_exact_and_the_error_is_told(
@@ -104,9 +108,10 @@ def test_global_pooling_is_not_exact_and_the_error_is_told(
     with OnnxRunner(make_onnx(pooling="global")) as runner:
         assert halo_of(runner.spec) == DEFAULT_HALO
         error_db = tiling_error_db(runner, frame, halo=32)
+    assert error_db is not None
     assert 20 < error_db < 70
 
 
 def test_a_frame_too_small_to_cut_has_no_error(tiny_onnx: Path, frame: Frame) -> None:
     with OnnxRunner(tiny_onnx) as runner:
-        assert tiling_error_db(runner, frame[:16, :16]) == math.inf
+        assert tiling_error_db(runner, frame[:16, :16]) is None
