@@ -1,0 +1,141 @@
+"""Is this model, on this machine, what it was when it was built?
+
+    verification = verify(Path("lprn-s.unblur"), find_pairs(folder))
+    print(verification.passed, verification.blurred_db, verification.ledgers[0].qualities)
+
+A bundle is checked from the outside in: every byte, the golden vectors of each variant, the parity from fp32 to
+fp16 to INT8 for each number of steps, and whether tiles equal the whole picture. With pairs each variant is also
+judged against ground truth.
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import get_args
+
+from unblur.runtime.bundle import Bundle, Variant, read_bundle
+from unblur.runtime.errors import BadInput
+from unblur.runtime.frames import Frame
+from unblur.runtime.pairs import Pair, read_pair
+from unblur.runtime.parity import Ledger, measure
+from unblur.runtime.runner import Precision, Runner, open_runner
+from unblur.runtime.selftest import GoldenResult, check_golden, golden_frame
+from unblur.runtime.spec import Pooling
+from unblur.runtime.tiles import halo_of, tiling_error_db
+
+TILING_THRESHOLD_DB = 70.0
+"""Least PSNR of tiles against the whole picture where tiling should be exact; rounding alone leaves over 100 dB."""
+
+Stage = Callable[[str, int], Callable[[], object]]
+"""Called with the name of a stage and its length; what it returns is called once per unit of work done."""
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """What tiling costs, on one picture. halo: in pixels. Global pooling is told, not judged: it is never exact."""
+
+    pooling: Pooling
+    halo: int
+    psnr_db: float
+    passed: bool
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What `verify` found.
+
+    pairs: of ground truth used. golden: a result per variant; none for an .onnx file. ledgers: one per number of
+    steps, the model's own first. tiling: None if there was no picture large enough to cut.
+    """
+
+    pairs: int
+    golden: tuple[GoldenResult, ...]
+    ledgers: tuple[Ledger, ...]
+    tiling: Tiling | None
+
+    @property
+    def blurred_db(self) -> float | None:
+        return self.ledgers[0].blurred_db
+
+    @property
+    def passed(self) -> bool:
+        golden_passed = all(golden.passed for golden in self.golden)
+        parity_passed = all(ledger.passed for ledger in self.ledgers)
+        return golden_passed and parity_passed and (self.tiling is None or self.tiling.passed)
+
+
+def _silent(stage: str, total: int) -> Callable[[], object]:
+    return lambda: None
+
+
+def verify(
+    path: Path, pairs: Sequence[Pair] = (), stage: Stage = _silent, *, threads: int | None = None
+) -> Verification:
+    """Check the bundle or the .onnx file at `path`.
+
+    Without pairs, parity is measured on the golden picture. INT8 is evaluated without graph optimisation: that is
+    what an engine computes, while a CPU's fused 8-bit products may saturate.
+
+    Raises BundleError if a byte differs, BadInput for an .onnx file without pairs: nothing to hold it against.
+    """
+    if path.is_dir():
+        return _verify_bundle(read_bundle(path), pairs, stage, threads)
+    if not pairs:
+        raise BadInput(f"{path} is a single file, with nothing to verify it against; give --pairs, or a bundle")
+    with open_runner(path, threads=threads, graph_optimization=False) as runner:
+        ledger = measure([runner], pairs, stage(path.name, len(pairs)))
+        return Verification(len(pairs), (), (ledger,), _tiling(runner, pairs))
+
+
+def _verify_bundle(bundle: Bundle, pairs: Sequence[Pair], stage: Stage, threads: int | None) -> Verification:
+    frames: Sequence[Frame | Pair] = pairs or [golden_frame()]
+    golden: list[GoldenResult] = []
+    ledgers: list[Ledger] = []
+    tiling: Tiling | None = None
+    for chain in _chains(bundle):
+        with ExitStack() as stack:
+            runners: list[Runner] = []
+            for variant in chain:
+                runner = stack.enter_context(_open(bundle, variant, threads))
+                runners.append(runner)
+                golden.append(check_golden(bundle, variant, runner))
+            names = " -> ".join(variant.precision for variant in chain)
+            progress = stage(f"{names} at {chain[0].steps} steps", len(frames))
+            ledgers.append(measure(runners, frames, progress))
+            tiling = tiling or _tiling(runners[0], pairs)
+    return Verification(len(pairs), tuple(golden), tuple(ledgers), tiling)
+
+
+def _open(bundle: Bundle, variant: Variant, threads: int | None) -> Runner:
+    """Open a variant; SpecMismatch if its file says that it is of another precision or number of steps."""
+    return open_runner(
+        bundle.path / variant.file,
+        precision=variant.precision,
+        steps=variant.steps,
+        threads=threads,
+        graph_optimization=False,
+    )
+
+
+def _chains(bundle: Bundle) -> list[list[Variant]]:
+    """The variants of each number of steps, most exact first; the model's own number of steps first."""
+    order = get_args(Precision)
+    steps = {variant.steps for variant in bundle.manifest.variants}
+    return [
+        sorted(
+            (variant for variant in bundle.manifest.variants if variant.steps == count),
+            key=lambda variant: order.index(variant.precision),
+        )
+        for count in sorted(steps, key=lambda count: (count != bundle.spec.steps, -count))
+    ]
+
+
+def _tiling(runner: Runner, pairs: Sequence[Pair]) -> Tiling | None:
+    if not pairs:
+        return None
+    psnr_db = tiling_error_db(runner, read_pair(pairs[0])[0])
+    if psnr_db is None:
+        return None
+    pooling = runner.spec.pooling
+    return Tiling(pooling, halo_of(runner.spec), psnr_db, pooling == "global" or psnr_db >= TILING_THRESHOLD_DB)

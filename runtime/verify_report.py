@@ -1,0 +1,121 @@
+"""What `unblur verify` says: tables for people, one document for scripts."""
+
+from collections.abc import Iterator
+from dataclasses import asdict
+
+from rich import box
+from rich.table import Table
+
+from unblur.runtime.console import stdout
+from unblur.runtime.parity import Hop, Ledger, Quality
+from unblur.runtime.verify import Verification
+
+EQUAL_DB = 200.0
+"""What JSON and tables say instead of infinity, which JSON has not, when two outputs are equal to the last bit."""
+
+
+def document(result: Verification) -> dict[str, object]:
+    """What `--json` prints. `delta_db` of a variant is against the first: fp32 at full steps."""
+    tiling = result.tiling
+    return {
+        "pairs": result.pairs,
+        "blurred_db": result.blurred_db,
+        "variants": {
+            name: {"db": quality.db, "ssim": quality.ssim, "delta_db": delta_db}
+            for name, quality, delta_db in _variants(result)
+        },
+        "hops": [hop_document(hop) for ledger in result.ledgers for hop in ledger.hops],
+        "golden": [{**asdict(golden), "psnr_db": _finite(golden.psnr_db)} for golden in result.golden],
+        "tiling": None if tiling is None else {**asdict(tiling), "psnr_db": _finite(tiling.psnr_db)},
+        "pass": result.passed,
+    }
+
+
+def hop_document(hop: Hop) -> dict[str, object]:
+    """A hop for JSON, with a finite PSNR; a NaN becomes null when it is printed."""
+    return {**asdict(hop), "psnr_db": _finite(hop.psnr_db), "pass": hop.passed}
+
+
+def print_report(model: str, result: Verification) -> None:
+    """Print tables and the verdict on stdout."""
+    for ledger in result.ledgers:
+        if ledger.hops:
+            stdout.print(hop_table(ledger))
+    if result.golden:
+        stdout.print(_golden_table(result))
+    if result.pairs:
+        stdout.print(_quality_table(result))
+    if result.tiling is not None:
+        stdout.print(
+            f"Tiles against the whole picture: {_finite(result.tiling.psnr_db):.1f} dB "
+            f"({result.tiling.pooling} pooling, halo {result.tiling.halo} px){_verdict(result.tiling.passed)}"
+        )
+    stdout.print(f"{model}:{_verdict(result.passed)}", soft_wrap=True)
+
+
+def hop_table(ledger: Ledger) -> Table:
+    """The hops of a ledger; PSNR, SSIM and levels are of the worst frame, the loss is the mean."""
+    table = _table("Parity", "hop", "steps", "PSNR dB", "needs", "SSIM", "levels", "loss dB", "verdict")
+    for hop in ledger.hops:
+        table.add_row(
+            hop.name,
+            str(hop.steps),
+            f"{_finite(hop.psnr_db):.1f}",
+            f"{hop.threshold_db:g}",
+            f"{hop.ssim:.5f}",
+            str(hop.max_levels),
+            "" if hop.delta_db is None else f"{-hop.delta_db:.3f}",
+            hop.reason or "passed",
+        )
+    return table
+
+
+def _golden_table(result: Verification) -> Table:
+    table = _table("Golden vectors, on this machine", "variant", "steps", "PSNR dB", "needs", "verdict")
+    for golden in result.golden:
+        table.add_row(
+            golden.precision,
+            str(golden.steps),
+            f"{_finite(golden.psnr_db):.1f}",
+            f"{golden.threshold_db:g}",
+            golden.reason or "passed",
+        )
+    return table
+
+
+def _quality_table(result: Verification) -> Table:
+    table = _table(f"Against ground truth, {result.pairs} pairs", "variant", "PSNR dB", "SSIM", "gain dB")
+    table.add_row("blurred", _number(result.blurred_db, 3), "", "")
+    for name, quality, _ in _variants(result):
+        gain_db = None if quality.db is None or result.blurred_db is None else quality.db - result.blurred_db
+        table.add_row(name, _number(quality.db, 3), _number(quality.ssim, 4), _number(gain_db, 3, sign="+"))
+    return table
+
+
+def _table(title: str, first: str, *others: str) -> Table:
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    table.add_column(first, no_wrap=True)
+    for heading in others:
+        table.add_column(heading, justify="left" if heading == "verdict" else "right")
+    return table
+
+
+def _variants(result: Verification) -> Iterator[tuple[str, Quality, float | None]]:
+    """Each variant by name, "int8", or "fp32-3" at fewer steps, and its difference to the first in dB."""
+    first = result.ledgers[0].qualities[0]
+    for quality in (quality for ledger in result.ledgers for quality in ledger.qualities):
+        name = quality.precision if quality.steps == first.steps else f"{quality.precision}-{quality.steps}"
+        delta_db = None if quality.db is None or first.db is None else quality.db - first.db
+        yield name, quality, delta_db
+
+
+def _finite(psnr_db: float) -> float:
+    return min(psnr_db, EQUAL_DB)
+
+
+def _number(value: float | None, digits: int, sign: str = "") -> str:
+    return "" if value is None else f"{value:{sign}.{digits}f}"
+
+
+def _verdict(passed: bool) -> str:
+    return " [green]passed[/]" if passed else " [red]FAILED[/]"
