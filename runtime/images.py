@@ -1,10 +1,12 @@
 """Read and write single pictures."""
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from unblur.runtime.atomic import atomic_file
 from unblur.runtime.errors import BadInput
@@ -13,6 +15,7 @@ from unblur.runtime.frames import Frame
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm"})
 MAX_PIXELS = 100_000_000
 _JPEG_QUALITY = 95
+_QUARTER_TURNS = frozenset({5, 6, 7, 8})  # EXIF orientations that swap height and width
 
 
 def is_image_path(path: Path) -> bool:
@@ -37,22 +40,8 @@ def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> Frame:
     max_pixels: refuse a larger picture before decoding it (decompression bombs).
     Raises BadInput if the file is missing, empty, truncated, too large or no picture.
     """
-    if not path.is_file():
-        raise BadInput(f"{path} does not exist" if not path.exists() else f"{path} is not a file")
-    if path.stat().st_size == 0:
-        raise BadInput(f"{path} is empty")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                _check_pixels(path, image.size, max_pixels)
-                return _upright_rgb(image)
-    except UnidentifiedImageError as error:
-        raise BadInput(f"{path} is not a picture that can be read") from error
-    except Image.DecompressionBombError as error:
-        raise BadInput(f"{path} is too large a picture; raise --max-pixels if you trust it") from error
-    except (OSError, SyntaxError, ValueError) as error:
-        raise BadInput(f"{path} is damaged or truncated: {error}") from error
+    with _opened(path, max_pixels) as image:
+        return _upright_rgb(image)
 
 
 def image_size_hw(path: Path) -> tuple[int, int]:
@@ -64,6 +53,14 @@ def image_size_hw(path: Path) -> tuple[int, int]:
         raise BadInput(f"{path} is not a picture that can be read") from error
 
 
+def upright_size_hw(path: Path, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+    """(height, width) that `read_image` would give, from the header alone; the same errors for the header."""
+    with _opened(path, max_pixels) as image:
+        height, width = image.height, image.width
+        turned = image.getexif().get(ExifTags.Base.Orientation, 1) in _QUARTER_TURNS
+        return (width, height) if turned else (height, width)
+
+
 def write_image(path: Path, frame: Frame) -> None:
     """Write uint8 RGB (H, W, 3) in the format of the suffix, whole or not at all."""
     if not is_image_path(path):
@@ -71,7 +68,36 @@ def write_image(path: Path, frame: Frame) -> None:
             f"cannot write {path}: '{path.suffix}' is no picture format ({', '.join(sorted(IMAGE_SUFFIXES))})"
         )
     with atomic_file(path) as temporary:
-        Image.fromarray(frame).save(temporary, quality=_JPEG_QUALITY)
+        save_image(temporary, frame)
+
+
+def save_image(path: Path, frame: Frame) -> None:
+    """As `write_image`, straight to `path`, for a writer that stages its files itself; raises OSError."""
+    Image.fromarray(frame).save(path, quality=_JPEG_QUALITY)
+
+
+@contextmanager
+def _opened(path: Path, max_pixels: int) -> Iterator[Image.Image]:
+    """The picture with its header read; errors of the block that come from its bytes become BadInput."""
+    if not path.is_file():
+        raise BadInput(f"{path} does not exist" if not path.exists() else f"{path} is not a file")
+    if path.stat().st_size == 0:
+        raise BadInput(f"{path} is empty")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                _check_pixels(path, image.size, max_pixels)
+                yield image
+    except UnidentifiedImageError as error:
+        raise BadInput(f"{path} is not a picture that can be read") from error
+    except Image.DecompressionBombError as error:
+        limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)
+        raise BadInput(
+            f"{path} has more than {limit} pixels, which Pillow refuses; make it smaller first"
+        ) from error
+    except (OSError, SyntaxError, ValueError) as error:
+        raise BadInput(f"{path} is damaged or truncated: {error}") from error
 
 
 def _check_pixels(path: Path, size_wh: tuple[int, int], max_pixels: int) -> None:

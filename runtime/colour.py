@@ -1,0 +1,108 @@
+"""YUV <-> RGB with the matrix and the range that a video is tagged with.
+
+Decoding with one matrix and encoding with another shifts every colour, and swscale's fast paths darken a picture
+by one level per round trip; both are avoided here. Numbers are those of ITU-T H.273, as FFmpeg uses them.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from av.video.codeccontext import VideoCodecContext
+from av.video.format import VideoFormat
+from av.video.frame import VideoFrame
+from av.video.reformatter import VideoReformatter
+
+from unblur.runtime.errors import BadInput
+from unblur.runtime.frames import Frame
+
+Chroma = Literal["420", "422", "444"]
+
+_RGB_MATRIX = 0
+_CHROMA: Mapping[tuple[int, int], Chroma] = {(2, 2): "420", (1, 1): "420", (2, 4): "422", (1, 4): "422"}
+_UNSPECIFIED = 2
+_LIMITED, _FULL = 1, 2
+
+# H.273 matrix -> swscale's name for it. An untagged video is read as BT.601, as FFmpeg does; it stays untagged
+# in the output, so that a player which guesses otherwise guesses the same for both.
+_SWSCALE_MATRIX = {1: 1, _UNSPECIFIED: 5, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9}
+
+# SWS_BILINEAR | SWS_FULL_CHR_H_INT | SWS_ACCURATE_RND: measured on a 720p photograph, YUV 4:2:0 and back costs
+# 50.5 dB and no shift of the mean, against 45.8 dB and one level of darkening with swscale's defaults.
+_INTERPOLATION = 0x2 | 0x2000 | 0x40000
+
+
+@dataclass(frozen=True)
+class Colour:
+    """Colour tags of a video: H.273 code points, and AVColorRange (0 untagged, 1 limited, 2 full)."""
+
+    matrix: int
+    range: int
+    primaries: int
+    transfer: int
+
+    @property
+    def swscale_range(self) -> int:
+        return _FULL if self.range == _FULL else _LIMITED
+
+
+REC709 = Colour(matrix=1, range=_LIMITED, primaries=1, transfer=1)
+
+
+def colour_of(context: VideoCodecContext, where: str) -> Colour:
+    """The tags of an open decoder; an RGB stream gets those it shall have once it is YUV.
+
+    Raises BadInput, naming the file `where`, for a matrix that we cannot convert from.
+    """
+    if context.colorspace == _RGB_MATRIX:
+        return dataclasses.replace(REC709, primaries=context.color_primaries, transfer=context.color_trc)
+    if context.colorspace not in _SWSCALE_MATRIX:
+        raise BadInput(
+            f"{where} has the colour matrix {context.colorspace} (H.273), expected RGB, BT.601, BT.709 or BT.2020; "
+            "convert it first"
+        )
+    return Colour(context.colorspace, context.color_range, context.color_primaries, context.color_trc)
+
+
+def chroma_of(pixel_format: VideoFormat) -> Chroma:
+    """The coarsest of 4:2:0, 4:2:2 and 4:4:4 that keeps all the chroma samples of this format."""
+    if len(pixel_format.components) == 1 and not pixel_format.has_palette:
+        return "420"
+    samples_of_4x4 = (pixel_format.chroma_width(4), pixel_format.chroma_height(4))
+    return _CHROMA.get(samples_of_4x4, "444")
+
+
+class ColourConverter:
+    """Converts frames of one stream; keeps swscale's tables from frame to frame. One owner thread."""
+
+    def __init__(self, colour: Colour) -> None:
+        self._matrix = _SWSCALE_MATRIX[colour.matrix]
+        self._range = colour.swscale_range
+        self._reformatter = VideoReformatter()
+
+    def rgb_from(self, frame: VideoFrame) -> Frame:
+        """A decoded frame as a new uint8 RGB array (H, W, 3)."""
+        full = frame.format.is_rgb or frame.format.name.startswith("yuvj")
+        rgb = self._reformatter.reformat(
+            frame,
+            format="rgb24",
+            src_colorspace=self._matrix,
+            src_color_range=_FULL if full else self._range,
+            dst_color_range=_FULL,
+            interpolation=_INTERPOLATION,
+        )
+        return np.asarray(rgb.to_ndarray(), np.uint8)
+
+    def yuv_from(self, rgb: Frame, pixel_format: str) -> VideoFrame:
+        """uint8 RGB (H, W, 3) as a frame that an encoder takes; `rgb` is copied."""
+        source = VideoFrame.from_numpy_buffer(np.ascontiguousarray(rgb), "rgb24")
+        return self._reformatter.reformat(
+            source,
+            format=pixel_format,
+            src_color_range=_FULL,
+            dst_colorspace=self._matrix,
+            dst_color_range=self._range,
+            interpolation=_INTERPOLATION,
+        )

@@ -1,0 +1,141 @@
+"""A video file as a sink: H.264 beside the original's sound, at the original's times, in its colours."""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+
+import av
+from av.container import OutputContainer
+from av.error import FFmpegError
+from av.video.stream import VideoStream
+
+from unblur.runtime.atomic import atomic_file
+from unblur.runtime.audio_copy import AudioCopy
+from unblur.runtime.colour import Chroma, ColourConverter
+from unblur.runtime.errors import BadInput
+from unblur.runtime.media import MediaInfo, TimedFrame
+
+FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
+
+# Restoring is what costs, and it wants the cores: at one quality, x264's "veryfast" takes a third of the time of
+# the default "medium" for files about a tenth larger, and looks ahead 10 frames instead of 40 (memory).
+_PRESET = "veryfast"
+
+
+class _Discarded(Exception):
+    """Thrown through the sink's context managers when the block ends before `finish`."""
+
+
+class VideoSink(AbstractContextManager["VideoSink"]):
+    """One video file, written beside its name and renamed at `finish`."""
+
+    def __init__(self, path: Path, info: MediaInfo, *, crf: int) -> None:
+        """crf: x264's constant rate factor, 0 (lossless) to 51; 18 is visually transparent.
+
+        Raises BadInput if the frames of the source differ in size.
+        """
+        if info.size_hw is None:
+            raise BadInput(
+                f"{info.path} holds pictures of different sizes, a video needs one; give a folder as sink"
+            )
+        self._path = path
+        self._info = info
+        self._crf = crf
+        self._size_hw = info.size_hw
+        self._pixel_format = pixel_format(info.chroma, info.size_hw)
+        self._end_s = Fraction(0)
+        self._stack = ExitStack()
+        self._converter = ColourConverter(info.colour)
+
+    def __enter__(self) -> "VideoSink":
+        with ExitStack() as stack:
+            partial = stack.enter_context(atomic_file(self._path))
+            partial.touch()  # FFmpeg opens it at the first frame; an unwritable folder shall be told now
+            self._container = stack.enter_context(_open_output(partial, self._info.time_base))
+            self._stream = self._add_stream()
+            self._audio = self._open_audio(stack)
+            self._stack = stack.pop_all()
+        return self
+
+    def write(self, frame: TimedFrame) -> None:
+        with self._write_errors():
+            picture = self._converter.yuv_from(frame.rgb, self._pixel_format)
+            picture.time_base = self._info.time_base
+            picture.pts = round(frame.time_s / self._info.time_base)
+            picture.duration = round(frame.duration_s / self._info.time_base)
+            self._container.mux(self._stream.encode(picture))
+            self._end_s = frame.time_s + (frame.duration_s or 1 / self._info.rate)
+            if self._audio is not None:
+                self._audio.copy_until(frame.time_s)
+
+    def finish(self, *, complete: bool) -> None:
+        with self._stack, self._write_errors():
+            self._container.mux(self._stream.encode(None))
+            if self._audio is not None:
+                self._audio.copy_until(None if complete else self._end_s)
+            self._container.close()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with suppress(_Discarded), self._stack:
+            raise _Discarded
+
+    def _add_stream(self) -> VideoStream:
+        options = {"crf": str(self._crf), "preset": _PRESET}
+        stream = self._container.add_stream("libx264", rate=self._info.rate, options=options)
+        stream.height, stream.width = self._size_hw
+        stream.pix_fmt = self._pixel_format
+        stream.time_base = self._info.time_base
+        context = stream.codec_context
+        context.time_base = self._info.time_base
+        context.sample_aspect_ratio = self._info.pixel_aspect
+        colour = self._info.colour
+        context.colorspace, context.color_range = colour.matrix, colour.range
+        context.color_primaries, context.color_trc = colour.primaries, colour.transfer
+        return stream
+
+    def _open_audio(self, stack: ExitStack) -> AudioCopy | None:
+        if self._info.kind != "video":
+            return None
+        return stack.enter_context(AudioCopy(self._info.path, self._container, self._path))
+
+    @contextmanager
+    def _write_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except FFmpegError as error:
+            raise BadInput(f"cannot write {self._path}: {error.strerror}") from error
+
+
+def pixel_format(chroma: Chroma, size_hw: tuple[int, int]) -> str:
+    """The 8-bit YUV format of H.264 that keeps this chroma; 4:4:4 where subsampling would need an even size."""
+    height, width = size_hw
+    if chroma == "420" and height % 2 == 0 and width % 2 == 0:
+        return "yuv420p"
+    if chroma == "422" and width % 2 == 0:
+        return "yuv422p"
+    return "yuv444p"
+
+
+@contextmanager
+def _open_output(path: Path, time_base: Fraction) -> Iterator[OutputContainer]:
+    """Closes the container at the end of the block; quietly if that fails, since its file is then discarded."""
+    container_format = FORMATS[path.suffix.lower()]
+    options = {"avoid_negative_ts": "disabled"}  # AAC starts before 0: that must not shift the picture as well
+    if container_format != "matroska":
+        options["movie_timescale"] = str(_movie_timescale(time_base))
+    container = av.open(f"file:{path}", "w", format=container_format, options=options)
+    try:
+        yield container
+    finally:
+        with suppress(FFmpegError):
+            container.close()
+
+
+def _movie_timescale(time_base: Fraction) -> int:
+    """Ticks per second of MP4's edit lists, a multiple of the video's: the default, 1000, would round its start."""
+    ticks = time_base.denominator
+    return ticks * max(1, -(-10_000 // ticks))
