@@ -15,7 +15,8 @@ stdout = Console(highlight=False)
 def progress(unit: str = "") -> Progress:
     """A progress bar on stderr, as a context manager; call `add_task` and `advance` on it.
 
-    It is drawn on a terminal only, so that a log file stays readable. Tasks may carry a field `note`, shown at the end of the line: `add_task(text, total=n, note="")`.
+    It is drawn on a terminal only: in a log file it would be noise. Tasks may carry a field `note`, shown at the
+    end of the line: `add_task(text, total=n, note="")`.
     """
     return Progress(
         TextColumn("{task.description}"),
