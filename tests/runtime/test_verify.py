@@ -110,7 +110,7 @@ def test_other_weights_than_at_build_fail(tiny_bundle: Path, make_onnx: Callable
 
 def test_a_receptive_field_that_lies_fails(make_onnx: Callable[..., Path], pairs: Path) -> None:
     """A spec that claims less than the network sees leaves seams, which only tiling shows."""
-    path = make_onnx(steps=4, scale=4)
+    path = make_onnx(steps=4, scale=10)
     model = onnx.load(path)
     (entry,) = (entry for entry in model.metadata_props if entry.key == SPEC_KEY)
     entry.value = replace(ModelSpec.from_json(entry.value, where="test"), receptive_field=1).to_json()
