@@ -1,0 +1,84 @@
+"""Checkpoints carry their spec and refuse what does not fit."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from unblur.runtime.errors import BadInput, SpecMismatch
+from unblur.train.checkpoint import load_network, load_state, resolve_checkpoint, save_network, shipped_checkpoint
+from unblur.train.networks import build_network
+from unblur.train.recipe import Recipe
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    network = build_network("lprn-n", width=8)
+    torch.nn.init.normal_(network.reconstruct.weight)
+    save_network(tmp_path / "net.safetensors", network, Recipe(), ("gopro",))
+    return tmp_path / "net.safetensors"
+
+
+def test_a_checkpoint_rebuilds_its_network(checkpoint: Path) -> None:
+    network = load_network(checkpoint)
+    assert network.spec.preset == "lprn-n"
+    assert network.spec.options["width"] == 8
+    assert network.spec.training_data == ("gopro",)
+    assert not network.training
+    assert load_network(checkpoint, steps=2).spec.steps == 2
+
+
+@pytest.mark.parametrize("kept", [0, 7, 100, 5000])
+def test_a_truncated_checkpoint_is_refused(checkpoint: Path, kept: int) -> None:
+    checkpoint.write_bytes(checkpoint.read_bytes()[:kept])
+    with pytest.raises(BadInput, match="is not a whole safetensors file"):
+        load_network(checkpoint)
+
+
+def test_a_missing_checkpoint_is_named(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"absent.safetensors does not exist"):
+        load_network(tmp_path / "absent.safetensors")
+
+
+def test_foreign_weights_are_refused(tmp_path: Path) -> None:
+    save_file({"weight": torch.zeros(3)}, tmp_path / "foreign.safetensors")
+    with pytest.raises(SpecMismatch, match="no model spec in its header"):
+        load_network(tmp_path / "foreign.safetensors")
+
+
+def test_weights_of_another_network_are_refused(checkpoint: Path, tmp_path: Path) -> None:
+    spec = build_network("lprn-n", width=8).spec.to_json()
+    other = build_network("lprn-n", width=16).state_dict()
+    save_file(other, tmp_path / "other.safetensors", {"unblur.spec": spec})
+    with pytest.raises(SpecMismatch, match="does not fit preset 'lprn-n'"):
+        load_network(tmp_path / "other.safetensors")
+
+
+def test_an_older_schema_is_refused(tmp_path: Path) -> None:
+    network = build_network("lprn-n", width=8)
+    old = network.spec.to_json().replace('"schema": 1', '"schema": 0')
+    save_file(network.state_dict(), tmp_path / "old.safetensors", {"unblur.spec": old})
+    with pytest.raises(SpecMismatch, match="schema 0, this version reads 1"):
+        load_network(tmp_path / "old.safetensors")
+
+
+def test_a_network_is_no_training_state(checkpoint: Path) -> None:
+    with pytest.raises(SpecMismatch, match="holds a network, not the state of a run"):
+        load_state(checkpoint)
+
+
+def test_a_preset_without_weights_says_which_have_some() -> None:
+    with pytest.raises(BadInput, match="no weights ship for 'lprn'"):
+        shipped_checkpoint("lprn")
+
+
+def test_a_path_is_taken_as_it_is(checkpoint: Path) -> None:
+    assert resolve_checkpoint(str(checkpoint)) == checkpoint
+
+
+def test_the_recipe_survives_json() -> None:
+    recipe = Recipe(crop=64, seed=3)
+    assert Recipe.from_json(recipe.to_json()) == recipe
+    with pytest.raises(SpecMismatch, match="recipe in the checkpoint"):
+        Recipe.from_json('{"crop": 3}')

@@ -1,0 +1,167 @@
+"""The loop: it learns, it stops on NaN, it resumes to the same weights, two processes equal one."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from unblur.runtime.errors import BadInput, SpecMismatch, UnblurError
+from unblur.train.data import TrainingData, open_training_data
+from unblur.train.loop import Length, Report, Schedule, learning_rate_at, train
+from unblur.train.networks import build_network
+from unblur.train.recipe import BlurMix, Recipe
+
+RECIPE = Recipe(crop=32, batch=2, learning_rate=5e-3, mix=BlurMix(real=1, shake=0, frames=0, lens=0))
+
+
+@pytest.fixture
+def data(pairs_folder: Path) -> TrainingData:
+    return open_training_data(pairs_folder, None, None, hold_out=1, advance=lambda: None)
+
+
+def network(seed: int = 0):
+    torch.manual_seed(seed)
+    return build_network("lprn-n", width=8, steps=2)
+
+
+def run(data: TrainingData, folder: Path, iterations: int, **options) -> list[Report]:
+    reports: list[Report] = []
+    recipe = options.pop("recipe", RECIPE)
+    schedule = Schedule(report_every=1, checkpoint_s=0)
+    train(
+        network(), recipe, data, Length(iterations=iterations), folder,
+        workers=0, schedule=schedule, on_report=reports.append, **options,
+    )  # fmt: skip
+    return reports
+
+
+def test_it_learns(data: TrainingData, tmp_path: Path) -> None:
+    recipe = replace(RECIPE, crop=48, learning_rate=2e-3)
+    still = replace(recipe, learning_rate=0.0, final_learning_rate=0.0)
+    before = run(data, tmp_path / "still", 1, recipe=still)
+    after = run(data, tmp_path / "run", 150, recipe=recipe)
+    assert after[-1].psnr_db > before[-1].psnr_db + 0.3
+
+
+def test_a_run_leaves_weights_log_and_curve(data: TrainingData, tmp_path: Path) -> None:
+    run(data, tmp_path / "run", 3)
+    lines = (tmp_path / "run" / "log.jsonl").read_text().splitlines()
+    assert [json.loads(line)["iteration"] for line in lines] == [1, 2, 3]
+    with Image.open(tmp_path / "run" / "curve.png") as curve:
+        assert curve.size == (960, 540)
+    assert (tmp_path / "run" / "lprn-n.safetensors").exists()
+
+
+def test_a_run_bounded_by_time_ends(data: TrainingData, tmp_path: Path) -> None:
+    started = time.monotonic()
+    train(network(), RECIPE, data, Length(minutes=0.02), tmp_path / "run", workers=0)
+    assert 1 < time.monotonic() - started < 20
+
+
+def test_a_stopped_run_resumes_to_the_weights_of_an_unbroken_one(data: TrainingData, tmp_path: Path) -> None:
+    class Stopped(Exception):
+        pass
+
+    def stop(report: Report) -> None:
+        if report.iteration == 5:
+            raise Stopped
+
+    run(data, tmp_path / "whole", 8)
+    schedule = Schedule(report_every=1, checkpoint_s=0)
+    with pytest.raises(Stopped):
+        train(
+            network(), RECIPE, data, Length(iterations=8), tmp_path / "broken",
+            workers=0, schedule=schedule, on_report=stop,
+        )  # fmt: skip
+    run(data, tmp_path / "broken", 8, resume=True)
+    whole = load_file(tmp_path / "whole" / "lprn-n.safetensors")
+    resumed = load_file(tmp_path / "broken" / "lprn-n.safetensors")
+    for name, tensor in whole.items():
+        assert torch.equal(tensor, resumed[name]), name
+    log = [json.loads(line) for line in (tmp_path / "broken" / "log.jsonl").read_text().splitlines()]
+    assert [line["iteration"] for line in log] == list(range(1, 9))
+
+
+def test_kill_9_at_any_moment_can_be_resumed(pairs_folder: Path, tmp_path: Path) -> None:
+    command = [
+        sys.executable, "-m", "unblur.runtime.cli", "train", "lprn-n", "--data", str(pairs_folder),
+        "--hold-out", "1", "--crop", "32", "--batch", "2", "--steps", "2", "--iterations", "200",
+        "--checkpoint-every", "0", "--workers", "0", "-o", str(tmp_path / "run"),
+    ]  # fmt: skip
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    state = tmp_path / "run" / "state.safetensors"
+    deadline = time.monotonic() + 120
+    while not state.exists():
+        assert time.monotonic() < deadline, "no checkpoint was written"
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    done = subprocess.run([*command, "--resume"], capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run" / "lprn-n.safetensors").exists()
+
+
+def test_two_processes_get_the_loss_of_one(pairs_folder: Path, tmp_path: Path) -> None:
+    arguments = [
+        "train", "lprn-n", "--data", str(pairs_folder), "--hold-out", "1", "--crop", "32", "--batch", "2",
+        "--steps", "2", "--iterations", "20", "--learning-rate", "0.003", "--workers", "0",
+    ]  # fmt: skip
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    one = [sys.executable, "-m", "unblur.runtime.cli", *arguments, "-o", str(tmp_path / "one")]
+    two = [
+        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
+        "-m", "unblur.runtime.cli", *arguments, "-o", str(tmp_path / "two"),
+    ]  # fmt: skip
+    for command in (one, two):
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
+        assert done.returncode == 0, done.stderr
+    losses = {
+        name: json.loads((tmp_path / name / "log.jsonl").read_text().splitlines()[-1])["loss"]
+        for name in ("one", "two")
+    }
+    assert losses["two"] == pytest.approx(losses["one"], rel=1e-4)
+    weights = {name: load_file(tmp_path / name / "lprn-n.safetensors") for name in ("one", "two")}
+    for name, tensor in weights["one"].items():
+        torch.testing.assert_close(weights["two"][name], tensor, rtol=1e-2, atol=1e-4)
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(data: TrainingData, tmp_path: Path) -> None:
+    exploding = replace(RECIPE, learning_rate=1e18, gradient_clip=1e30, warmup_share=0.0)
+    with pytest.raises(UnblurError, match=r"the loss is (nan|inf) at iteration \d+; the last good checkpoint"):
+        run(data, tmp_path / "run", 30, recipe=exploding)
+    state = load_file(tmp_path / "run" / "state.safetensors")
+    assert all(torch.isfinite(tensor).all() for tensor in state.values())
+
+
+def test_a_second_run_in_one_folder_is_refused(data: TrainingData, tmp_path: Path) -> None:
+    run(data, tmp_path / "run", 1)
+    with pytest.raises(BadInput, match="holds a run already"):
+        run(data, tmp_path / "run", 1)
+
+
+def test_resuming_with_another_recipe_is_refused(data: TrainingData, tmp_path: Path) -> None:
+    run(data, tmp_path / "run", 1)
+    with pytest.raises(SpecMismatch, match="was trained with another recipe"):
+        run(data, tmp_path / "run", 2, resume=True, recipe=replace(RECIPE, seed=9))
+
+
+def test_learning_rate_warms_up_and_ends_low() -> None:
+    recipe = Recipe(learning_rate=1e-3, final_learning_rate=1e-6, warmup_share=0.1)
+    rates = [learning_rate_at(share / 100, recipe) for share in range(101)]
+    assert max(rates) == pytest.approx(1e-3)
+    assert rates.index(max(rates)) == 10
+    assert rates[-1] == pytest.approx(1e-6)
+
+
+def test_a_length_is_iterations_or_minutes() -> None:
+    with pytest.raises(ValueError, match="either iterations or minutes"):
+        Length()

@@ -1,0 +1,45 @@
+"""`unblur train` as typed."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+def unblur(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "unblur.runtime.cli", *map(str, arguments)],
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+
+
+def test_list_is_one_json_document() -> None:
+    done = unblur("train", "--list", "--json")
+    assert done.returncode == 0, done.stderr
+    rows = {row["preset"]: row for row in json.loads(done.stdout)}
+    assert set(rows["lprn-s"]) == {"system", "preset", "parameters", "gflop_720p", "multiple_of", "source"}
+    assert rows["lprn-s"]["gflop_720p"] <= 110
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["lprn-z", "--stills", "s", "-o", "r", "--iterations", "1"], "did you mean"),
+        (["lprn-n", "--stills", "s", "-o", "r"], "either --minutes or --iterations"),
+        (["lprn-n", "-o", "r", "--iterations", "1"], "nothing to train on"),
+        (["lprn-n", "--stills", "absent", "-o", "r", "--iterations", "1"], "absent is not a folder"),
+        (["lprn-n", "--attention", "some", "-o", "r", "--iterations", "1"], "attention is one of"),
+        ([], "needs a preset and a folder"),
+    ],
+)
+def test_bad_arguments_are_one_line(
+    arguments: list[str], message: str, stills_folder: Path, tmp_path: Path
+) -> None:
+    places = {"s": stills_folder, "r": tmp_path / "run"}
+    done = unblur("train", *(places.get(argument, argument) for argument in arguments))
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,166 @@
+"""Checkpoints: safetensors files whose header carries the spec and the recipe. Nothing is ever unpickled.
+
+Two kinds share the format: a *network* (what ships and what export reads) and a *training state* (network, EMA,
+optimiser and counters, what `--resume` reads).
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from importlib.resources import files
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from unblur.runtime.atomic import atomic_file
+from unblur.runtime.errors import BadInput, SpecMismatch
+from unblur.runtime.spec import SPEC_KEY, ModelSpec
+from unblur.train.networks import PRESETS, DeblurringNetwork, network_from_spec
+from unblur.train.recipe import Recipe
+
+_RECIPE_KEY = "unblur.recipe"
+_PROGRESS_KEY = "unblur.progress"
+_NETWORK, _EMA, _OPTIMIZER = "network.", "ema.", "optimizer."
+
+
+@dataclass(frozen=True)
+class TrainingState:
+    """Everything a run needs to go on. Samples are functions of (seed, iteration), so no random state is kept."""
+
+    network: Mapping[str, Tensor]
+    ema: Mapping[str, Tensor]
+    optimizer: Mapping[str, Tensor]
+    spec: ModelSpec
+    recipe: Recipe
+    iteration: int
+    elapsed_s: float
+
+
+def save_network(path: Path, network: DeblurringNetwork, recipe: Recipe, training_data: tuple[str, ...]) -> None:
+    """Write weights, spec (with `training_data`) and recipe, whole or not at all."""
+    spec = replace(network.spec, training_data=training_data)
+    metadata = {SPEC_KEY: spec.to_json(), _RECIPE_KEY: recipe.to_json()}
+    with atomic_file(path) as temporary:
+        save_file(_contiguous(network.state_dict()), temporary, metadata)
+
+
+def load_network(path: Path, *, steps: int | None = None) -> DeblurringNetwork:
+    """Rebuild the network a checkpoint holds, in eval mode; its `spec` keeps the recorded data and licence.
+
+    steps: run the same weights for another number of recursion steps.
+    Raises BadInput for a missing or damaged file, SpecMismatch if weights and spec do not fit.
+    """
+    tensors, metadata = _read(path)
+    recorded = _spec(metadata, path)
+    network = network_from_spec(recorded if steps is None else replace(recorded, steps=steps))
+    _load_weights(network, tensors, path)
+    network.training_data, network.licence = recorded.training_data, recorded.licence
+    return network.eval()
+
+
+def shipped_checkpoint(preset: str) -> Path:
+    """The weights that come with this package; BadInput if this preset has none."""
+    path = Path(str(files("unblur.train"))) / "weights" / f"{preset}.safetensors"
+    if not path.is_file():
+        shipped = sorted(file.stem for file in path.parent.glob("*.safetensors"))
+        raise BadInput(
+            f"no weights ship for '{preset}' (there are: {', '.join(shipped) or 'none'}); "
+            "give the path of a checkpoint"
+        )
+    return path
+
+
+def resolve_checkpoint(preset_or_path: str) -> Path:
+    """What the command line calls PRESET: the path of a checkpoint, or the name of a shipped preset."""
+    if preset_or_path.endswith(".safetensors") or (preset_or_path not in PRESETS and Path(preset_or_path).exists()):
+        return Path(preset_or_path)
+    return shipped_checkpoint(preset_or_path)
+
+
+def save_state(path: Path, state: TrainingState) -> None:
+    """Write a training state, whole or not at all: a kill at any moment leaves the one before."""
+    tensors: dict[str, Tensor] = {}
+    for prefix, group in ((_NETWORK, state.network), (_EMA, state.ema), (_OPTIMIZER, state.optimizer)):
+        tensors |= {prefix + name: tensor for name, tensor in _contiguous(group).items()}
+    metadata = {
+        SPEC_KEY: state.spec.to_json(),
+        _RECIPE_KEY: state.recipe.to_json(),
+        _PROGRESS_KEY: json.dumps({"iteration": state.iteration, "elapsed_s": state.elapsed_s}),
+    }
+    with atomic_file(path) as temporary:
+        save_file(tensors, temporary, metadata)
+
+
+def load_state(path: Path) -> TrainingState:
+    """Read what `save_state` wrote; BadInput or SpecMismatch as `load_network`."""
+    tensors, metadata = _read(path)
+    if _PROGRESS_KEY not in metadata:
+        raise SpecMismatch(f"{path} holds a network, not the state of a run; --resume needs RUN/state.safetensors")
+    progress = json.loads(metadata[_PROGRESS_KEY])
+    return TrainingState(
+        network=_group(tensors, _NETWORK),
+        ema=_group(tensors, _EMA),
+        optimizer=_group(tensors, _OPTIMIZER),
+        spec=_spec(metadata, path),
+        recipe=Recipe.from_json(metadata[_RECIPE_KEY]),
+        iteration=int(progress["iteration"]),
+        elapsed_s=float(progress["elapsed_s"]),
+    )
+
+
+def flat_optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The optimiser's moments as named tensors: "3.exp_avg" belongs to its fourth parameter."""
+    return {
+        f"{index}.{name}": torch.as_tensor(value)
+        for index, moments in optimizer.state_dict()["state"].items()
+        for name, value in moments.items()
+    }
+
+
+def restore_optimizer_state(optimizer: torch.optim.Optimizer, flat: Mapping[str, Tensor]) -> None:
+    """Undo `flat_optimizer_state`; learning rates and such stay those of `optimizer`."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, tensor in flat.items():
+        index, _, name = key.partition(".")
+        state.setdefault(int(index), {})[name] = tensor
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    if not path.is_file():
+        raise BadInput(f"{path} does not exist; expected a checkpoint (.safetensors)")
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise BadInput(f"{path} is not a whole safetensors file: {error}") from error
+
+
+def _spec(metadata: Mapping[str, str], path: Path) -> ModelSpec:
+    if SPEC_KEY not in metadata:
+        raise SpecMismatch(f"{path} has no model spec in its header; it was not written by unblur")
+    return ModelSpec.from_json(metadata[SPEC_KEY], where=str(path))
+
+
+def _load_weights(network: DeblurringNetwork, tensors: Mapping[str, Tensor], path: Path) -> None:
+    expected = network.state_dict()
+    wrong = sorted(expected.keys() ^ tensors.keys()) or [
+        name for name, tensor in expected.items() if tensor.shape != tensors[name].shape
+    ]
+    if wrong:
+        raise SpecMismatch(
+            f"{path} does not fit preset '{network.spec.preset}': tensor '{wrong[0]}' is missing, unexpected or "
+            "of another shape; it is a training state or a checkpoint of another network"
+        )
+    network.load_state_dict(dict(tensors))
+
+
+def _group(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def _contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}

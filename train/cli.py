@@ -1,0 +1,151 @@
+"""`unblur train`."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from unblur.runtime.console import print_json, progress, stderr, stdout
+from unblur.runtime.errors import BadInput, needs_extra
+
+if TYPE_CHECKING:
+    from unblur.train.data import TrainingData
+    from unblur.train.loop import Length, Report
+    from unblur.train.networks import DeblurringNetwork
+    from unblur.train.recipe import Recipe
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this room."""
+    app.command("train")(train_command)
+
+
+def train_command(
+    system: Annotated[str, typer.Argument(help="A preset; --list shows them.")] = "",
+    data: Annotated[Path | None, typer.Option(help="Folder of blurred/sharp pairs (GoPro, RealBlur, ...).")] = None,
+    stills: Annotated[Path | None, typer.Option(help="Folder of sharp pictures to blur.")] = None,
+    clips: Annotated[Path | None, typer.Option(help="Folder of clips whose frames are averaged.")] = None,
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="Folder of the run.")] = None,
+    minutes: Annotated[float | None, typer.Option(min=0.01, help="Train for this long.")] = None,
+    iterations: Annotated[int | None, typer.Option(min=1, help="Train for this many steps.")] = None,
+    resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint in the run's folder.")] = False,
+    hold_out: Annotated[int, typer.Option(min=0, help="Pairs, the last by name, kept for validation.")] = 8,
+    steps: Annotated[int | None, typer.Option(min=1, help="Recursion steps, if not the preset's.")] = None,
+    attention: Annotated[str | None, typer.Option(help="none, channel, spatial or both.")] = None,
+    pooling: Annotated[str | None, typer.Option(help="global or local.")] = None,
+    crop: Annotated[int | None, typer.Option(min=16, help="Side of the training crop in pixels.")] = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="Crops per step, over all processes.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(min=0.0, help="Peak learning rate.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of weights and samples.")] = None,
+    checkpoint_every: Annotated[float, typer.Option(min=0.0, help="Seconds between checkpoints.")] = 60.0,
+    validate_every: Annotated[int, typer.Option(min=1, help="Iterations between validations.")] = 500,
+    workers: Annotated[int, typer.Option(min=0, help="Processes that prepare samples.")] = 1,
+    list_presets: Annotated[bool, typer.Option("--list", help="List what can be trained.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Train a network on pairs, on blurred stills, on averaged clips, or on all of them."""
+    with needs_extra("train"):
+        from unblur.train import loop
+    if list_presets:
+        _list(json)
+        return
+    if not system or out is None:
+        raise BadInput("unblur train needs a preset and a folder for the run: unblur train lprn-s ... -o RUN")
+    recipe = _recipe(system, crop=crop, batch=batch, learning_rate=learning_rate, seed=seed)
+    network = _network(system, recipe.seed, steps=steps, attention=attention, pooling=pooling)
+    training_data = _open_data(data, stills, clips, hold_out)
+    length = _length(minutes, iterations)
+    schedule = loop.Schedule(validate_every=validate_every, checkpoint_s=checkpoint_every)
+    with progress() as bar:
+        task = bar.add_task(system, total=1000, note="")
+
+        def show(report: "Report") -> None:
+            bar.update(task, completed=round(1000 * report.share_done), note=_note(report))
+
+        weights = loop.train(
+            network,
+            recipe,
+            training_data,
+            length,
+            out,
+            resume=resume,
+            workers=workers,
+            schedule=schedule,
+            on_report=show,
+        )
+    if json:
+        print_json({"weights": str(weights), "run": str(out)})
+    else:
+        stderr.print(f"wrote {weights}")
+
+
+def _recipe(system: str, **overrides: float | int | None) -> "Recipe":
+    from unblur.train.networks import find_preset
+    from unblur.train.recipe import RECIPES
+
+    given = {name: value for name, value in overrides.items() if value is not None}
+    return replace(RECIPES[find_preset(system).system], **given)  # type: ignore[arg-type]
+
+
+def _network(system: str, seed: int, **options: int | str | None) -> "DeblurringNetwork":
+    import torch
+
+    from unblur.train.networks import build_network
+
+    torch.manual_seed(seed)
+    try:
+        return build_network(system, **{name: value for name, value in options.items() if value is not None})
+    except ValueError as error:
+        raise BadInput(str(error)) from error
+
+
+def _open_data(data: Path | None, stills: Path | None, clips: Path | None, hold_out: int) -> "TrainingData":
+    from unblur.train.data import open_training_data
+
+    with progress("files") as bar:
+        task = bar.add_task("checking the data", total=None, note="")
+        return open_training_data(
+            data, stills, clips, hold_out=hold_out if data else 0, advance=lambda: bar.advance(task)
+        )
+
+
+def _length(minutes: float | None, iterations: int | None) -> "Length":
+    from unblur.train.loop import Length
+
+    if (minutes is None) == (iterations is None):
+        raise BadInput("say how long to train: either --minutes or --iterations")
+    return Length(iterations=iterations, minutes=minutes)
+
+
+def _note(report: "Report") -> str:
+    psnr = "" if report.psnr_db is None else f" PSNR {report.psnr_db:.2f} dB"
+    return f"step {report.iteration} loss {report.loss:.4f}{psnr} {report.images_per_s:.1f} images/s"
+
+
+def _list(json: bool) -> None:
+    from rich.table import Table
+
+    from unblur.train.networks import PRESETS, build_network, count_parameters, gflop_720p
+
+    rows: list[object] = []
+    table = Table("preset", "system", "parameters", "GFLOP at 720p", "multiple of", "source")
+    for name, preset in PRESETS.items():
+        network = build_network(name)
+        multiple_of, parameters = network.spec.multiple_of, count_parameters(network)
+        gflop = round(gflop_720p(network), 2)
+        rows.append(
+            {
+                "system": preset.system,
+                "preset": name,
+                "parameters": parameters,
+                "gflop_720p": gflop,
+                "multiple_of": multiple_of,
+                "source": preset.source,
+            }
+        )
+        table.add_row(name, preset.system, f"{parameters:,}", f"{gflop:.1f}", str(multiple_of), preset.source)
+    if json:
+        print_json(rows)
+    else:
+        stdout.print(table)

@@ -1,0 +1,91 @@
+"""The networks, by preset name.
+
+    network = build_network("lprn-s", steps=3)
+
+A preset is a named configuration of a system. To add a system: one file here, its presets below, its recipe in
+`unblur.train.recipe`.
+"""
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from unblur.runtime.errors import BadInput, SpecMismatch
+from unblur.runtime.spec import ModelSpec, OptionValue
+from unblur.train.networks.base import DeblurringNetwork, count_parameters, gflop_720p
+from unblur.train.networks.lprn import LPRN
+
+__all__ = [
+    "PRESETS",
+    "DeblurringNetwork",
+    "Preset",
+    "build_network",
+    "count_parameters",
+    "gflop_720p",
+    "network_from_spec",
+]
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A named configuration. source: the text it comes from."""
+
+    system: str
+    network: type[DeblurringNetwork]
+    options: Mapping[str, OptionValue]
+    source: str
+
+
+_LPRN_SOURCE = "seed 002 (LPRN)"
+_LPRN_EDGE_SOURCE = "seed 002 (LPRN) on a space-to-depth grid"
+
+
+def _edge(width: int, blocks: int, steps: int) -> Preset:
+    options: dict[str, OptionValue] = {
+        "width": width,
+        "blocks": blocks,
+        "steps": steps,
+        "grid": 4,
+        "pooling": "local",
+    }
+    return Preset("lprn", LPRN, options, _LPRN_EDGE_SOURCE)
+
+
+PRESETS: Mapping[str, Preset] = {
+    "lprn": Preset("lprn", LPRN, {"width": 64, "blocks": 4, "steps": 6}, _LPRN_SOURCE),
+    "lprn-n": _edge(width=32, blocks=1, steps=4),
+    "lprn-s": _edge(width=48, blocks=2, steps=6),
+    "lprn-m": _edge(width=64, blocks=4, steps=6),
+}
+
+
+def find_preset(name: str) -> Preset:
+    """The preset of that name; BadInput with the nearest name if there is none."""
+    if name not in PRESETS:
+        nearest = difflib.get_close_matches(name, PRESETS, n=1)
+        hint = f"; did you mean '{nearest[0]}'?" if nearest else ""
+        raise BadInput(f"unknown preset '{name}', there are {', '.join(PRESETS)}{hint}")
+    return PRESETS[name]
+
+
+def build_network(preset: str, **options: OptionValue) -> DeblurringNetwork:
+    """An untrained network; `options` replace those of the preset.
+
+    Raises BadInput for an unknown preset (with the nearest name) or option, ValueError for an option's value.
+    """
+    chosen = find_preset(preset)
+    return _construct(chosen, preset, {**chosen.options, **options})
+
+
+def network_from_spec(spec: ModelSpec) -> DeblurringNetwork:
+    """The untrained network that a checkpoint's spec describes."""
+    if spec.preset not in PRESETS or PRESETS[spec.preset].system != spec.system:
+        raise SpecMismatch(f"unknown system '{spec.system}' or preset '{spec.preset}' in the model spec")
+    return _construct(PRESETS[spec.preset], spec.preset, {**spec.options, "steps": spec.steps})
+
+
+def _construct(preset: Preset, name: str, options: Mapping[str, OptionValue]) -> DeblurringNetwork:
+    try:
+        return preset.network(preset=name, **options)
+    except TypeError as error:
+        raise BadInput(f"preset '{name}' does not take these options: {error}") from error

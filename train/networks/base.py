@@ -1,0 +1,69 @@
+"""What every deblurring network offers to the training loop and to the export."""
+
+import copy
+from abc import ABC, abstractmethod
+from dataclasses import replace
+
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from unblur.runtime.spec import ModelSpec
+
+
+class DeblurringNetwork(nn.Module, ABC):
+    """A network from a blurred image to a restored one.
+
+    Images are float32 (N, 3, H, W) in [0, 1], RGB; H and W multiples of `spec.multiple_of`. Outputs are not
+    clipped: the runtime does that once, when it rounds to 8 bits.
+    """
+
+    steps: int = 1
+    training_data: tuple[str, ...] = ()
+    licence: str = "Apache-2.0"
+
+    @property
+    def spec(self) -> ModelSpec:
+        """The spec of this network as it stands, with the data its weights have seen."""
+        return replace(self.describe(), training_data=self.training_data, licence=self.licence)
+
+    @abstractmethod
+    def describe(self) -> ModelSpec:
+        """The spec as far as the architecture decides it."""
+
+    @abstractmethod
+    def restorations(self, blurred: Tensor) -> list[Tensor]:
+        """Every supervised output, coarse to fine or first to last step; the last one is the result."""
+
+    def forward(self, blurred: Tensor) -> Tensor:
+        """The restored image, of the shape of `blurred`."""
+        return self.restorations(blurred)[-1]
+
+    def at_steps(self, steps: int) -> "DeblurringNetwork":
+        """A copy with the same weights that runs another number of recursion steps.
+
+        Raises ValueError for fewer than one, or if the network has no steps to choose.
+        """
+        if steps < 1 or (self.steps == 1 and steps != 1):
+            raise ValueError(f"{self.spec.preset} cannot run {steps} steps")
+        clone = copy.deepcopy(self)
+        clone.steps = steps
+        return clone
+
+
+def count_parameters(network: nn.Module) -> int:
+    """Number of trainable scalars."""
+    return sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
+
+
+def gflop_720p(network: DeblurringNetwork) -> float:
+    """GFLOP (2 x multiply-accumulates of convolutions and matrix products) of one 1280 x 720 frame.
+
+    Counted on the meta device by torch's own counter: nothing is computed, so any network takes milliseconds.
+    """
+    multiple = network.spec.multiple_of
+    height, width = -(-720 // multiple) * multiple, -(-1280 // multiple) * multiple
+    on_meta = network.to("meta")
+    blurred = next(on_meta.parameters()).new_empty((1, 3, height, width))
+    with FlopCounterMode(display=False) as counter:
+        on_meta(blurred)
+    return float(counter.get_total_flops()) / 1e9

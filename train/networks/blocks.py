@@ -1,0 +1,80 @@
+"""Blocks that several networks share."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+AttentionPooling = Literal["global", "local"]
+
+# Local pooling averages cells of 4 x 4 positions, then 5 x 5 cells: a window of 20 x 20 positions.
+_CELL = 4
+_WINDOW_CELLS = 5
+LOCAL_POOLING_RADIUS = _CELL * (_WINDOW_CELLS // 2 + 2)  # positions; +1 cell alignment, +1 interpolation
+_SPATIAL_KERNEL = 7
+_OPEN_GATE = 2.0  # sigmoid(2) = 0.88: gates start open and let the signal through
+
+
+class ResidualBlock(nn.Module):
+    """conv - ReLU - conv plus the identity, without batch norm (EDSR, Lim et al. 2017)."""
+
+    def __init__(self, channels: int, kernel: int = 3) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(channels, channels, kernel, padding=kernel // 2)
+        self.second = nn.Conv2d(channels, channels, kernel, padding=kernel // 2)
+        nn.init.kaiming_normal_(self.first.weight, nonlinearity="relu")
+
+    def forward(self, features: Tensor) -> Tensor:
+        change: Tensor = self.second(F.relu(self.first(features)))
+        return features + change
+
+
+class ChannelAttention(nn.Module):
+    """Weigh channels by a gate computed from their averages (squeeze-and-excitation, Hu et al. 2018).
+
+    pooling: "global" averages the whole frame, as published. "local" averages a window of 20 x 20
+    positions around each position, so a tile of a frame gives what the frame gives (compare Chu et al. 2022, TLC);
+    it needs H and W to be multiples of 4 positions.
+    """
+
+    def __init__(self, channels: int, pooling: AttentionPooling, reduction: int = 8) -> None:
+        super().__init__()
+        hidden = max(channels // reduction, 4)
+        self.pooling = pooling
+        self.squeeze = nn.Conv2d(channels, hidden, 1)
+        self.excite = nn.Conv2d(hidden, channels, 1)
+        nn.init.constant_(_bias(self.excite), _OPEN_GATE)
+
+    def forward(self, features: Tensor) -> Tensor:
+        if self.pooling == "global":
+            return features * self._gate(features.mean((2, 3), keepdim=True))
+        cells = F.avg_pool2d(features, _CELL)
+        window = F.avg_pool2d(cells, _WINDOW_CELLS, stride=1, padding=_WINDOW_CELLS // 2, count_include_pad=False)
+        gate = F.interpolate(self._gate(window), scale_factor=float(_CELL), mode="bilinear")
+        return features * gate
+
+    def _gate(self, averages: Tensor) -> Tensor:
+        return torch.sigmoid(self.excite(F.relu(self.squeeze(averages))))
+
+
+class SpatialAttention(nn.Module):
+    """Weigh positions by a gate computed from the mean and the maximum over channels (CBAM, Woo et al. 2018)."""
+
+    radius = _SPATIAL_KERNEL // 2
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(2, 1, _SPATIAL_KERNEL, padding=self.radius)
+        nn.init.constant_(_bias(self.conv), _OPEN_GATE)
+
+    def forward(self, features: Tensor) -> Tensor:
+        mean = features.mean(1, keepdim=True)
+        peak = features.amax(1, keepdim=True)
+        return features * torch.sigmoid(self.conv(torch.cat([mean, peak], 1)))
+
+
+def _bias(conv: nn.Conv2d) -> Tensor:
+    if conv.bias is None:
+        raise ValueError("this convolution was built without a bias")
+    return conv.bias
