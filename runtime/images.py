@@ -15,6 +15,7 @@ from unblur.runtime.frames import Frame
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm"})
 MAX_PIXELS = 100_000_000
 _JPEG_QUALITY = 95
+_PNG_LEVEL = 1  # of zlib: a quarter of the time of the default, 6, for files a seventh larger
 _QUARTER_TURNS = frozenset({5, 6, 7, 8})  # EXIF orientations that swap height and width
 
 
@@ -61,19 +62,30 @@ def upright_size_hw(path: Path, max_pixels: int = MAX_PIXELS) -> tuple[int, int]
         return (width, height) if turned else (height, width)
 
 
-def write_image(path: Path, frame: Frame) -> None:
+def read_icc_profile(path: Path) -> bytes | None:
+    """The colour profile that gives the RGB values of a picture their meaning; None if it has none.
+
+    Profiles of other colour models (grey, CMYK) do not fit what `read_image` gives, and are left out.
+    """
+    with Image.open(path) as image:
+        profile: bytes | None = image.info.get("icc_profile") if image.mode in ("RGB", "RGBA", "P") else None
+        return profile
+
+
+def write_image(path: Path, frame: Frame, icc_profile: bytes | None = None) -> None:
     """Write uint8 RGB (H, W, 3) in the format of the suffix, whole or not at all."""
     if not is_image_path(path):
         raise BadInput(
             f"cannot write {path}: '{path.suffix}' is no picture format ({', '.join(sorted(IMAGE_SUFFIXES))})"
         )
     with atomic_file(path) as temporary:
-        save_image(temporary, frame)
+        save_image(temporary, frame, icc_profile)
 
 
-def save_image(path: Path, frame: Frame) -> None:
+def save_image(path: Path, frame: Frame, icc_profile: bytes | None = None) -> None:
     """As `write_image`, straight to `path`, for a writer that stages its files itself; raises OSError."""
-    Image.fromarray(frame).save(path, quality=_JPEG_QUALITY)
+    picture = Image.fromarray(frame)
+    picture.save(path, quality=_JPEG_QUALITY, compress_level=_PNG_LEVEL, icc_profile=icc_profile)
 
 
 @contextmanager

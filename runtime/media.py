@@ -24,13 +24,14 @@ class TimedFrame:
     rgb: uint8 (H, W, 3), upright.
     time_s: presentation time in seconds, exact, never decreasing within a stream.
     duration_s: how long it is shown; 0 where the container does not say.
-    name: file name of a picture that came from a folder, None in a video.
+    name, icc_profile: file name and colour profile of a picture that came from a file; None in a video.
     """
 
     rgb: Frame
     time_s: Fraction = Fraction(0)
     duration_s: Fraction = Fraction(0)
     name: str | None = None
+    icc_profile: bytes | None = None
 
 
 @dataclass(frozen=True)

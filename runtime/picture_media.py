@@ -9,7 +9,14 @@ from pathlib import Path
 from types import TracebackType
 
 from unblur.runtime.errors import BadInput
-from unblur.runtime.images import list_images, read_image, save_image, upright_size_hw, write_image
+from unblur.runtime.images import (
+    list_images,
+    read_icc_profile,
+    read_image,
+    save_image,
+    upright_size_hw,
+    write_image,
+)
 from unblur.runtime.media import MediaInfo, MediaKind, TimedFrame
 
 
@@ -43,7 +50,8 @@ class PictureSource(AbstractContextManager["PictureSource"]):
     def __iter__(self) -> Iterator[TimedFrame]:
         duration_s = 1 / self._info.rate
         for index, path in enumerate(self._paths):
-            yield TimedFrame(read_image(path, self._max_pixels), index * duration_s, duration_s, path.name)
+            rgb = read_image(path, self._max_pixels)
+            yield TimedFrame(rgb, index * duration_s, duration_s, path.name, read_icc_profile(path))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -58,7 +66,7 @@ class PictureSink(AbstractContextManager["PictureSink"]):
         self._path = path
 
     def write(self, frame: TimedFrame) -> None:
-        write_image(self._path, frame.rgb)
+        write_image(self._path, frame.rgb, frame.icc_profile)
 
     def finish(self, *, complete: bool) -> None:
         """The picture is there since `write`."""
@@ -97,7 +105,7 @@ class FolderSink(AbstractContextManager["FolderSink"]):
     def write(self, frame: TimedFrame) -> None:
         name = frame.name or f"{self._written:06d}.png"
         try:
-            save_image(self._staged / name, frame.rgb)
+            save_image(self._staged / name, frame.rgb, frame.icc_profile)
         except OSError as error:
             raise BadInput(f"cannot write {self._path / name}: {error.strerror or error}") from error
         self._written += 1

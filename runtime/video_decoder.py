@@ -143,8 +143,9 @@ def _video_stream(container: InputContainer, path: Path, max_pixels: int) -> Vid
             f"{path} has {stream.width} x {stream.height} pixels, more than the limit of {max_pixels}; "
             "raise --max-pixels if you trust it"
         )
-    # The headers may lie: the decoder refuses a larger frame before it allocates one. Slice threads, which is also
-    # the default, because with frame threads one damaged packet at the end takes whole frames with it.
-    stream.codec_context.options = {"max_pixels": str(max_pixels)}
+    # The header may lie: the decoder itself refuses what is far larger before it allocates it (it counts rows and
+    # columns of padding, hence the allowance).
+    stream.codec_context.options = {"max_pixels": str(2 * max_pixels + (1 << 16))}
+    # The default, said aloud: with frame threads one damaged packet at the end takes whole frames with it.
     stream.thread_type = "SLICE"
     return stream

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import TracebackType
 
 import av
+from av.codec.context import Flags
 from av.container import OutputContainer
 from av.error import FFmpegError
 from av.video.stream import VideoStream
@@ -52,10 +53,10 @@ class VideoSink(AbstractContextManager["VideoSink"]):
     def __enter__(self) -> "VideoSink":
         with ExitStack() as stack:
             partial = stack.enter_context(atomic_file(self._path))
-            partial.touch()  # FFmpeg opens it at the first frame; an unwritable folder shall be told now
             self._container = stack.enter_context(_open_output(partial, self._info.time_base))
             self._stream = self._add_stream()
             self._audio = self._open_audio(stack)
+            self._write_header()
             self._stack = stack.pop_all()
         return self
 
@@ -91,6 +92,7 @@ class VideoSink(AbstractContextManager["VideoSink"]):
         stream.time_base = self._info.time_base
         context = stream.codec_context
         context.time_base = self._info.time_base
+        context.flags |= Flags.frame_duration  # else the last frame of a variable rate gets a guessed duration
         context.sample_aspect_ratio = self._info.pixel_aspect
         colour = self._info.colour
         context.colorspace, context.color_range = colour.matrix, colour.range
@@ -101,6 +103,19 @@ class VideoSink(AbstractContextManager["VideoSink"]):
         if self._info.kind != "video":
             return None
         return stack.enter_context(AudioCopy(self._info.path, self._container, self._path))
+
+    def _write_header(self) -> None:
+        """Now, not with the first frame: what the file cannot hold shall be told before the work begins."""
+        try:
+            self._container.start_encoding()
+        except OSError:
+            raise  # of the disk, not of the format: atomic_file tells it
+        except FFmpegError as error:
+            codecs = " and ".join(stream.codec_context.name for stream in self._container.streams)
+            raise BadInput(
+                f"cannot write {self._path}: {self._path.suffix} does not take {codecs} ({error.strerror}); "
+                "choose a sink that ends in .mkv"
+            ) from error
 
     @contextmanager
     def _write_errors(self) -> Iterator[None]:

@@ -70,7 +70,7 @@ class VideoSource(AbstractContextManager["VideoSource"]):
         frame, self._first = self._first, None
         while frame is not None:
             time_s = self._time_s(frame, after_s=time_s)
-            yield TimedFrame(self._upright_rgb(frame), time_s, frame.duration * self._info.time_base)
+            yield TimedFrame(self._upright_rgb(frame), time_s, (frame.duration or 0) * self._info.time_base)
             frame = next(self._frames, None)
 
     def __exit__(
