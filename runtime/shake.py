@@ -56,8 +56,9 @@ def convolve(image: NDArray[np.float32], kernel: Kernel) -> NDArray[np.float32]:
     """Filter float32 (H, W, C) with an odd-sized kernel; the border is mirrored. Same shape."""
     radius = kernel.shape[0] // 2
     height, width = image.shape[:2]
-    mode = "reflect" if min(height, width) > radius else "edge"
-    padded = np.pad(image, ((radius, radius), (radius, radius), (0, 0)), mode=mode)
+    border = ((radius, radius), (radius, radius), (0, 0))
+    fits = min(height, width) > radius
+    padded = np.pad(image, border, mode="reflect") if fits else np.pad(image, border, mode="edge")
     size = padded.shape[:2]
     spectrum = np.fft.rfft2(padded, axes=(0, 1)) * np.fft.rfft2(kernel, s=size)[..., None]
     filtered = np.fft.irfft2(spectrum, s=size, axes=(0, 1))

@@ -13,7 +13,6 @@ _CELL = 4
 _WINDOW_CELLS = 5
 LOCAL_POOLING_RADIUS = _CELL * (_WINDOW_CELLS // 2 + 2)  # positions; +1 cell alignment, +1 interpolation
 _SPATIAL_KERNEL = 7
-_OPEN_GATE = 2.0  # sigmoid(2) = 0.88: gates start open and let the signal through
 
 
 class ResidualBlock(nn.Module):
@@ -30,6 +29,16 @@ class ResidualBlock(nn.Module):
         return features + change
 
 
+def gate(logits: Tensor) -> Tensor:
+    """Weights between 0.5 and 1.5, 1 at zero.
+
+    The published gates are plain sigmoids. Trained from scratch inside a recursion they close for good within a
+    few hundred steps (shutting the residual off is the quickest way to lose the noise of an untrained network),
+    so ours can halve a signal but not silence it.
+    """
+    return 0.5 + torch.sigmoid(logits)
+
+
 class ChannelAttention(nn.Module):
     """Weigh channels by a gate computed from their averages (squeeze-and-excitation, Hu et al. 2018).
 
@@ -44,18 +53,16 @@ class ChannelAttention(nn.Module):
         self.pooling = pooling
         self.squeeze = nn.Conv2d(channels, hidden, 1)
         self.excite = nn.Conv2d(hidden, channels, 1)
-        nn.init.constant_(_bias(self.excite), _OPEN_GATE)
 
     def forward(self, features: Tensor) -> Tensor:
         if self.pooling == "global":
             return features * self._gate(features.mean((2, 3), keepdim=True))
         cells = F.avg_pool2d(features, _CELL)
         window = F.avg_pool2d(cells, _WINDOW_CELLS, stride=1, padding=_WINDOW_CELLS // 2, count_include_pad=False)
-        gate = F.interpolate(self._gate(window), scale_factor=float(_CELL), mode="bilinear")
-        return features * gate
+        return features * F.interpolate(self._gate(window), scale_factor=float(_CELL), mode="bilinear")
 
     def _gate(self, averages: Tensor) -> Tensor:
-        return torch.sigmoid(self.excite(F.relu(self.squeeze(averages))))
+        return gate(self.excite(F.relu(self.squeeze(averages))))
 
 
 class SpatialAttention(nn.Module):
@@ -66,15 +73,8 @@ class SpatialAttention(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.conv = nn.Conv2d(2, 1, _SPATIAL_KERNEL, padding=self.radius)
-        nn.init.constant_(_bias(self.conv), _OPEN_GATE)
 
     def forward(self, features: Tensor) -> Tensor:
         mean = features.mean(1, keepdim=True)
         peak = features.amax(1, keepdim=True)
-        return features * torch.sigmoid(self.conv(torch.cat([mean, peak], 1)))
-
-
-def _bias(conv: nn.Conv2d) -> Tensor:
-    if conv.bias is None:
-        raise ValueError("this convolution was built without a bias")
-    return conv.bias
+        return features * gate(self.conv(torch.cat([mean, peak], 1)))
