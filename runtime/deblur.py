@@ -18,7 +18,7 @@ import numpy as np
 from unblur.runtime.frames import Batch, Frame, check_frame
 from unblur.runtime.runner import Precision, Runner, open_runner
 from unblur.runtime.spec import ModelSpec
-from unblur.runtime.tiles import MAX_TILE_PIXELS, TilePlan, halo_of, infer_tiles, plan_tiles
+from unblur.runtime.tiles import TilePlan, halo_of, infer_tiles, max_pixels_of, plan_tiles
 
 DEFAULT_MODEL = "lprn-s"
 
@@ -28,8 +28,8 @@ class Deblurrer:
 
     model: a shipped preset, a bundle folder, an .onnx file, or a Runner, which stays the caller's to close.
     precision, steps, threads: see `open_runner`; they go with a name or a path, not with a Runner.
-    tile: most pixels given to the network at once; larger frames are cut into tiles that overlap. Memory grows with
-        it, and so does the waste of overlapping as it shrinks.
+    tile: most pixels given to the network at once; larger frames are cut into tiles that overlap. Less takes less
+        memory and more time, since the overlaps are computed twice. Default: what stays below about 3 GiB.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class Deblurrer:
             if isinstance(model, (str, Path))
             else model
         )
-        self._tile = MAX_TILE_PIXELS if tile is None else tile
+        self._tile = max_pixels_of(self._runner.spec) if tile is None else tile
         self._plan: TilePlan | None = None
         self._buffer: Batch = np.empty((1, 3, 0, 0), np.float32)
 

@@ -12,7 +12,15 @@ from hypothesis import strategies as st
 from unblur.runtime.frames import Frame
 from unblur.runtime.onnx_runner import OnnxRunner
 from unblur.runtime.runner import Runner
-from unblur.runtime.tiles import DEFAULT_HALO, Span, halo_of, infer_tiles, plan_tiles, tiling_error_db
+from unblur.runtime.tiles import (
+    DEFAULT_HALO,
+    Span,
+    halo_of,
+    infer_tiles,
+    max_pixels_of,
+    plan_tiles,
+    tiling_error_db,
+)
 
 
 def check_spans(spans: tuple[Span, ...], length: int, window: int, halo: int, multiple_of: int) -> None:
@@ -52,12 +60,19 @@ def test_no_tiles_are_refused_that_would_fit() -> None:
 
 
 @pytest.mark.parametrize(
-    ("size_hw", "count", "overhead"), [((1080, 1920), 1, 1.0), ((2160, 3840), 3, 1.45), ((4320, 7680), 18, 2.2)]
+    ("size_hw", "count", "overhead"), [((1080, 1920), 1, 1.0), ((2160, 3840), 1, 1.0), ((4320, 7680), 8, 1.9)]
 )
 def test_the_waste_of_a_wide_halo_is_bounded(size_hw: tuple[int, int], count: int, overhead: float) -> None:
-    plan = plan_tiles(size_hw, multiple_of=16, halo=400)
+    plan = plan_tiles(size_hw, multiple_of=16, halo=608, max_pixels=8 << 20)
     assert plan.count == count
     assert plan.overhead <= overhead
+
+
+@pytest.mark.parametrize(("options", "pixels"), [({}, 3 << 19), ({"grid": 2}, 6 << 20), ({"grid": 4}, 8 << 20)])
+def test_networks_on_a_grid_see_larger_tiles(
+    fake_runner: Callable[..., Runner], options: dict[str, int], pixels: int
+) -> None:
+    assert max_pixels_of(fake_runner(lambda batch: batch, options=options).spec) == pixels
 
 
 def run_tiled(runner: Runner, frame: Frame, max_pixels: int) -> tuple[Frame, int]:
