@@ -1,6 +1,7 @@
 """A small LPRN with random weights and its exports, made once a session: an export takes seconds."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,9 +9,15 @@ import torch
 from numpy.typing import NDArray
 from onnx import ModelProto
 
+from unblur.export import deploy, onnx_from_checkpoint
 from unblur.export.onnx_from_checkpoint import onnx_from_network
 from unblur.export.precision import fp16_from_fp32
+from unblur.runtime.frames import Frame
+from unblur.runtime.images import write_image
+from unblur.runtime.shake import shake_frame
+from unblur.train.checkpoint import save_network
 from unblur.train.networks import DeblurringNetwork, build_network
+from unblur.train.recipe import RECIPES
 
 
 def small_network(**options: bool | int | float | str) -> DeblurringNetwork:
@@ -19,6 +26,7 @@ def small_network(**options: bool | int | float | str) -> DeblurringNetwork:
     network = build_network("lprn-s", **{"width": 8, "blocks": 1, "steps": 2, **options})
     for parameter in network.reconstruct.parameters():
         torch.nn.init.normal_(parameter, std=0.03)
+    network.training_data = ("made up",)
     return network.eval()
 
 
@@ -33,13 +41,60 @@ def network() -> DeblurringNetwork:
 
 
 @pytest.fixture(scope="session")
-def fp32(network: DeblurringNetwork) -> ModelProto:
-    return onnx_from_network(network)
+def checkpoint(network: DeblurringNetwork, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("weights") / "small.safetensors"
+    save_network(path, network, RECIPES["lprn"], network.training_data)
+    return path
+
+
+@pytest.fixture(scope="session")
+def exports(network: DeblurringNetwork) -> dict[int, ModelProto]:
+    """The export at one step and at the network's own two."""
+    return {steps: onnx_from_network(network.at_steps(steps)) for steps in (1, 2)}
+
+
+@pytest.fixture
+def quick_export(exports: dict[int, ModelProto], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The graphs that are there already, where a test is not about exporting."""
+    for module in (onnx_from_checkpoint, deploy):
+        monkeypatch.setattr(module, "onnx_from_network", lambda network: exports[network.steps])
+
+
+@pytest.fixture(scope="session")
+def fp32(exports: dict[int, ModelProto]) -> ModelProto:
+    return exports[2]
 
 
 @pytest.fixture(scope="session")
 def fp16(fp32: ModelProto) -> ModelProto:
     return fp16_from_fp32(fp32)
+
+
+@pytest.fixture(scope="session")
+def calibration_folder(photographs: list[NDArray[np.float32]], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The photographs as PNG files."""
+    folder = tmp_path_factory.mktemp("calibration")
+    for index, photograph in enumerate(photographs):
+        write_image(folder / f"{index}.png", _frame(photograph))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def pairs_folder(photographs: list[NDArray[np.float32]], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two of the photographs, shaken and sharp; sizes that need padding."""
+    folder = tmp_path_factory.mktemp("pairs")
+    for side in ("blur", "sharp"):
+        (folder / side).mkdir()
+    for index, photograph in enumerate(photographs[:2]):
+        sharp = np.ascontiguousarray(_frame(photograph)[: 121 - index, :150])
+        blurred = shake_frame(sharp, np.random.default_rng(index), 9.0)
+        write_image(folder / "blur" / f"{index}.png", blurred)
+        write_image(folder / "sharp" / f"{index}.png", sharp)
+    return folder
+
+
+def _frame(batch: NDArray[np.float32]) -> Frame:
+    return np.asarray(np.rint(batch[0].transpose(1, 2, 0) * 255), np.uint8)
 
 
 @pytest.fixture(scope="session")

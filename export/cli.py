@@ -1,0 +1,209 @@
+"""`unblur export` and `unblur deploy`."""
+
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from unblur.runtime.atomic import atomic_file
+from unblur.runtime.console import print_json, progress, stderr, stdout
+from unblur.runtime.errors import BadInput, ParityError, needs_extra
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+    from unblur.export.deploy import Deployment, Plan
+    from unblur.runtime.parity import Hop, Ledger
+    from unblur.train.networks import DeblurringNetwork
+
+_EQUAL_DB = 200.0
+"""What --json says instead of infinity, which JSON has not, when two outputs are equal to the last bit."""
+
+_Preset = Annotated[str, typer.Argument(metavar="PRESET", help="A shipped preset (lprn-s) or a checkpoint.")]
+_Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this room."""
+    app.command("export")(export)
+    app.command("deploy")(deploy)
+
+
+def export(
+    preset: _Preset,
+    output: Annotated[Path, typer.Option("-o", "--output", help="The .onnx file to write.")],
+    steps: Annotated[int | None, typer.Option(min=1, help="Recursion steps, if not the network's own.")] = None,
+    precision: Annotated[Literal["fp32", "fp16"], typer.Option(help="Type of weights and arithmetic.")] = "fp32",
+    json: _Json = False,
+) -> None:
+    """Write a network as ONNX, any batch and size, and prove that it still computes the same."""
+    with needs_extra("export"):
+        from unblur.calibration.onnx_file import onnx_bytes
+    with atomic_file(output) as temporary:
+        network = _load(preset, steps)
+        with progress() as bar:
+            bar.add_task("exporting", total=None, note="")
+            model, simplification = _onnx(network, precision)
+        temporary.write_bytes(onnx_bytes(model))
+        hop = _compare(network, temporary)
+    if json:
+        print_json(
+            {"nodes": len(model.graph.node), "bytes": output.stat().st_size, "parity_db": _finite(hop.psnr_db)}
+        )
+    else:
+        stderr.print(
+            f"{output}: {precision}, {network.spec.steps} steps, {len(model.graph.node)} nodes, "
+            f"{output.stat().st_size:,} bytes, {_finite(hop.psnr_db):.1f} dB from torch; {simplification}"
+        )
+
+
+def deploy(
+    preset: _Preset,
+    calibration: Annotated[Path, typer.Option(help="Folder of pictures (or pairs) to calibrate INT8 on.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The bundle to write, NAME.unblur.")],
+    pairs: Annotated[Path | None, typer.Option(help="Folder of pairs to measure the ledger on.")] = None,
+    steps: Annotated[
+        str | None, typer.Option(help="Step counts of the anytime variants, e.g. 1,2,3 (the default); '' for none.")
+    ] = None,
+    blur: Annotated[
+        bool, typer.Option("--blur", help="The calibration pictures are sharp: shake each one.")
+    ] = False,
+    keep_failed: Annotated[bool, typer.Option(help="Write the bundle even if its ledger fails.")] = False,
+    json: _Json = False,
+) -> None:
+    """Make a bundle: fp32, fp16 and INT8 models, golden vectors, the parity ledger and a report.
+
+    Exits with 1 and writes nothing if a form of the model differs too much from the one before.
+    """
+    with needs_extra("export"):
+        from unblur.export import deploy as room
+    plan = _plan(preset, calibration, pairs, _step_counts(steps), blur=blur, keep_failed=keep_failed)
+    try:
+        with progress() as bar:
+
+            def stage(name: str, total: int) -> Callable[[], object]:
+                task = bar.add_task(name, total=total, note="")
+                return lambda: bar.advance(task)
+
+            deployment = room.deploy(plan, output, stage)
+    except room.RejectedBundle as rejected:
+        _report(rejected.ledger, None, json)
+        raise
+    _report(deployment.ledger, deployment, json)
+    if not deployment.ledger.passed:
+        raise typer.Exit(ParityError.exit_code)
+
+
+def _load(preset: str, steps: int | None) -> "DeblurringNetwork":
+    from unblur.train.checkpoint import load_network, resolve_checkpoint
+
+    return load_network(resolve_checkpoint(preset), steps=steps)
+
+
+def _onnx(network: "DeblurringNetwork", precision: Literal["fp32", "fp16"]) -> "tuple[ModelProto, str]":
+    from unblur.export.onnx_from_checkpoint import onnx_from_network
+    from unblur.export.precision import fp16_from_fp32
+    from unblur.export.simplify import simplify
+
+    simplification = simplify(onnx_from_network(network))
+    model = simplification.model
+    return (fp16_from_fp32(model) if precision == "fp16" else model), simplification.reason
+
+
+def _compare(network: "DeblurringNetwork", file: Path) -> "Hop":
+    """Against torch, on the golden frame; ParityError if they differ too much."""
+    from unblur.export.torch_runner import TorchRunner
+    from unblur.runtime.onnx_runner import OnnxRunner
+    from unblur.runtime.parity import compare
+    from unblur.runtime.selftest import golden_frame
+
+    with TorchRunner(network) as reference, OnnxRunner(file) as candidate:
+        hop = compare(reference, candidate, [golden_frame()], name=f"torch -> {candidate.precision}")
+    if not hop.passed:
+        raise ParityError(f"the export differs from torch: {hop.reason}; nothing was written")
+    return hop
+
+
+def _plan(
+    preset: str,
+    calibration: Path,
+    pairs: Path | None,
+    steps: tuple[int, ...] | None,
+    *,
+    blur: bool,
+    keep_failed: bool,
+) -> "Plan":
+    from unblur.calibration.sample import find_sample
+    from unblur.export.deploy import Plan
+    from unblur.runtime.pairs import find_pairs
+    from unblur.train.checkpoint import resolve_checkpoint
+
+    return Plan(
+        checkpoint=resolve_checkpoint(preset),
+        sample=find_sample(calibration, blurred=blur),
+        pairs=() if pairs is None else tuple(find_pairs(pairs)),
+        steps=steps,
+        keep_failed=keep_failed,
+    )
+
+
+def _step_counts(text: str | None) -> tuple[int, ...] | None:
+    if text is None:
+        return None
+    counts = [part.strip() for part in text.split(",") if part.strip()]
+    if not all(count.isdecimal() for count in counts):
+        raise BadInput(f"--steps is '{text}', expected numbers with commas between them, such as 1,2,3")
+    return tuple(int(count) for count in counts)
+
+
+def _report(ledger: "Ledger", deployment: "Deployment | None", json: bool) -> None:
+    if json:
+        document: dict[str, object] = {
+            "bundle": None if deployment is None else str(deployment.bundle),
+            "hops": [_hop_document(hop) for hop in ledger.hops],
+            "pass": ledger.passed,
+            "blurred_db": ledger.blurred_db,
+            "variants": [asdict(quality) for quality in ledger.qualities],
+        }
+        if deployment is not None:
+            document["bytes"] = sum(entry.bytes for entry in deployment.manifest.files.values())
+        print_json(document)
+    else:
+        _print_table(ledger)
+        if deployment is not None:
+            stderr.print(f"wrote {deployment.bundle}; open {deployment.bundle / 'report.html'} in a browser")
+
+
+def _hop_document(hop: "Hop") -> dict[str, object]:
+    return {**asdict(hop), "psnr_db": _finite(hop.psnr_db)}
+
+
+def _print_table(ledger: "Ledger") -> None:
+    from rich.table import Table
+
+    table = Table("hop", "steps", "PSNR dB", "at least", "levels", "truth dB", "verdict")
+    for hop in ledger.hops:
+        table.add_row(
+            hop.name,
+            str(hop.steps),
+            f"{hop.psnr_db:.1f}",
+            f"{hop.threshold_db:g}",
+            str(hop.max_levels),
+            "" if hop.delta_db is None else f"{hop.delta_db:+.3f}",
+            "pass" if hop.passed else hop.reason,
+        )
+    stdout.print(table)
+    if ledger.blurred_db is not None:
+        qualities = Table("form", "steps", "PSNR dB", "SSIM")
+        qualities.add_row("blurred", "", f"{ledger.blurred_db:.2f}", "")
+        for quality in ledger.qualities:
+            qualities.add_row(
+                quality.precision, str(quality.steps), f"{quality.db or 0:.2f}", f"{quality.ssim or 0:.4f}"
+            )
+        stdout.print(qualities)
+
+
+def _finite(psnr_db: float) -> float:
+    return min(psnr_db, _EQUAL_DB)

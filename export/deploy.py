@@ -1,0 +1,236 @@
+"""A checkpoint -> a bundle that a device can trust.
+
+    checkpoint -> fp32, fp16, int8, and fp32 at fewer steps -> parity ledger -> golden vectors -> report -> sealed
+
+Equal inputs give equal bytes on one machine: nothing in a bundle says when it was made, unless SOURCE_DATE_EPOCH is
+set. The numbers in it (ranges, parity, golden vectors) depend on the processor in their last digits.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from importlib.metadata import version
+from itertools import pairwise
+from pathlib import Path
+
+from unblur.calibration.onnx_file import write_onnx
+from unblur.calibration.quantize import quantize_minmax
+from unblur.calibration.sample import Sample
+from unblur.calibration.table import CalibrationTable
+from unblur.export.onnx_from_checkpoint import onnx_from_network
+from unblur.export.precision import fp16_from_fp32, int8_fp16_from_int8
+from unblur.export.report import exhibit, report_html
+from unblur.export.simplify import simplify
+from unblur.export.torch_runner import TorchRunner
+from unblur.runtime.atomic import atomic_folder
+from unblur.runtime.bundle import MANIFEST, SUFFIX, BundleManifest, Golden, Variant, seal_bundle
+from unblur.runtime.deblur import Deblurrer
+from unblur.runtime.errors import BadInput, ParityError
+from unblur.runtime.frames import Frame
+from unblur.runtime.onnx_runner import OnnxRunner
+from unblur.runtime.pairs import Pair, read_pair
+from unblur.runtime.parity import Ledger, measure
+from unblur.runtime.runner import Precision
+from unblur.runtime.selftest import make_golden
+from unblur.runtime.spec import ModelSpec
+from unblur.train.checkpoint import load_network
+from unblur.train.networks import DeblurringNetwork
+
+CALIBRATION_TABLE = "calibration.json"
+REPORT = "report.html"
+ANYTIME_STEPS = (1, 2, 3)
+_PARITY_PICTURES = 4
+_REPORT_PICTURES = 3
+_PACKAGES = ("unblur", "onnx", "onnxruntime", "torch")
+
+Stage = Callable[[str, int], Callable[[], object]]
+"""Called with the name of a stage and its length; what it returns is called once per unit of work done."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to deploy and what to judge it on.
+
+    sample: the pictures INT8 is calibrated on. pairs: the ledger is measured on them, against ground truth;
+    without any, parity alone is measured, on a few pictures of the sample. steps: the step counts at which fp32
+    variants are added; None chooses the first few below the network's own. keep_failed: seal the bundle even if
+    its ledger fails.
+    """
+
+    checkpoint: Path
+    sample: Sample
+    pairs: tuple[Pair, ...] = ()
+    steps: tuple[int, ...] | None = None
+    keep_failed: bool = False
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """A sealed bundle."""
+
+    bundle: Path
+    manifest: BundleManifest
+    ledger: Ledger
+
+
+class RejectedBundle(ParityError):
+    """The ledger failed, so no bundle was written; `ledger` says by how much."""
+
+    def __init__(self, message: str, ledger: Ledger) -> None:
+        super().__init__(message)
+        self.ledger = ledger
+
+
+def _silent(stage: str, total: int) -> Callable[[], object]:
+    return lambda: None
+
+
+def deploy(plan: Plan, out: Path, stage: Stage = _silent) -> Deployment:
+    """Make the bundle `out`, whole or not at all; a bundle that is there already is replaced.
+
+    Raises BadInput, SpecMismatch or CalibrationError if something given cannot be used, RejectedBundle if a hop of
+    the ledger fails.
+    """
+    _check_out(out)
+    network = load_network(plan.checkpoint)
+    variants = _variants(network.spec.steps, plan.steps)
+    with atomic_folder(out) as folder:
+        table = _write_models(folder, network, variants, plan.sample, stage)
+        ledger = _measure(folder, network, variants, plan, stage)
+        if not ledger.passed and not plan.keep_failed:
+            raise RejectedBundle(_verdict(ledger), ledger)
+        golden = [_golden(folder, variant) for variant in variants]
+        _write_report(folder, network.spec, table, ledger, plan)
+        manifest = BundleManifest(
+            name=network.spec.preset,
+            spec=network.spec,
+            created=_created(),
+            versions={package: version(package) for package in _PACKAGES},
+            variants=variants,
+            ledger=ledger.hops,
+            golden=tuple(golden),
+            calibration_id=table.identity,
+        )
+        manifest = seal_bundle(folder, manifest)
+    return Deployment(out, manifest, ledger)
+
+
+def _check_out(out: Path) -> None:
+    """Refuse early what would fail late, and never replace a folder that is no bundle."""
+    if out.suffix != SUFFIX:
+        raise BadInput(f"{out} cannot be a bundle; its name ends in {SUFFIX}")
+    if out.exists() and not (out / MANIFEST).is_file():
+        raise BadInput(f"{out} is there already and is no bundle; remove it or choose another name")
+
+
+def _variants(full_steps: int, steps: Sequence[int] | None) -> tuple[Variant, ...]:
+    """All precisions at the network's own steps, fp32 at the fewer ones."""
+    wanted = ANYTIME_STEPS if steps is None else steps
+    if steps is not None and not all(1 <= count <= full_steps for count in steps):
+        raise BadInput(f"cannot add variants at the steps {list(steps)}; this network has 1 to {full_steps}")
+    own: tuple[Precision, ...] = ("fp32", "fp16", "int8")
+    return (
+        *(Variant(precision, full_steps, _file(precision)) for precision in own),
+        *(Variant("fp32", count, _file("fp32", count)) for count in sorted(set(wanted)) if count < full_steps),
+    )
+
+
+def _file(precision: Precision, fewer_steps: int | None = None) -> str:
+    return f"{precision}.onnx" if fewer_steps is None else f"{precision}-{fewer_steps}.onnx"
+
+
+def _write_models(
+    folder: Path, network: DeblurringNetwork, variants: Sequence[Variant], sample: Sample, stage: Stage
+) -> CalibrationTable:
+    """Write every variant and the calibration table."""
+    (fp32, fp16, int8), anytime = variants[:3], variants[3:]
+    advance = stage("exporting", 2 + len(anytime))
+    model = simplify(onnx_from_network(network)).model
+    write_onnx(folder / fp32.file, model)
+    advance()
+    write_onnx(folder / fp16.file, fp16_from_fp32(model))
+    advance()
+    for variant in anytime:
+        write_onnx(folder / variant.file, simplify(onnx_from_network(network.at_steps(variant.steps))).model)
+        advance()
+    quantized = quantize_minmax(model, sample, stage("calibrating", len(sample)))
+    write_onnx(folder / int8.file, int8_fp16_from_int8(quantized.model))
+    (folder / CALIBRATION_TABLE).write_text(quantized.table.to_json())
+    return quantized.table
+
+
+def _measure(
+    folder: Path, network: DeblurringNetwork, variants: Sequence[Variant], plan: Plan, stage: Stage
+) -> Ledger:
+    """torch -> fp32 -> fp16 -> int8 at the network's own steps, torch -> fp32 at each fewer."""
+    frames: Sequence[Frame | Pair] = plan.pairs or list(plan.sample.spread(_PARITY_PICTURES).frames())
+    anytime = variants[3:]
+    advance = stage("measuring", len(frames) * (1 + len(anytime)))
+    ledgers = [_chain(folder, network, variants[:3], frames, advance)]
+    for variant in anytime:
+        ledgers.append(_chain(folder, network.at_steps(variant.steps), [variant], frames, advance))
+    return Ledger(
+        frames=len(frames),
+        blurred_db=ledgers[0].blurred_db,
+        qualities=tuple(quality for ledger in ledgers for quality in ledger.qualities[1:]),  # without torch
+        hops=tuple(hop for ledger in ledgers for hop in ledger.hops),
+    )
+
+
+def _chain(
+    folder: Path,
+    network: DeblurringNetwork,
+    variants: Sequence[Variant],
+    frames: Sequence[Frame | Pair],
+    advance: Callable[[], object],
+) -> Ledger:
+    forms = ["torch", *(variant.precision for variant in variants)]
+    names = [f"{earlier} -> {later}" for earlier, later in pairwise(forms)]
+    with ExitStack() as stack:
+        runners = [stack.enter_context(open_variant(folder, variant)) for variant in variants]
+        return measure([TorchRunner(network), *runners], frames, advance, names=names)
+
+
+def open_variant(folder: Path, variant: Variant) -> OnnxRunner:
+    """The runner a variant is judged with: INT8 without graph optimisation, see OnnxRunner."""
+    return OnnxRunner(folder / variant.file, graph_optimization=variant.precision != "int8")
+
+
+def _golden(folder: Path, variant: Variant) -> Golden:
+    with open_variant(folder, variant) as runner:
+        return make_golden(folder, runner)
+
+
+def _write_report(folder: Path, spec: ModelSpec, table: CalibrationTable, ledger: Ledger, plan: Plan) -> None:
+    with Deblurrer(folder / _file("fp32")) as deblur:
+        exhibits = [exhibit(name, blurred, deblur(blurred), sharp) for name, blurred, sharp in _shown(plan)]
+    (folder / REPORT).write_text(report_html(spec.preset, spec, table, ledger, exhibits))
+
+
+def _shown(plan: Plan) -> Iterator[tuple[str, Frame, Frame | None]]:
+    """The first few frames of those the ledger is measured on: name, blurred, sharp."""
+    if plan.pairs:
+        for pair in plan.pairs[:_REPORT_PICTURES]:
+            yield (pair.name, *read_pair(pair))
+    else:
+        sample = plan.sample.spread(_REPORT_PICTURES)
+        for path, frame in zip(sample.paths, sample.frames(), strict=True):
+            yield path.name, frame, None
+
+
+def _verdict(ledger: Ledger) -> str:
+    failed = [hop for hop in ledger.hops if not hop.passed]
+    return (
+        f"the parity ledger fails at '{failed[0].name}' ({failed[0].steps} steps): {failed[0].reason}; "
+        "no bundle was written (--keep-failed writes it all the same)"
+    )
+
+
+def _created() -> str:
+    """UTC in ISO 8601 from SOURCE_DATE_EPOCH; empty without it, so that equal inputs give equal bytes."""
+    epoch = os.environ.get("SOURCE_DATE_EPOCH", "")
+    if not epoch.isdecimal():
+        return ""
+    return datetime.fromtimestamp(int(epoch), timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,0 +1,186 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner, Result
+
+from unblur.calibration.onnx_file import precision_of, read_onnx, spec_of
+from unblur.export.cli import register
+from unblur.runtime.bundle import read_bundle
+from unblur.runtime.errors import BadInput, ParityError, SpecMismatch
+
+
+def _unblur(*arguments: str | Path) -> Result:
+    app = typer.Typer()
+    register(app)
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def test_export_tells_nodes_bytes_and_parity(checkpoint: Path, tmp_path: Path) -> None:
+    output = tmp_path / "model.onnx"
+    result = _unblur("export", checkpoint, "-o", output, "--steps", "1", "--json")
+    assert result.exit_code == 0, result.exception
+    model = read_onnx(output)
+    report = json.loads(result.stdout)
+    assert report == {
+        "nodes": len(model.graph.node),
+        "bytes": output.stat().st_size,
+        "parity_db": pytest.approx(150, abs=60),
+    }
+    assert (spec_of(model).steps, precision_of(model)) == (1, "fp32")
+
+
+@pytest.mark.usefixtures("quick_export")
+def test_export_in_fp16_tells_people_in_a_sentence(checkpoint: Path, tmp_path: Path) -> None:
+    result = _unblur("export", checkpoint, "-o", tmp_path / "half.onnx", "--precision", "fp16")
+    assert result.exit_code == 0, result.exception
+    assert result.stdout == ""
+    assert "fp16, 2 steps" in " ".join(result.stderr.split())
+    assert precision_of(read_onnx(tmp_path / "half.onnx")) == "fp16"
+
+
+@pytest.mark.usefixtures("quick_export")
+def test_an_export_that_differs_from_torch_is_not_written(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from unblur.runtime import parity
+
+    monkeypatch.setattr(parity, "THRESHOLDS_DB", {"fp32": 1000.0})
+    result = _unblur("export", checkpoint, "-o", tmp_path / "model.onnx", "--steps", "1")
+    assert isinstance(result.exception, ParityError)
+    assert "the export differs from torch" in str(result.exception)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_deploy_prints_the_ledger_as_json(
+    checkpoint: Path, calibration_folder: Path, pairs_folder: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "small.unblur"
+    result = _unblur(
+        *("deploy", checkpoint, "--calibration", calibration_folder, "-o", output),
+        *("--pairs", pairs_folder, "--steps", "", "--blur", "--json"),
+    )
+    assert result.exit_code == 0, result.exception
+    report = json.loads(result.stdout)
+    assert report["bundle"] == str(output)
+    assert report["pass"] is True
+    assert [hop["name"] for hop in report["hops"]] == ["torch -> fp32", "fp32 -> fp16", "fp16 -> int8"]
+    assert all(hop["psnr_db"] >= hop["threshold_db"] for hop in report["hops"])
+    assert [variant["precision"] for variant in report["variants"]] == ["fp32", "fp16", "int8"]
+    assert report["blurred_db"] > 10
+    assert json.loads((output / "calibration.json").read_text())["blurred"] is True
+    read_bundle(output)
+
+
+@pytest.mark.usefixtures("quick_export")
+def test_a_failed_deploy_exits_with_1_and_still_tells_the_hops(
+    checkpoint: Path, calibration_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from unblur.runtime import parity
+
+    monkeypatch.setattr(parity, "THRESHOLDS_DB", {"fp32": 90.0, "fp16": 55.0, "int8": 500.0})
+    arguments = ("deploy", checkpoint, "--calibration", calibration_folder, "-o", tmp_path / "small.unblur")
+    result = _unblur(*arguments, "--steps", "", "--json")
+    assert isinstance(result.exception, ParityError)
+    assert result.exception.exit_code == 1
+    report = json.loads(result.stdout)
+    assert (report["bundle"], report["pass"]) == (None, False)
+    assert "expected at least 500 dB" in report["hops"][2]["reason"]
+    assert list(tmp_path.iterdir()) == []
+    kept = _unblur(*arguments, "--steps", "", "--keep-failed")
+    assert kept.exit_code == 1
+    assert "expected at" in kept.stdout
+    read_bundle(tmp_path / "small.unblur")
+
+
+@pytest.mark.parametrize(
+    ("preset", "error", "message"),
+    [
+        ("lprn-zz", BadInput, "no weights ship for 'lprn-zz'"),
+        ("none.safetensors", BadInput, r"none\.safetensors does not exist"),
+        ("text.safetensors", BadInput, "is not a whole safetensors file"),
+    ],
+)
+@pytest.mark.parametrize("command", ["export", "deploy"])
+def test_a_preset_that_cannot_be_used_is_one_line(
+    command: str,
+    preset: str,
+    error: type[Exception],
+    message: str,
+    calibration_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("text.safetensors").write_text("not weights")
+    options = ["--calibration", calibration_folder] if command == "deploy" else []
+    result = _unblur(command, preset, *options, "-o", tmp_path / "out.unblur")
+    assert isinstance(result.exception, error)
+    assert result.exception.exit_code == 2
+    with pytest.raises(error, match=message):
+        raise result.exception
+    assert "\n" not in str(result.exception)
+    assert [path.name for path in tmp_path.iterdir()] == ["text.safetensors"]
+
+
+def test_weights_that_do_not_fit_their_preset_are_refused(checkpoint: Path, tmp_path: Path) -> None:
+    from safetensors import safe_open
+    from safetensors.torch import save_file
+
+    with safe_open(checkpoint, framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys() if "spatial" not in name}  # noqa: SIM118
+        save_file(tensors, tmp_path / "other.safetensors", file.metadata())
+    result = _unblur("export", tmp_path / "other.safetensors", "-o", tmp_path / "model.onnx")
+    assert isinstance(result.exception, SpecMismatch)
+    assert "does not fit preset 'lprn-s'" in str(result.exception)
+
+
+def test_steps_that_are_no_numbers_are_refused(checkpoint: Path, calibration_folder: Path, tmp_path: Path) -> None:
+    result = _unblur(
+        *("deploy", checkpoint, "--calibration", calibration_folder),
+        *("-o", tmp_path / "x.unblur", "--steps", "1;2"),
+    )
+    assert isinstance(result.exception, BadInput)
+    assert str(result.exception).startswith("--steps is '1;2', expected numbers with commas")
+
+
+def test_no_calibration_pictures_is_told(checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    result = _unblur("deploy", checkpoint, "--calibration", tmp_path / "empty", "-o", tmp_path / "x.unblur")
+    assert isinstance(result.exception, BadInput)
+    assert "empty holds no pictures" in str(result.exception)
+
+
+_WITHOUT_TORCH = """
+import sys
+sys.modules.update(torch=None, onnx=None, onnxsim=None)
+import typer
+from unblur.calibration.cli import register as register_calibration
+from unblur.export.cli import register
+app = typer.Typer(pretty_exceptions_enable=False)
+register(app)
+register_calibration(app)
+app(sys.argv[1:])
+"""
+
+
+def _unblur_without_torch(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run([sys.executable, "-c", _WITHOUT_TORCH, *arguments], capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("command", ["export", "deploy", "calibrate"])
+def test_help_needs_neither_torch_nor_onnx(command: str) -> None:
+    finished = _unblur_without_torch(command, "--help")
+    assert finished.returncode == 0, finished.stderr
+    assert "--output" in finished.stdout
+
+
+@pytest.mark.parametrize("command", ["export", "deploy"])
+def test_without_torch_the_extra_is_named(command: str, tmp_path: Path) -> None:
+    options = ["--calibration", str(tmp_path)] if command == "deploy" else []
+    finished = _unblur_without_torch(command, "lprn-s", *options, "-o", str(tmp_path / "out.unblur"))
+    assert "MissingExtra: this command needs the Python package" in finished.stderr
+    assert "pip install 'unblur[export]'" in finished.stderr

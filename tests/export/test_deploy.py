@@ -1,0 +1,199 @@
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from onnx import ModelProto, numpy_helper
+
+from unblur.calibration.onnx_file import precision_of, read_onnx, spec_of
+from unblur.calibration.sample import find_sample
+from unblur.export import deploy as room
+from unblur.export.deploy import Deployment, Plan, RejectedBundle, deploy, open_variant
+from unblur.runtime.bundle import read_bundle
+from unblur.runtime.errors import BadInput, CalibrationError
+from unblur.runtime.pairs import find_pairs
+from unblur.runtime.selftest import check_golden
+
+
+@pytest.fixture(scope="module")
+def plan(checkpoint: Path, calibration_folder: Path, pairs_folder: Path) -> Plan:
+    return Plan(checkpoint, find_sample(calibration_folder), tuple(find_pairs(pairs_folder)))
+
+
+@pytest.fixture(scope="module")
+def deployment(plan: Plan, exports: dict[int, ModelProto], tmp_path_factory: pytest.TempPathFactory) -> Deployment:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(room, "onnx_from_network", lambda network: exports[network.steps])
+        return deploy(plan, tmp_path_factory.mktemp("deployed") / "small.unblur")
+
+
+def test_the_bundle_is_whole_and_its_golden_vectors_hold(deployment: Deployment) -> None:
+    bundle = read_bundle(deployment.bundle)
+    assert bundle.manifest == deployment.manifest
+    assert [(item.precision, item.steps) for item in bundle.manifest.variants] == [
+        ("fp32", 2),
+        ("fp16", 2),
+        ("int8", 2),
+        ("fp32", 1),
+    ]
+    for variant in bundle.manifest.variants:
+        with open_variant(bundle.path, variant) as runner:
+            assert check_golden(bundle, variant, runner).psnr_db == float("inf")
+    assert set(bundle.manifest.files) == {
+        *("fp32.onnx", "fp16.onnx", "int8.onnx", "fp32-1.onnx", "calibration.json", "report.html"),
+        *(f"golden/{name}.npy" for name in ("input", "fp32-2", "fp16-2", "int8-2", "fp32-1")),
+    }
+
+
+def test_every_hop_is_in_the_ledger_and_passes(deployment: Deployment) -> None:
+    hops = deployment.ledger.hops
+    assert [(hop.name, hop.steps) for hop in hops] == [
+        ("torch -> fp32", 2),
+        ("fp32 -> fp16", 2),
+        ("fp16 -> int8", 2),
+        ("torch -> fp32", 1),
+    ]
+    assert deployment.ledger.passed
+    assert hops == deployment.manifest.ledger
+    assert all(hop.frames == 2 and hop.later_db is not None for hop in hops)
+    assert hops[0].psnr_db >= 90
+    assert hops[1].psnr_db >= 55
+    assert 35 <= hops[2].psnr_db < 75
+
+
+def test_int8_is_the_q_dq_form_of_fp32_with_the_rest_in_fp16(deployment: Deployment) -> None:
+    int8 = read_onnx(deployment.bundle / "int8.onnx")
+    assert precision_of(int8) == "int8"
+    types = {tensor.name: numpy_helper.to_array(tensor).dtype for tensor in int8.graph.initializer}
+    assert types["body.0.first.weight_quantized"] == np.int8
+    assert types["body.0.first.weight_scale"] == np.float16
+    assert types["reconstruct.weight"] == np.float16
+    assert spec_of(int8) == deployment.manifest.spec
+
+
+def test_the_calibration_table_is_bound_to_the_fp32_model(deployment: Deployment) -> None:
+    table = json.loads((deployment.bundle / "calibration.json").read_text())
+    assert table["model_sha256"] == deployment.manifest.files["fp32.onnx"].sha256
+    assert deployment.manifest.calibration_id == deployment.manifest.files["calibration.json"].sha256
+    assert list(table["images"]) == ["0.png", "1.png", "2.png"]
+
+
+def test_the_manifest_says_what_built_it(deployment: Deployment) -> None:
+    assert deployment.manifest.spec.training_data == ("made up",)
+    assert set(deployment.manifest.versions) == {"unblur", "onnx", "onnxruntime", "torch"}
+    assert deployment.manifest.created == ""
+
+
+def test_the_report_shows_the_pairs(deployment: Deployment) -> None:
+    page = (deployment.bundle / "report.html").read_text()
+    assert page.count("<img ") == 8
+    assert "All 4 hops pass on 2 frames" in page
+
+
+@pytest.mark.usefixtures("quick_export")
+def test_a_repeat_gives_the_same_bytes_in_place_of_the_old_bundle(
+    plan: Plan, deployment: Deployment, tmp_path: Path
+) -> None:
+    stages: list[str] = []
+    counted: list[str] = []
+
+    def stage(name: str, total: int) -> Callable[[], object]:
+        stages.append(f"{name} {total}")
+        return lambda: counted.append(name)
+
+    again = deploy(plan, deployment.bundle, stage)
+    assert again == deployment
+    assert stages == ["exporting 3", "calibrating 3", "measuring 4"]
+    assert [f"{name} {counted.count(name)}" for name in dict.fromkeys(counted)] == stages
+    assert [path.name for path in deployment.bundle.parent.iterdir()] == ["small.unblur"]
+
+
+@pytest.mark.usefixtures("quick_export")
+def test_the_date_comes_from_the_environment(plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1790000000")
+    result = deploy(replace(plan, steps=(), pairs=()), tmp_path / "dated.unblur")
+    assert result.manifest.created == "2026-09-21T14:13:20Z"
+    assert [hop.name for hop in result.ledger.hops] == ["torch -> fp32", "fp32 -> fp16", "fp16 -> int8"]
+    assert result.ledger.blurred_db is None  # without pairs, parity alone
+    assert len(result.manifest.variants) == 3
+
+
+def _with_bias(model: ModelProto, name: str, value: float) -> ModelProto:
+    copy = ModelProto()
+    copy.CopyFrom(model)
+    bias = next(tensor for tensor in copy.graph.initializer if tensor.name == name)
+    bias.CopyFrom(numpy_helper.from_array(np.full(bias.dims, value, np.float32), name))
+    return copy
+
+
+@pytest.fixture
+def broken(fp32: ModelProto, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An exporter that loses a bias: the first hop of the ledger must fail."""
+    model = _with_bias(fp32, "reconstruct.bias", 0.0)
+    monkeypatch.setattr(room, "onnx_from_network", lambda network: model)
+
+
+@pytest.mark.usefixtures("broken")
+def test_a_failed_ledger_writes_nothing(plan: Plan, tmp_path: Path) -> None:
+    with pytest.raises(
+        RejectedBundle, match=r"fails at 'torch -> fp32' \(2 steps\): .* no bundle was written"
+    ) as caught:
+        deploy(replace(plan, steps=()), tmp_path / "bad.unblur")
+    assert caught.value.exit_code == 1
+    assert not caught.value.ledger.passed
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("broken")
+def test_a_failed_bundle_can_be_kept(plan: Plan, tmp_path: Path) -> None:
+    kept = deploy(replace(plan, steps=(), keep_failed=True), tmp_path / "bad.unblur")
+    assert not read_bundle(kept.bundle).manifest.ledger[0].passed
+    assert "1 of 3 hops fail" in (kept.bundle / "report.html").read_text()
+
+
+def test_a_name_without_the_suffix_is_refused(plan: Plan, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"its name ends in \.unblur"):
+        deploy(plan, tmp_path / "small")
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_what_is_no_bundle_is_never_replaced(plan: Plan, tmp_path: Path, kind: str) -> None:
+    out = tmp_path / "precious.unblur"
+    if kind == "file":
+        out.write_text("mine")
+    else:
+        out.mkdir()
+        (out / "thesis.txt").write_text("mine")
+    with pytest.raises(BadInput, match="is there already and is no bundle"):
+        deploy(plan, out)
+    assert (out if kind == "file" else out / "thesis.txt").read_text() == "mine"
+
+
+def test_a_missing_folder_is_told_before_the_work(plan: Plan, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"the folder .* does not exist"):
+        deploy(plan, tmp_path / "nowhere" / "small.unblur")
+
+
+def test_more_steps_than_the_network_has_are_refused(plan: Plan, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"at the steps \[1, 7\]; this network has 1 to 2"):
+        deploy(replace(plan, steps=(1, 7)), tmp_path / "small.unblur")
+
+
+@pytest.mark.usefixtures("quick_export")
+def test_a_damaged_calibration_picture_leaves_nothing(plan: Plan, tmp_path: Path) -> None:
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / "half.png").write_bytes(plan.sample.paths[0].read_bytes()[:999])
+    with pytest.raises(BadInput, match=r"half\.png is damaged"):
+        deploy(replace(plan, sample=find_sample(tmp_path / "pictures"), steps=()), tmp_path / "small.unblur")
+    assert [path.name for path in tmp_path.iterdir()] == ["pictures"]
+
+
+def test_weights_that_diverged_are_told(
+    plan: Plan, tmp_path: Path, fp32: ModelProto, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    diverged = _with_bias(fp32, "embed.bias", float("nan"))
+    monkeypatch.setattr(room, "onnx_from_network", lambda network: diverged)
+    with pytest.raises(CalibrationError, match="is not finite on calibration picture 1"):
+        deploy(replace(plan, steps=()), tmp_path / "small.unblur")

@@ -1,0 +1,119 @@
+import re
+from base64 import b64decode
+from html.parser import HTMLParser
+from io import BytesIO
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from unblur.calibration.observe import Range
+from unblur.calibration.table import CalibrationTable
+from unblur.export.report import exhibit, report_html
+from unblur.runtime.parity import Hop, Ledger, Quality
+from unblur.runtime.spec import ModelSpec
+
+SPEC = ModelSpec("lprn", "lprn-x", 3, 16, 0, "global", {"width": 8}, training_data=("<b>GoPro</b>",))
+TABLE = CalibrationTable(
+    "minmax", "0" * 64, {"a.png": "1" * 64}, False, {"relu": Range(0, 1)}, {"head.weight": "x"}
+)
+
+
+def _hop(**changes: object) -> Hop:
+    values: dict[str, object] = {
+        "name": "fp16 -> int8",
+        "precision": "int8",
+        "steps": 3,
+        "frames": 2,
+        "psnr_db": 48.2,
+        "ssim": 0.999,
+        "max_levels": 3,
+        "earlier_db": 27.0,
+        "later_db": 26.99996,
+        "earlier_ssim": 0.9,
+        "later_ssim": 0.9,
+        "delta_db": -0.00004,
+        "not_finite": 0,
+        "black": 0,
+        "constant": 0,
+        "threshold_db": 35.0,
+        "passed": True,
+        "reason": "",
+    }
+    return Hop(**{**values, **changes})  # type: ignore[arg-type]
+
+
+def _ledger(*hops: Hop, truth: bool = True) -> Ledger:
+    quality = Quality("int8", 3, 27.0, 0.9) if truth else Quality("int8", 3, None, None)
+    return Ledger(2, 25.5 if truth else None, (quality,), hops)
+
+
+class _Balance(HTMLParser):
+    """Fails on a tag that is closed without being open."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag not in ("meta", "img"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def test_the_page_is_one_file_that_opens_without_a_network() -> None:
+    rng = np.random.default_rng(0)
+    frames = [rng.integers(0, 256, (40, 50, 3), np.uint8) for _ in range(3)]
+    page = report_html("lprn-x", SPEC, TABLE, _ledger(_hop()), [exhibit("a & b", *frames)])
+    balance = _Balance()
+    balance.feed(page)
+    assert balance.open == []
+    assert not re.search(r"(src|href)=\"(?!data:)", page)
+    assert "<script" not in page
+    assert 'name="viewport"' in page
+    images = re.findall(r'src="data:image/jpeg;base64,([^"]+)"', page)
+    assert [Image.open(BytesIO(b64decode(image))).size for image in images] == [(50, 40)] * 4
+
+
+def test_numbers_and_the_model_card_are_told() -> None:
+    page = report_html("lprn-x", SPEC, TABLE, _ledger(_hop()), [])
+    assert "All 1 hops pass on 2 frames" in page
+    for text in (
+        "&lt;b&gt;GoPro&lt;/b&gt;",
+        "the whole frame",
+        "48.20",
+        "+1.50",
+        "head.weight",
+        TABLE.identity[:16],
+    ):
+        assert text in page
+    assert "<td>+0.000</td>" in page  # not -0.000
+    assert "<b>" not in page
+
+
+def test_a_failed_hop_says_why() -> None:
+    failed = _hop(passed=False, reason="20.0 dB < 35", psnr_db=float("nan"))
+    page = report_html("lprn-x", SPEC, TABLE, _ledger(_hop(psnr_db=float("inf")), failed, truth=False), [])
+    assert "1 of 2 hops fail" in page
+    assert "20.0 dB &lt; 35" in page
+    assert "<td>equal</td>" in page
+    assert "<td>not finite</td>" in page
+    assert "no pairs with a sharp reference" in page
+
+
+@pytest.mark.parametrize("has_truth", [True, False])
+def test_the_liveliest_crop_is_shown(has_truth: bool) -> None:
+    sharp = np.full((400, 600, 3), 90, np.uint8)
+    sharp[210:390:2, 400:590] = 200
+    blurred, restored = sharp // 2, sharp - 10
+    shown = exhibit("street", blurred, restored, sharp if has_truth else None)
+    captions = [caption for caption, _ in shown.pictures]
+    assert captions == (
+        ["before", "after", "sharp", "error x 4"] if has_truth else ["before", "after", "change x 4"]
+    )
+    assert {picture.shape for _, picture in shown.pictures} == {(192, 192, 3)}
+    assert shown.pictures[0][1].max() == 100  # the stripes are in the crop
+    if has_truth:
+        assert (shown.pictures[3][1] == 40).all()
