@@ -8,6 +8,8 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import cache
+from itertools import pairwise
 from pathlib import Path
 
 import av
@@ -16,6 +18,7 @@ import onnx
 import pytest
 from av.audio.frame import AudioFrame
 from av.audio.stream import AudioStream
+from av.codec.context import Flags
 from av.container import OutputContainer
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
@@ -207,6 +210,14 @@ def make_frame() -> Callable[[int, int], NDArray[np.uint8]]:
     return make_frame_of
 
 
+@cache
+def _still(height: int, width: int) -> NDArray[np.uint8]:
+    """For clips, which move one frame about; read-only, since it is shared."""
+    frame = make_frame_of(height, width)
+    frame.flags.writeable = False
+    return frame
+
+
 def make_frame_of(height: int, width: int) -> NDArray[np.uint8]:
     rng = np.random.default_rng(height * 10_000 + width)
     rows, columns = np.mgrid[0:height, 0:width]
@@ -251,7 +262,7 @@ class Clip:
         return path
 
     def frame(self, index: int) -> NDArray[np.uint8]:
-        return np.roll(make_frame_of(*self.size_hw), 8 * index, axis=1)
+        return np.roll(_still(*self.size_hw), 8 * index, axis=1)
 
     def _add_video(self, container: OutputContainer) -> VideoStream:
         options = {"crf": "4", "preset": "ultrafast", "g": str(self.gop)}
@@ -259,19 +270,23 @@ class Clip:
         stream.height, stream.width = self.size_hw
         stream.pix_fmt = self.pixel_format
         stream.time_base = stream.codec_context.time_base = self.time_base
+        stream.codec_context.flags |= Flags.frame_duration
         if self.matrix is not None:
             stream.codec_context.colorspace = self.matrix
             stream.codec_context.color_range = 2 if self.full_range else 1
         return stream
 
     def _picture(self, index: int) -> VideoFrame:
-        picture = VideoFrame.from_ndarray(np.ascontiguousarray(self.frame(index)), "rgb24").reformat(
+        picture = VideoFrame.from_ndarray(self.frame(index), "rgb24").reformat(
             format=self.pixel_format,
             dst_colorspace=self.matrix or 5,
             dst_color_range=2 if self.full_range else 1,
             interpolation=0x2 | 0x2000 | 0x40000,  # bilinear, full chroma, accurate rounding
         )
-        picture.pts = index if self.pts is None else self.pts[index]
+        times = self.pts or tuple(range(self.frames))
+        gaps = [later - earlier for earlier, later in pairwise(times)] or [1]
+        picture.pts = times[index]
+        picture.duration = gaps[min(index, len(gaps) - 1)]
         picture.time_base = self.time_base
         return picture
 
@@ -281,6 +296,7 @@ def _tone(stream: AudioStream, samples: int) -> AudioFrame:
     values = wave.astype(np.float32) if stream.format.name == "fltp" else (9000 * wave).astype(np.int16)
     frame = AudioFrame.from_ndarray(values, stream.format.name, "mono")
     frame.sample_rate = 48_000
+    frame.pts = 0
     return frame
 
 
