@@ -245,6 +245,7 @@ class Clip:
     full_range: bool = False
     audio: str | None = None
     display_matrix: tuple[int, int, int, int] | None = None
+    pixel_aspect: Fraction = Fraction(1)
     gop: int = 12
 
     def write(self, path: Path) -> Path:
@@ -254,12 +255,17 @@ class Clip:
             for index in range(self.frames):
                 container.mux(video.encode(self._picture(index)))
             if isinstance(audio, AudioStream):
-                container.mux(audio.encode(_tone(audio, 48_000 * self.frames // 25)))
+                start = round(self.times[0] * self.time_base * 48_000)
+                container.mux(audio.encode(_tone(audio, start, 48_000 * self.frames // 25)))
                 container.mux(audio.encode(None))
             container.mux(video.encode(None))
         if self.display_matrix is not None:
             _patch_display_matrix(path, self.display_matrix)
         return path
+
+    @property
+    def times(self) -> tuple[int, ...]:
+        return self.pts or tuple(range(self.frames))
 
     def frame(self, index: int) -> NDArray[np.uint8]:
         return np.roll(_still(*self.size_hw), 8 * index, axis=1)
@@ -271,6 +277,7 @@ class Clip:
         stream.pix_fmt = self.pixel_format
         stream.time_base = stream.codec_context.time_base = self.time_base
         stream.codec_context.flags |= Flags.frame_duration
+        stream.codec_context.sample_aspect_ratio = self.pixel_aspect
         if self.matrix is not None:
             stream.codec_context.colorspace = self.matrix
             stream.codec_context.color_range = 2 if self.full_range else 1
@@ -283,20 +290,19 @@ class Clip:
             dst_color_range=2 if self.full_range else 1,
             interpolation=0x2 | 0x2000 | 0x40000,  # bilinear, full chroma, accurate rounding
         )
-        times = self.pts or tuple(range(self.frames))
-        gaps = [later - earlier for earlier, later in pairwise(times)] or [1]
-        picture.pts = times[index]
+        gaps = [later - earlier for earlier, later in pairwise(self.times)] or [1]
+        picture.pts = self.times[index]
         picture.duration = gaps[min(index, len(gaps) - 1)]
         picture.time_base = self.time_base
         return picture
 
 
-def _tone(stream: AudioStream, samples: int) -> AudioFrame:
+def _tone(stream: AudioStream, start: int, samples: int) -> AudioFrame:
     wave = np.sin(np.arange(samples) / 20)[None]
     values = wave.astype(np.float32) if stream.format.name == "fltp" else (9000 * wave).astype(np.int16)
     frame = AudioFrame.from_ndarray(values, stream.format.name, "mono")
     frame.sample_rate = 48_000
-    frame.pts = 0
+    frame.pts = start
     return frame
 
 

@@ -77,6 +77,14 @@ def test_the_frame_rate_and_the_duration_are_kept(make_clip: MakeClip, tmp_path:
     assert frames[-1].time_s + frames[-1].duration_s == 8 / rate
 
 
+def test_the_last_frame_lasts_as_long_as_it_did(tmp_path: Path, frame: Frame) -> None:
+    with VideoSink(tmp_path / "out.mp4", MediaInfo(tmp_path, "folder", (64, 96)), crf=18) as sink:
+        sink.write(TimedFrame(frame, Fraction(0), Fraction(1, 25)))
+        sink.write(TimedFrame(frame, Fraction(1, 25), Fraction(2)))
+        sink.finish(complete=True)
+    assert read(tmp_path / "out.mp4")[0][-1].duration_s == 2
+
+
 @pytest.mark.parametrize("size_hw", [(1, 1), (2, 2), (63, 95), (64, 95), (63, 96), (7, 200)])
 def test_any_size_is_kept(make_clip: MakeClip, tmp_path: Path, size_hw: tuple[int, int]) -> None:
     clip = make_clip(size_hw=size_hw, pixel_format="yuv444p", frames=3)

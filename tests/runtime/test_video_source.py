@@ -105,6 +105,19 @@ def test_frames_are_turned_as_a_player_turns_them(
     assert psnr_db(np.ascontiguousarray(frames[0].rgb), expected) > 38
 
 
+def test_pixels_of_a_turned_video_are_turned_too(make_clip: MakeClip) -> None:
+    clip = make_clip(display_matrix=(0, 1, -1, 0), pixel_aspect=Fraction(4, 3))
+    assert read(clip)[1].info.pixel_aspect == Fraction(3, 4)
+
+
+def test_frames_before_the_start_of_an_edit_are_neither_shown_nor_lost(make_clip: MakeClip, tmp_path: Path) -> None:
+    """As in a clip that a phone trimmed: they are there for the decoder only."""
+    remux(make_clip("whole.mp4", frames=30, gop=30), tmp_path / "trimmed.mp4", shift=-10)
+    frames, source = read(tmp_path / "trimmed.mp4")
+    assert [frame.time_s for frame in frames] == [Fraction(index, 25) for index in range(20)]
+    assert source.lost_frames == 0
+
+
 def test_a_skewed_picture_is_refused(make_clip: MakeClip) -> None:
     clip = make_clip(display_matrix=(1, 1, -1, 1))
     with pytest.raises(BadInput, match=r"clip\.mp4 is shown turned by other than quarter turns; turn it upright"):
@@ -222,12 +235,13 @@ def test_a_size_that_changes_on_the_way(make_clip: MakeClip, tmp_path: Path) -> 
         read(joined)
 
 
-def remux(source: Path, target: Path) -> None:
-    """Copy with the index in front, as files for download have it."""
+def remux(source: Path, target: Path, shift: int = 0) -> None:
+    """Copy with the index in front, as files for download have it, and `shift` frames later."""
     options = {"movflags": "faststart"} if target.suffix == ".mp4" else {}
     with av.open(str(source)) as reader, av.open(str(target), "w", options=options) as writer:
         stream = writer.add_stream_from_template(reader.streams.video[0])
         for packet in reader.demux(video=0):
             if packet.size:
+                packet.pts, packet.dts = (stamp + shift * packet.duration for stamp in (packet.pts, packet.dts))
                 packet.stream = stream
                 writer.mux(packet)
