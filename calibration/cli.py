@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from unblur.calibration.judge import Cost
     from unblur.calibration.quantize import Quantized
     from unblur.calibration.sample import Sample
+    from unblur.calibration.table import CalibrationTable
 
 METHODS = ("minmax",)
 _JUDGED_PICTURES = 8
@@ -53,21 +54,11 @@ def calibrate(
     if table is not None:
         with atomic_file(table) as temporary:
             temporary.write_text(quantized.table.to_json())
-    report = {
-        "method": method,
-        "images": len(sample),
-        "tensors": len(quantized.table.ranges),
-        "seconds": round(time.monotonic() - started_s, 2),
-        "peak_rss_mb": _peak_rss_mb(),
-        "delta_db": round(cost.delta_db, 4),
-        "parity_db": round(cost.parity_db, 2),
-        "bytes": output.stat().st_size,
-        "float": dict(quantized.table.kept),
-    }
     if json:
-        print_json(report)
+        seconds = round(time.monotonic() - started_s, 2)
+        print_json({**_document(quantized.table, cost), "seconds": seconds, "bytes": output.stat().st_size})
     else:
-        _tell(output, quantized, sample, cost)
+        stderr.print(f"{output}: {_sentence(quantized.table, cost)}")
 
 
 def _quantize(model: Path, sample: "Sample") -> "Quantized":
@@ -95,9 +86,21 @@ def _judge(fp32: Path, int8: Path, sample: "Sample") -> "Cost":
         return measure_cost(reference, candidate, judged, lambda: bar.advance(task))
 
 
-def _tell(output: Path, quantized: "Quantized", sample: "Sample", cost: "Cost") -> None:
-    stderr.print(
-        f"{output}: INT8, {len(quantized.table.ranges)} activations calibrated on {len(sample)} pictures; "
+def _document(table: "CalibrationTable", cost: "Cost") -> dict[str, object]:
+    return {
+        "method": table.method,
+        "images": len(table.images),
+        "tensors": len(table.ranges),
+        "peak_rss_mb": _peak_rss_mb(),
+        "delta_db": round(cost.delta_db, 4),
+        "parity_db": round(cost.parity_db, 2),
+        "float": dict(table.kept),
+    }
+
+
+def _sentence(table: "CalibrationTable", cost: "Cost") -> str:
+    return (
+        f"INT8, {len(table.ranges)} activations calibrated on {len(table.images)} pictures; "
         f"{cost.delta_db:+.3f} dB against float32, {cost.parity_db:.1f} dB from it at worst, "
         f"on {cost.pictures} shaken pictures"
     )
