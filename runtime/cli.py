@@ -6,6 +6,7 @@ The commands of the device live here; those of the other rooms are found through
 """
 
 import sys
+import traceback
 from importlib.metadata import entry_points
 from typing import Annotated
 
@@ -31,7 +32,8 @@ def _options(
     """Options that stand before the command; `main` reads --debug itself, since it handles the errors."""
 
 
-def _add_commands() -> None:
+def add_commands() -> None:
+    """Add the commands of the device and those of the other rooms that are installed. Once a process."""
     cli_run.register(app)
     cli_verify.register(app)
     for entry_point in sorted(entry_points(group=COMMAND_GROUP), key=lambda entry: entry.name):
@@ -40,12 +42,12 @@ def _add_commands() -> None:
 
 def main() -> None:
     """Entry point. Exit codes: 0 done, 1 the verdict is no, 2 it could not be done, 130 interrupted."""
-    _add_commands()
+    add_commands()
     try:
         app()
     except UnblurError as error:
         if "--debug" in sys.argv[1:]:
-            raise
+            traceback.print_exc()
         sys.stderr.write(f"unblur: {error}\n")
         sys.exit(error.exit_code)
 

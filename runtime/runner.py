@@ -99,8 +99,8 @@ def find_model(model: str | Path) -> Path:
     if path.is_file():
         raise BadInput(f"{path} is no model that runs; expected a bundle folder or an .onnx file (`unblur export`)")
     near = difflib.get_close_matches(str(model), shipped, n=1)
-    hint = f"did you mean '{near[0]}'?" if near else f"shipped are {', '.join(shipped) or 'none'};"
-    raise BadInput(f"there is no model '{model}'; {hint} A bundle folder or an .onnx file will do too")
+    hint = f"did you mean '{near[0]}'?" if near else f"shipped: {', '.join(shipped) or 'none'}."
+    raise BadInput(f"there is no model '{model}'; {hint} A bundle folder or an .onnx file serves too")
 
 
 def shipped_presets() -> dict[str, Path]:

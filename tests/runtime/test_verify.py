@@ -164,12 +164,8 @@ WITHOUT_TORCH_AND_ONNX = """
 import sys
 for name in ("torch", "onnx", "tensorrt", "onnxscript", "onnxsim", "accelerate", "safetensors"):
     sys.modules[name] = None  # any import of it now fails
-import typer
-from unblur.runtime import cli_verify
-app = typer.Typer()
-app.callback()(lambda: None)
-cli_verify.register(app)
-app()
+from unblur.runtime.cli import main
+main()
 """
 
 
