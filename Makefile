@@ -1,0 +1,45 @@
+# Each target does its own set-up: it makes the virtual environment .venv and installs into it what constraints.txt
+# pins, and does so again only when pyproject.toml or constraints.txt change.
+#
+#   make test PYTHON=python3.12 ARGS="tests/runtime -k tiles"
+
+PYTHON ?= python3
+PRESET ?= lprn-s
+ARGS ?=
+
+BIN := .venv/bin
+INSTALLED := .venv/installed
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint format clean
+
+help:  ## List the targets
+	@sed -n 's/^\([a-z]*\):.*  ## \(.*\)/  make \1	\2/p' $(firstword $(MAKEFILE_LIST))
+
+setup: $(INSTALLED)  ## Make .venv and install unblur with everything its demo and tests need
+
+demo: $(INSTALLED)  ## Deploy PRESET, restore a shaken photograph and clip with it; results in demo/
+	$(BIN)/python docs/demo.py --preset $(PRESET) --out demo
+
+test: $(INSTALLED)  ## Run the tests; ARGS goes to pytest
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(INSTALLED)  ## Run ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/mypy docs benchmarks
+
+format: $(INSTALLED)  ## Let ruff rewrite what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:  ## Remove .venv and everything that is built
+	rm -rf .venv build dist demo *.egg-info .mypy_cache .pytest_cache .ruff_cache
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+	  { echo "unblur needs Python 3.10 or newer, $(PYTHON) is older: make PYTHON=python3.12"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[dev]'
+	touch $@
