@@ -48,7 +48,7 @@ class GoldenResult:
 def make_golden(folder: Path, runner: Runner) -> Golden:
     """Write the golden input (once) and what `runner` makes of it into the bundle under `folder`.
 
-    Open INT8 variants with graph_optimization=False, as `check_golden` expects it.
+    Open the runner with graph_optimization=False: golden is the graph as it is written.
     """
     golden = Golden(
         precision=runner.precision,

@@ -74,8 +74,8 @@ def verify(
 ) -> Verification:
     """Check the bundle or the .onnx file at `path`.
 
-    Without pairs, parity is measured on the golden picture. INT8 is evaluated without graph optimisation: that is
-    what an engine computes, while a CPU's fused 8-bit products may saturate.
+    Without pairs, parity is measured on the golden picture. fp32 and fp16 are judged as they run, INT8 without
+    graph optimisation: that is what an engine computes, while a CPU's fused 8-bit products may saturate.
 
     Raises BundleError if a byte differs, BadInput for an .onnx file without pairs: nothing to hold it against.
     """
@@ -83,7 +83,7 @@ def verify(
         return _verify_bundle(read_bundle(path), pairs, stage, threads)
     if not pairs:
         raise BadInput(f"{path} is a single file, with nothing to verify it against; give --pairs, or a bundle")
-    with open_runner(path, threads=threads, graph_optimization=False) as runner:
+    with _open_file(path, threads) as runner:
         ledger = measure([runner], pairs, stage(path.name, len(pairs)))
         return Verification(len(pairs), (), (ledger,), _tiling(runner, pairs))
 
@@ -114,8 +114,16 @@ def _open(bundle: Bundle, variant: Variant, threads: int | None) -> Runner:
         precision=variant.precision,
         steps=variant.steps,
         threads=threads,
-        graph_optimization=False,
+        graph_optimization=variant.precision != "int8",
     )
+
+
+def _open_file(path: Path, threads: int | None) -> Runner:
+    runner = open_runner(path, threads=threads)
+    if runner.precision != "int8":
+        return runner
+    runner.close()
+    return open_runner(path, threads=threads, graph_optimization=False)
 
 
 def _chains(bundle: Bundle) -> list[list[Variant]]:

@@ -48,14 +48,16 @@ def print_report(model: str, result: Verification) -> None:
     if result.tiling is not None:
         stdout.print(
             f"Tiles against the whole picture: {_finite(result.tiling.psnr_db):.1f} dB "
-            f"({result.tiling.pooling} pooling, halo {result.tiling.halo} px){_verdict(result.tiling.passed)}"
+            f"({result.tiling.pooling} pooling, halo {result.tiling.halo} px) {_word(result.tiling.passed)}"
         )
-    stdout.print(f"{model}:{_verdict(result.passed)}", soft_wrap=True)
+    for reason in _reasons(result):
+        stdout.print(reason, soft_wrap=True)
+    stdout.print(f"{model}: {_word(result.passed)}", soft_wrap=True)
 
 
 def hop_table(ledger: Ledger) -> Table:
     """The hops of a ledger; PSNR, SSIM and levels are of the worst frame, the loss is the mean."""
-    table = _table("Parity", "hop", "steps", "PSNR dB", "needs", "SSIM", "levels", "loss dB", "verdict")
+    table = _table("Parity", "hop", "steps", "PSNR dB", "needs", "SSIM", "levels", "loss dB", "")
     for hop in ledger.hops:
         table.add_row(
             hop.name,
@@ -65,20 +67,20 @@ def hop_table(ledger: Ledger) -> Table:
             f"{hop.ssim:.5f}",
             str(hop.max_levels),
             "" if hop.delta_db is None else f"{-hop.delta_db:.3f}",
-            hop.reason or "passed",
+            _word(hop.passed),
         )
     return table
 
 
 def _golden_table(result: Verification) -> Table:
-    table = _table("Golden vectors, on this machine", "variant", "steps", "PSNR dB", "needs", "verdict")
+    table = _table("Golden vectors, on this machine", "variant", "steps", "PSNR dB", "needs", "")
     for golden in result.golden:
         table.add_row(
             golden.precision,
             str(golden.steps),
             f"{_finite(golden.psnr_db):.1f}",
             f"{golden.threshold_db:g}",
-            golden.reason or "passed",
+            _word(golden.passed),
         )
     return table
 
@@ -96,8 +98,17 @@ def _table(title: str, first: str, *others: str) -> Table:
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
     table.add_column(first, no_wrap=True)
     for heading in others:
-        table.add_column(heading, justify="left" if heading == "verdict" else "right")
+        table.add_column(heading, justify="right")
     return table
+
+
+def _reasons(result: Verification) -> Iterator[str]:
+    for golden in result.golden:
+        if golden.reason:
+            yield f"golden {golden.precision} at {golden.steps} steps: {golden.reason}"
+    for hop in (hop for ledger in result.ledgers for hop in ledger.hops):
+        if hop.reason:
+            yield f"{hop.name} at {hop.steps} steps: {hop.reason}"
 
 
 def _variants(result: Verification) -> Iterator[tuple[str, Quality, float | None]]:
@@ -117,5 +128,5 @@ def _number(value: float | None, digits: int, sign: str = "") -> str:
     return "" if value is None else f"{value:{sign}.{digits}f}"
 
 
-def _verdict(passed: bool) -> str:
-    return " [green]passed[/]" if passed else " [red]FAILED[/]"
+def _word(passed: bool) -> str:
+    return "[green]passed[/]" if passed else "[red]FAILED[/]"

@@ -18,7 +18,9 @@ from unblur.runtime import cli_verify
 from unblur.runtime.bundle import read_bundle, seal_bundle
 from unblur.runtime.errors import BadInput, BundleError, SpecMismatch
 from unblur.runtime.frames import Frame
+from unblur.runtime.onnx_runner import OnnxRunner
 from unblur.runtime.pairs import find_pairs
+from unblur.runtime.parity import measure
 from unblur.runtime.spec import SPEC_KEY, ModelSpec
 from unblur.runtime.verify import verify
 
@@ -105,6 +107,8 @@ def test_other_weights_than_at_build_fail(tiny_bundle: Path, make_onnx: Callable
     assert document["hops"][0]["reason"].endswith("expected at least 55 dB")
     code, text = call(tiny_bundle)
     assert code == 1
+    assert "\ngolden fp32 at 2 steps: " in text
+    assert "\nfp32 -> fp16 at 2 steps: " in text
     assert text.rstrip().endswith("FAILED")
 
 
@@ -151,6 +155,13 @@ def test_a_single_file_needs_pairs(tiny_onnx: Path, pairs: Path) -> None:
     code, text = call(tiny_onnx, "--pairs", pairs, "--json")
     assert code == 0
     assert json.loads(text)["variants"].keys() == {"fp32"}
+
+
+def test_int8_is_judged_as_written(make_onnx: Callable[..., Path], pairs: Path) -> None:
+    path = make_onnx(precision="int8")
+    with OnnxRunner(path, graph_optimization=False) as runner:
+        expected = measure([runner], find_pairs(pairs)).qualities
+    assert verify(path, find_pairs(pairs)).ledgers[0].qualities == expected
 
 
 def test_a_corrupt_picture_stops_it_before_anything_runs(tiny_bundle: Path, pairs: Path) -> None:
