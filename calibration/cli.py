@@ -43,8 +43,9 @@ def calibrate(
     if method not in METHODS:
         raise BadInput(f"unknown method '{method}'; this version has: {', '.join(METHODS)}")
     with needs_extra("export"):
-        from unblur.calibration.onnx_file import onnx_bytes
+        from unblur.calibration.onnx_file import check_onnx_name, onnx_bytes
         from unblur.calibration.sample import find_sample
+    check_onnx_name(output)
     started_s = time.monotonic()
     sample = find_sample(images, blurred=blur)
     with atomic_file(output) as temporary:

@@ -32,6 +32,12 @@ def read_onnx(path: Path) -> ModelProto:
     return model
 
 
+def check_onnx_name(path: Path) -> None:
+    """BadInput unless a model written to `path` will be recognised by its suffix."""
+    if path.suffix != ".onnx":
+        raise BadInput(f"cannot write a model to {path}; its name ends in .onnx")
+
+
 def write_onnx(path: Path, model: ModelProto) -> None:
     """Write `model`, whole or not at all; equal models give equal bytes."""
     with atomic_file(path) as temporary:

@@ -40,7 +40,8 @@ def export(
 ) -> None:
     """Write a network as ONNX, any batch and size, and prove that it still computes the same."""
     with needs_extra("export"):
-        from unblur.calibration.onnx_file import onnx_bytes
+        from unblur.calibration.onnx_file import check_onnx_name, onnx_bytes
+    check_onnx_name(output)
     with atomic_file(output) as temporary:
         network = _load(preset, steps)
         with progress() as bar:
@@ -191,7 +192,7 @@ def _print_table(ledger: "Ledger") -> None:
             f"{hop.psnr_db:.1f}",
             f"{hop.threshold_db:g}",
             str(hop.max_levels),
-            "" if hop.delta_db is None else f"{hop.delta_db:+.3f}",
+            "" if hop.delta_db is None else f"{round(hop.delta_db, 3) + 0.0:+.3f}",  # + 0.0: no -0.000
             "pass" if hop.passed else hop.reason,
         )
     stdout.print(table)

@@ -5,6 +5,7 @@ import pytest
 from onnx import ModelProto, helper
 
 from unblur.calibration.onnx_file import (
+    check_onnx_name,
     describe,
     onnx_bytes,
     precision_of,
@@ -41,6 +42,12 @@ def test_an_empty_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "empty.onnx").touch()
     with pytest.raises(BadInput, match="holds no nodes"):
         read_onnx(tmp_path / "empty.onnx")
+
+
+def test_a_model_is_written_under_a_name_that_says_so(tmp_path: Path) -> None:
+    check_onnx_name(tmp_path / "model.onnx")
+    with pytest.raises(BadInput, match=r"cannot write a model to .*model\.trt; its name ends in \.onnx"):
+        check_onnx_name(tmp_path / "model.trt")
 
 
 def test_a_foreign_onnx_is_told_how_to_become_ours(fp32_file: Path) -> None:

@@ -116,8 +116,8 @@ def test_a_preset_that_cannot_be_used_is_one_line(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("text.safetensors").write_text("not weights")
-    options = ["--calibration", calibration_folder] if command == "deploy" else []
-    result = _unblur(command, preset, *options, "-o", tmp_path / "out.unblur")
+    options = ["--calibration", calibration_folder, "-o", "x.unblur"] if command == "deploy" else ["-o", "x.onnx"]
+    result = _unblur(command, preset, *options)
     assert isinstance(result.exception, error)
     assert result.exception.exit_code == 2
     with pytest.raises(error, match=message):
