@@ -75,7 +75,11 @@ def chroma_of(pixel_format: VideoFormat) -> Chroma:
 
 
 class ColourConverter:
-    """Converts frames of one stream; keeps swscale's tables from frame to frame. One owner thread."""
+    """Converts frames of one stream; keeps swscale's tables from frame to frame. One owner thread.
+
+    Matrix and range of both sides are always named: PyAV before 17 ignores them where they are equal. PyAV 16.0, 17.0
+    and 18.1 differ in this, and give the same here.
+    """
 
     def __init__(self, colour: Colour) -> None:
         self._matrix = _SWSCALE_MATRIX[colour.matrix]
@@ -90,6 +94,7 @@ class ColourConverter:
             format="rgb24",
             src_colorspace=self._matrix,
             src_color_range=_FULL if full else self._range,
+            dst_colorspace=_RGB_MATRIX,
             dst_color_range=_FULL,
             interpolation=_INTERPOLATION,
         )
@@ -98,9 +103,11 @@ class ColourConverter:
     def yuv_from(self, rgb: Frame, pixel_format: str) -> VideoFrame:
         """uint8 RGB (H, W, 3) as a frame that an encoder takes; `rgb` is copied."""
         source = VideoFrame.from_numpy_buffer(np.ascontiguousarray(rgb), "rgb24")
+        source.colorspace = self._matrix  # PyAV 17.0 passes BT.2020 on from here only
         return self._reformatter.reformat(
             source,
             format=pixel_format,
+            src_colorspace=_RGB_MATRIX,
             src_color_range=_FULL,
             dst_colorspace=self._matrix,
             dst_color_range=self._range,
