@@ -77,8 +77,8 @@ def chroma_of(pixel_format: VideoFormat) -> Chroma:
 class ColourConverter:
     """Converts frames of one stream; keeps swscale's tables from frame to frame. One owner thread.
 
-    Matrix and range of both sides are always named: PyAV before 17 ignores them where they are equal. PyAV 16.0, 17.0
-    and 18.1 differ in this, and give the same here.
+    Matrix and range of both sides are always named: PyAV before 17 ignores them where they are equal. PyAV 16.0,
+    17.0 and 18.1 differ in this, and give the same here.
     """
 
     def __init__(self, colour: Colour) -> None:
