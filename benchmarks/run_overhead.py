@@ -1,0 +1,92 @@
+"""What `unblur run` costs beside the network: its frame rate over that of a bare loop of `session.run`.
+
+    python -m benchmarks.run_overhead --model lprn-s
+
+The bare loop runs the same ONNX file on the same frames, converted beforehand, with ONNX Runtime's default options;
+`unblur run` decodes, converts, infers, converts back and encodes. Both run in turn, several times; each ratio is of
+neighbours in time, so that a machine whose speed drifts does not matter. Expected: a median of at least 0.95.
+"""
+
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import onnxruntime
+import typer
+
+from benchmarks.clip import write_clip
+from unblur.runtime.bundle import read_bundle
+from unblur.runtime.frames import Padding, batch_from_frame
+from unblur.runtime.runner import find_model
+from unblur.runtime.spec import SPEC_KEY, ModelSpec
+from unblur.runtime.video import open_source
+
+EXPECTED_RATIO = 0.95
+
+
+def main(
+    model: Annotated[str, typer.Option(help="A shipped preset, a bundle, or an .onnx file.")] = "lprn-s",
+    clip: Annotated[Path | None, typer.Option(help="Take the frames of this video; default synthetic.")] = None,
+    frames: int = 100,
+    height: int = 720,
+    width: int = 1280,
+    repeats: int = 3,
+) -> None:
+    """Print both frame rates, the ratio of each repeat, their median and spread; exit 1 below 0.95."""
+    with tempfile.TemporaryDirectory() as folder:
+        source = write_clip(Path(folder) / "clip.mp4", frames, (height, width), clip)
+        ratios = [_ratio(model, source, number) for number in range(1, repeats + 1)]
+    median = statistics.median(ratios)
+    print(f"ratio: median {median:.3f}, from {min(ratios):.3f} to {max(ratios):.3f}; expected {EXPECTED_RATIO}")
+    sys.exit(0 if median >= EXPECTED_RATIO else 1)
+
+
+def _ratio(model: str, source: Path, number: int) -> float:
+    bare, whole = bare_fps(model, source), run_fps(model, source)
+    print(f"{number}: session.run {bare:.3f} fps, unblur run {whole:.3f} fps, ratio {whole / bare:.3f}", flush=True)
+    return whole / bare
+
+
+def bare_fps(model: str, source: Path) -> float:
+    """Frames per second of `session.run` alone; one warm-up, which `unblur run` does not get."""
+    session = onnxruntime.InferenceSession(_onnx_file(model))
+    spec = ModelSpec.from_json(session.get_modelmeta().custom_metadata_map[SPEC_KEY], where=model)
+    name = session.get_inputs()[0].name
+    seconds: list[float] = []
+    with open_source(str(source)) as frames:
+        for frame in frames:
+            padding = Padding.to_multiple((frame.rgb.shape[0], frame.rgb.shape[1]), spec.multiple_of)
+            batch = batch_from_frame(frame.rgb, padding)
+            if not seconds:
+                session.run(None, {name: np.zeros_like(batch)})
+            began = time.perf_counter()
+            session.run(None, {name: batch})
+            seconds.append(time.perf_counter() - began)
+    return len(seconds) / sum(seconds)
+
+
+def run_fps(model: str, source: Path) -> float:
+    """Frames per second that `unblur run` tells, from the first read to the finished file."""
+    files = ["--source", str(source), "--sink", str(source.with_name("sharp.mp4"))]
+    command = [sys.executable, "-m", "unblur.runtime.cli", "run", model, *files, "--json"]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    return float(json.loads(result.stdout)["fps"])
+
+
+def _onnx_file(model: str) -> Path:
+    """The file that `unblur run MODEL` runs."""
+    path = find_model(model)
+    if path.is_dir():
+        bundle = read_bundle(path)
+        return bundle.path / bundle.variant("fp32", None).file
+    return path
+
+
+if __name__ == "__main__":
+    typer.run(main)
