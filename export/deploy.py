@@ -194,7 +194,7 @@ def _chain(
 
 
 def _open_as_it_runs(folder: Path, variant: Variant) -> OnnxRunner:
-    """As `unblur verify` does; INT8 as an engine will run it, that is without graph optimisation, see OnnxRunner."""
+    """As `unblur verify` does; INT8 as an engine will run it, without graph optimisation: see OnnxRunner."""
     return OnnxRunner(folder / variant.file, graph_optimization=variant.precision != "int8")
 
 
