@@ -18,7 +18,7 @@ from onnxruntime.capi.onnxruntime_pybind11_state import (
 )
 
 from unblur.runtime.errors import BadInput, DeviceError, SpecMismatch
-from unblur.runtime.runner import Batch, Precision
+from unblur.runtime.runner import Batch, Precision, check_batch
 from unblur.runtime.spec import PRECISION_KEY, SPEC_KEY, ModelSpec
 
 Device = Literal["cpu", "cuda"]
@@ -86,7 +86,8 @@ class OnnxRunner:
         """See Runner. The result is overwritten by the next call with a batch of the same shape."""
         if self._session is None:
             raise ValueError("the runner is closed")
-        batch = np.ascontiguousarray(_checked(batch, self._spec.multiple_of))
+        check_batch(batch, self._spec.multiple_of)
+        batch = np.ascontiguousarray(batch)
         if batch.shape != self._restored.shape:
             self._restored = np.empty(batch.shape, np.float32)
             self._binding.bind_output(self._output, "cpu", 0, np.float32, batch.shape, self._restored.ctypes.data)
@@ -165,16 +166,6 @@ def _tensor_names(session: onnxruntime.InferenceSession, path: Path) -> tuple[st
     if len(inputs) != 1 or len(outputs) != 1 or any(not text.endswith("tensor(float)") for text in found):
         raise SpecMismatch(f"{path} has the tensors {found}, expected one float input and one float output")
     return inputs[0].name, outputs[0].name
-
-
-def _checked(batch: Batch, multiple_of: int) -> Batch:
-    if batch.dtype != np.float32:
-        raise TypeError(f"a batch is float32, got {batch.dtype}")
-    if batch.ndim != 4 or batch.shape[1] != 3 or any(side == 0 or side % multiple_of for side in batch.shape[2:]):
-        raise ValueError(
-            f"a batch has the shape (N, 3, H, W) with H, W multiples of {multiple_of}, got {batch.shape}"
-        )
-    return batch
 
 
 def _first_line(error: Exception) -> str:

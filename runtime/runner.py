@@ -52,6 +52,16 @@ class Runner(Protocol):
     ) -> None: ...
 
 
+def check_batch(batch: Batch, multiple_of: int) -> None:
+    """Raise TypeError or ValueError unless `batch` is what `Runner.infer` takes."""
+    if batch.dtype != np.float32:
+        raise TypeError(f"a batch is float32, got {batch.dtype}")
+    if batch.ndim != 4 or batch.shape[1] != 3 or any(side == 0 or side % multiple_of for side in batch.shape[2:]):
+        raise ValueError(
+            f"a batch has the shape (N, 3, H, W) with H, W multiples of {multiple_of}, got {batch.shape}"
+        )
+
+
 def open_runner(
     model: str | Path,
     *,
