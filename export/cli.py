@@ -1,4 +1,4 @@
-"""`unblur export` and `unblur deploy`."""
+"""`unblur export` and `unblur deploy`; `unblur build` is in cli_build."""
 
 from collections.abc import Callable
 from dataclasses import asdict
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from unblur.export import cli_build
 from unblur.runtime.atomic import atomic_file
 from unblur.runtime.console import print_json, progress, stderr, stdout
 from unblur.runtime.errors import BadInput, ParityError, needs_extra
@@ -29,6 +30,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands of this room."""
     app.command("export")(export)
     app.command("deploy")(deploy)
+    cli_build.register(app)
 
 
 def export(

@@ -1,0 +1,249 @@
+"""An ONNX file that unblur wrote -> the bytes of an engine, for TensorRT 8.6 to 11 and TensorRT-RTX.
+
+    source = read_source(Path("lprn-s.unblur/int8.onnx"))
+    api = load_api("rtx")
+    identity = identify(source, Target("rtx", 86), api, [Profile(...)], BuildOptions())
+    built = engine_from_onnx(source, identity, api, BuildWatch())
+
+The precision is that of the graph, whatever the version: strongly typed where there is such a thing.
+"""
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast, get_args
+
+from onnx import ModelProto
+
+from unblur.calibration.onnx_file import precision_of, read_onnx, spec_of
+from unblur.export.engine_request import Target
+from unblur.export.timing_cache import TimingCache
+from unblur.export.trt_api import ParseProblem, Settings, TrtApi, dla_refusal, dla_types_weakly
+from unblur.runtime.engine_record import (
+    BuildOptions,
+    EngineIdentity,
+    EngineRecord,
+    Profile,
+    hash_of,
+    this_platform,
+)
+from unblur.runtime.errors import EngineMismatch, SpecMismatch
+from unblur.runtime.libcuda import probe
+from unblur.runtime.runner import Precision
+from unblur.runtime.spec import ModelSpec
+
+
+@dataclass(frozen=True)
+class Source:
+    """An ONNX file that an engine is made from. input, output: names of its tensors."""
+
+    path: Path
+    data: bytes
+    model: ModelProto
+    spec: ModelSpec
+    precision: Precision
+    input: str
+    output: str
+
+
+@dataclass(frozen=True)
+class Built:
+    """An engine.
+
+    layers: what was parsed. inspection: the engine's own report in JSON, where there is a GPU. keep_timings: store
+    what was measured on the way; call it when the engine is safe.
+    """
+
+    engine: bytes
+    record: EngineRecord
+    layers: list[dict[str, object]]
+    inspection: str | None
+    keep_timings: Callable[[], None]
+
+
+class BuildWatch:
+    """Follows a build without showing anything; subclass it to show. `stop` ends the build at its next step."""
+
+    def __init__(self) -> None:
+        self._stop = threading.Event()
+
+    def phase(self, name: str, steps: int) -> None:
+        """See trt_api.Watch."""
+
+    def step(self) -> None:
+        """See trt_api.Watch."""
+
+    def stopped(self) -> bool:
+        return self._stop.is_set()
+
+    def stop(self) -> None:
+        self._stop.set()
+
+
+def read_source(path: Path) -> Source:
+    """Read and check an ONNX file; BadInput or SpecMismatch if it is not one that unblur wrote."""
+    model = read_onnx(path)
+    precision = precision_of(model)
+    if precision not in get_args(Precision):
+        raise SpecMismatch(f"{path} does not say its precision; export the model again with `unblur export`")
+    return Source(
+        path=path,
+        data=path.read_bytes(),
+        model=model,
+        spec=spec_of(model, where=str(path)),
+        precision=cast(Precision, precision),
+        input=model.graph.input[0].name,
+        output=model.graph.output[0].name,
+    )
+
+
+def identify(
+    source: Source, target: Target, api: TrtApi, profiles: Sequence[Profile], options: BuildOptions
+) -> EngineIdentity:
+    """What the engine will be, known before it is built.
+
+    Raises EngineMismatch if this version cannot build it, DeviceError if it takes a GPU and there is none.
+    """
+    _check_options(api, source.precision, options)
+    if target.flavour == "rtx":
+        sm, gpu = target.sm or 0, None
+        _check_architecture(api, sm)
+    else:
+        device = probe()
+        sm, gpu = device.sm, device.name
+    return EngineIdentity(
+        flavour=target.flavour,
+        version=api.version,
+        sm=sm,
+        gpu=gpu,
+        platform=this_platform(),
+        precision=source.precision,
+        steps=source.spec.steps,
+        profiles=tuple(profiles),
+        options=options,
+        onnx_sha256=hash_of(source.data),
+    )
+
+
+def engine_from_onnx(
+    source: Source,
+    identity: EngineIdentity,
+    api: TrtApi,
+    watch: BuildWatch,
+    *,
+    timings: TimingCache | None = None,
+    detailed: bool = False,
+) -> Built:
+    """Build the engine. detailed: keep and return the engine's own layer report, which makes it a little larger.
+
+    Ctrl-C stops the build at its next step and raises KeyboardInterrupt; 8.6 cannot be stopped, there it ends the
+    process. Raises EngineMismatch if a node is not supported or the build fails, DeviceError without a GPU.
+    """
+    started = time.perf_counter()
+    weakly = api.must_type_weakly or (identity.options.dla_core is not None and dla_types_weakly(api.version))
+    builder = api.create_builder()
+    network = api.create_network(builder, weakly_typed=weakly)
+    problems = api.parse(network, source.data)
+    if problems:
+        raise EngineMismatch(_unsupported(source, api, problems[0]))
+    config = api.create_config(builder, network, _settings(identity, detailed), weakly_typed=weakly)
+    for profile in identity.profiles:
+        api.add_profile(builder, config, source.input, profile)
+    if timings is not None:
+        api.attach_timings(config, timings.read())
+    engine = _build(api, builder, network, config, watch)
+    record = EngineRecord(
+        identity=identity,
+        spec=source.spec,
+        input=source.input,
+        output=source.output,
+        engine_sha256=hash_of(engine),
+        engine_bytes=len(engine),
+        seconds=round(time.perf_counter() - started, 3),
+    )
+    inspection = api.inspect(engine) if detailed and identity.flavour == "tensorrt" else None
+
+    def keep_timings() -> None:
+        if timings is not None:
+            timings.update(lambda others: api.merged_timings(config, others))
+
+    return Built(engine, record, api.layers(network), inspection, keep_timings)
+
+
+def _check_options(api: TrtApi, precision: Precision, options: BuildOptions) -> None:
+    if options.dla_core is not None:
+        refusal = dla_refusal(api.flavour, api.version, precision)
+        if refusal:
+            raise EngineMismatch(f"--dla cannot be had: {refusal}")
+    if api.flavour == "rtx" and (options.hardware_compatible or options.version_compatible):
+        raise EngineMismatch(
+            "a TensorRT-RTX engine is for the architecture and version it was built with; "
+            "leave the compatibility out and name several targets: --target rtx-sm86,rtx-sm89"
+        )
+
+
+def _check_architecture(api: TrtApi, sm: int) -> None:
+    known = api.architectures or ()
+    if sm not in known:
+        names = ", ".join(f"rtx-sm{number}" for number in known)
+        raise EngineMismatch(
+            f"{api.name} cannot build for SM{sm}; expected {names}, or `--target tensorrt` on the device itself"
+        )
+
+
+def _settings(identity: EngineIdentity, detailed: bool) -> Settings:
+    options = identity.options
+    return Settings(
+        precision=identity.precision,
+        sm=identity.sm,
+        level=options.level,
+        workspace_mb=options.workspace_mb,
+        dla_core=options.dla_core,
+        version_compatible=options.version_compatible,
+        hardware_compatible=options.hardware_compatible,
+        detailed=detailed,
+    )
+
+
+def _unsupported(source: Source, api: TrtApi, problem: ParseProblem) -> str:
+    """One line that names the node and its operator; 8.6 gives only the index, the rest is in the graph."""
+    nodes = source.model.graph.node
+    node = nodes[problem.node] if 0 <= problem.node < len(nodes) else None
+    name = problem.name or (node.name if node else "")
+    operator = problem.operator or (node.op_type if node else "")
+    which = f"node '{name}' ({operator})" if operator else "the graph"
+    return f"{source.path}: {api.name} does not support {which}: {problem.description}; use ONNX Runtime for it"
+
+
+def _build(api: TrtApi, builder: Any, network: Any, config: Any, watch: BuildWatch) -> bytes:
+    """In a thread of its own, so that this one can hear Ctrl-C."""
+    monitor = api.monitor(config, watch)
+    with _interruptible(stoppable=monitor is not None), ThreadPoolExecutor(max_workers=1) as pool:
+        building = pool.submit(api.build, builder, network, config)
+        try:
+            engine = building.result()
+        except KeyboardInterrupt:
+            watch.stop()
+            wait([building])
+            raise
+    if engine is None:
+        raise EngineMismatch(f"{api.name} could not build the engine: {api.last_error()}")
+    return engine
+
+
+@contextmanager
+def _interruptible(*, stoppable: bool) -> Iterator[None]:
+    """Where a build cannot be stopped, let Ctrl-C end the process: nothing is written yet, and locks go with it."""
+    if stoppable or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

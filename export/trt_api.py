@@ -1,0 +1,359 @@
+"""TensorRT 8.6 to 11 and TensorRT-RTX behind one set of calls: all their differences, and nothing else.
+
+A difference is decided by what the imported module has, not by its version number. `make conformance` holds every
+attribute that is touched here against the real bindings of 8.6.1, 10.3.0, 10.13.3, 11.4.0 and TensorRT-RTX 1.7.
+
+    api = load_api("rtx")
+    builder = api.create_builder()
+    network = api.create_network(builder, weakly_typed=api.must_type_weakly)
+"""
+
+import importlib
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Protocol
+
+from unblur.runtime.engine_record import FLAVOUR_NAMES, Flavour, Profile
+from unblur.runtime.errors import DeviceError, EngineMismatch, MissingExtra
+from unblur.runtime.runner import Precision
+
+_MODULES: dict[Flavour, str] = {"tensorrt": "tensorrt", "rtx": "tensorrt_rtx"}
+_REMEMBERED_MESSAGES = 20
+_MIB = 1 << 20
+
+
+class Watch(Protocol):
+    """Who follows a build. Called from threads of TensorRT."""
+
+    def phase(self, name: str, steps: int) -> None:
+        """A new phase of the build begins."""
+        ...
+
+    def step(self) -> None:
+        """One step of the phase is done."""
+        ...
+
+    def stopped(self) -> bool:
+        """Whether to stop the build."""
+        ...
+
+
+@dataclass(frozen=True)
+class ParseProblem:
+    """Why a node of an ONNX graph cannot be part of an engine. node: its index, -1 if it is none in particular."""
+
+    node: int
+    name: str
+    operator: str
+    description: str
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a builder is told beside the network; see BuildOptions for those of the same name.
+
+    sm: the architecture to build for, where the flavour can choose. detailed: keep what the layer report needs.
+    """
+
+    precision: Precision
+    sm: int
+    level: int | None = None
+    workspace_mb: int | None = None
+    dla_core: int | None = None
+    version_compatible: bool = False
+    hardware_compatible: bool = False
+    detailed: bool = False
+
+
+@lru_cache
+def load_api(flavour: Flavour) -> "TrtApi":
+    """Import the flavour; once per process, because TensorRT takes only one logger.
+
+    Raises MissingExtra if it is not installed, DeviceError if its libraries do not load.
+    """
+    name = _MODULES[flavour]
+    try:
+        module = importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        raise MissingExtra(_how_to_install(flavour)) from error
+    except (ImportError, OSError) as error:
+        raise DeviceError(f"{FLAVOUR_NAMES[flavour]} is installed but does not load: {error}") from error
+    return TrtApi(module, flavour)
+
+
+class TrtApi:
+    """One imported TensorRT module. Objects of TensorRT itself are passed around as `Any`: it has no types."""
+
+    def __init__(self, module: Any, flavour: Flavour) -> None:
+        self._trt = module
+        self._messages: deque[str] = deque(maxlen=_REMEMBERED_MESSAGES)
+        self._logger = _logger(module, self._messages)
+        self.flavour: Flavour = flavour
+        self.version: str = module.__version__
+
+    @property
+    def name(self) -> str:
+        """For people: "TensorRT 10.3.0"."""
+        return f"{FLAVOUR_NAMES[self.flavour]} {self.version}"
+
+    @property
+    def must_type_weakly(self) -> bool:
+        """8.6 has no strong typing: flags allow fp16 and INT8, and layers are pinned to fp32 one by one."""
+        return not hasattr(self._trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED")
+
+    @property
+    def can_report_progress(self) -> bool:
+        """From 10.0. Without it a build can be neither watched nor stopped."""
+        return hasattr(self._trt, "IProgressMonitor") and hasattr(self._trt.IBuilderConfig, "progress_monitor")
+
+    @property
+    def can_cache_timings(self) -> bool:
+        """TensorRT-RTX looks for a GPU as soon as a timing cache is attached, and measures nothing without one."""
+        return self.flavour == "tensorrt"
+
+    @property
+    def architectures(self) -> tuple[int, ...] | None:
+        """The SMs that it can build for without such a GPU; None if it builds for the GPU that is there."""
+        capabilities = getattr(self._trt, "ComputeCapability", None)
+        if capabilities is None:
+            return None
+        return tuple(sorted(int(name[2:]) for name in dir(capabilities) if name[:2] == "SM"))
+
+    def last_error(self) -> str:
+        """The last message that TensorRT logged as an error, on one line."""
+        return self._messages[-1] if self._messages else "no reason given"
+
+    def create_builder(self) -> Any:
+        """A builder; DeviceError if the library has none to give (no driver, no GPU)."""
+        self._messages.clear()
+        try:
+            return self._trt.Builder(self._logger)
+        except (TypeError, RuntimeError) as error:  # what pybind11 makes of a null pointer
+            raise DeviceError(f"{self.name} gives no builder: {self.last_error()}; see `unblur doctor`") from error
+
+    def create_network(self, builder: Any, *, weakly_typed: bool) -> Any:
+        """An empty network whose batch size is part of the shape."""
+        flags = self._trt.NetworkDefinitionCreationFlag
+        wanted = 0
+        if hasattr(flags, "EXPLICIT_BATCH"):  # the only way from 11 on, so there is no flag any more
+            wanted |= 1 << int(flags.EXPLICIT_BATCH)
+        if not weakly_typed:
+            wanted |= 1 << int(flags.STRONGLY_TYPED)
+        return builder.create_network(wanted)
+
+    def parse(self, network: Any, onnx: bytes) -> list[ParseProblem]:
+        """Fill `network` from the bytes of an ONNX file; what it does not support, nothing if all is well."""
+        parser = self._trt.OnnxParser(network, self._logger)
+        if parser.parse(onnx):
+            return []
+        return [_problem(parser.get_error(index)) for index in range(parser.num_errors)] or [
+            ParseProblem(-1, "", "", self.last_error())
+        ]
+
+    def create_config(self, builder: Any, network: Any, settings: Settings, *, weakly_typed: bool) -> Any:
+        """The settings in the words of this version; EngineMismatch if it has none for one of them."""
+        trt, config = self._trt, builder.create_builder_config()
+        # On by default, and 10 bits of mantissa: an fp32 engine would be as exact as an fp16 one.
+        config.clear_flag(trt.BuilderFlag.TF32)
+        if weakly_typed:
+            self._allow_precision(network, config, settings.precision)
+        if settings.level is not None:
+            config.builder_optimization_level = settings.level
+        if settings.workspace_mb is not None:
+            config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, settings.workspace_mb * _MIB)
+        if settings.version_compatible:
+            config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
+        if settings.hardware_compatible:
+            config.hardware_compatibility_level = trt.HardwareCompatibilityLevel.AMPERE_PLUS
+        if settings.detailed:
+            config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
+        if settings.dla_core is not None:
+            self._use_dla(builder, config, settings.dla_core)
+        if self.architectures is not None:
+            self._target(config, settings.sm)
+        return config
+
+    def add_profile(self, builder: Any, config: Any, tensor: str, profile: Profile) -> None:
+        """Let the engine take batches from `profile.minimum` to `profile.maximum`."""
+        sizes = builder.create_optimization_profile()
+        sizes.set_shape(tensor, profile.minimum, profile.optimum, profile.maximum)
+        if config.add_optimization_profile(sizes) < 0:
+            raise EngineMismatch(
+                f"{self.name} refuses the size {profile}: {self.last_error()}; give another --size"
+            )
+
+    def monitor(self, config: Any, watch: Watch) -> object:
+        """Report to `watch`; nothing happens where a version cannot. Keep what is returned until the build ends."""
+        if not self.can_report_progress:
+            return None
+        monitor = _monitor(self._trt, watch)
+        config.progress_monitor = monitor
+        return monitor
+
+    def build(self, builder: Any, network: Any, config: Any) -> bytes | None:
+        """The engine; None if it failed or was stopped. `last_error` has the reason."""
+        engine = builder.build_serialized_network(network, config)
+        return None if engine is None else bytes(engine)
+
+    def attach_timings(self, config: Any, timings: bytes) -> None:
+        """Start from the kernel timings of earlier builds; those that do not fit this device are left out."""
+        cache = config.create_timing_cache(timings)
+        if cache is None or not config.set_timing_cache(cache, False):
+            config.set_timing_cache(config.create_timing_cache(b""), False)
+
+    def merged_timings(self, config: Any, others: bytes) -> bytes:
+        """The timings of this build together with those that other processes have stored since it began."""
+        cache = config.get_timing_cache()
+        other = config.create_timing_cache(others) if others else None
+        if other is not None:
+            cache.combine(other, False)
+        return bytes(cache.serialize())
+
+    def layers(self, network: Any) -> list[dict[str, object]]:
+        """What was parsed, layer by layer: name, type, output types and shapes (-1 where a size is open)."""
+        return [
+            {
+                "name": layer.name,
+                "type": _last_word(layer.type),
+                "outputs": [
+                    {"type": _last_word(tensor.dtype), "shape": list(tensor.shape)} for tensor in _outputs(layer)
+                ],
+            }
+            for layer in (network.get_layer(index) for index in range(network.num_layers))
+        ]
+
+    def inspect(self, engine: bytes) -> str:
+        """The engine's own layer report as JSON. Needs the GPU; DeviceError if the engine does not open."""
+        opened = self._trt.Runtime(self._logger).deserialize_cuda_engine(engine)
+        if opened is None:
+            raise DeviceError(f"{self.name} cannot open the engine it has built: {self.last_error()}")
+        report: str = opened.create_engine_inspector().get_engine_information(self._trt.LayerInformationFormat.JSON)
+        return report
+
+    def _allow_precision(self, network: Any, config: Any, precision: Precision) -> None:
+        """The flags that make a weakly typed builder keep to the types of the graph.
+
+        fp16 and INT8 are allowed, and the sums over a frame that the graph keeps in float32 are pinned to it: in
+        fp16 they overflow (`precision.fp16_from_fp32`).
+        """
+        flags = self._trt.BuilderFlag
+        if precision == "fp32":
+            return
+        config.set_flag(flags.FP16)
+        if precision == "int8":
+            config.set_flag(flags.INT8)
+        config.set_flag(flags.OBEY_PRECISION_CONSTRAINTS)
+        sums = (self._trt.LayerType.REDUCE, self._trt.LayerType.POOLING, self._trt.LayerType.NORMALIZATION)
+        for layer in (network.get_layer(index) for index in range(network.num_layers)):
+            if layer.type in sums and layer.get_output(0).dtype == self._trt.DataType.FLOAT:
+                layer.precision = self._trt.DataType.FLOAT
+
+    def _use_dla(self, builder: Any, config: Any, core: int) -> None:
+        if core >= builder.num_DLA_cores:
+            raise EngineMismatch(
+                f"DLA core {core} was asked for, this device has {builder.num_DLA_cores} of them; leave --dla out"
+            )
+        config.default_device_type = self._trt.DeviceType.DLA
+        config.DLA_core = core
+        config.set_flag(self._trt.BuilderFlag.GPU_FALLBACK)
+
+    def _target(self, config: Any, sm: int) -> None:
+        """`sm` is one of `architectures`."""
+        config.num_compute_capabilities = 1
+        config.set_compute_capability(getattr(self._trt.ComputeCapability, f"SM{sm}"), 0)
+
+
+def dla_refusal(flavour: Flavour, version: str, precision: Precision) -> str | None:
+    """Why this version cannot build that precision for a DLA; None if it can.
+
+    From NVIDIA's release notes: 8.x to 10.7 take INT8 only from a calibration cache, 10.8 to 11.4.0 have no DLA for
+    Jetson, 11.4.1 has it again, strongly typed.
+    """
+    numbers = version_numbers(version)
+    if flavour == "rtx":
+        return "TensorRT-RTX has no DLA"
+    if precision == "fp32":
+        return "a DLA computes in fp16 or INT8, not in fp32"
+    if (10, 8) <= numbers < (11, 4, 1):
+        return f"TensorRT {version} has no DLA; 10.7 is the last before, 11.4.1 the first after"
+    if precision == "int8" and numbers < (11,):
+        return f"the DLA of TensorRT {version} takes INT8 from a calibration cache only, not from Q/DQ; build fp16"
+    return None
+
+
+def dla_types_weakly(version: str) -> bool:
+    """Up to TensorRT 10 a strongly typed network cannot be placed on a DLA."""
+    return version_numbers(version) < (11,)
+
+
+def version_numbers(version: str) -> tuple[int, ...]:
+    """ "10.13.3.9" as (10, 13, 3, 9)."""
+    return tuple(int(part) for part in version.split(".") if part.isdecimal())
+
+
+def _how_to_install(flavour: Flavour) -> str:
+    if flavour == "rtx":
+        return "building RTX engines needs the Python package 'tensorrt_rtx': pip install 'unblur[rtx]'"
+    if Path("/etc/nv_tegra_release").is_file():
+        return (
+            "TensorRT comes with JetPack: sudo apt install python3-libnvinfer, in a venv with system site packages"
+        )
+    return "building TensorRT engines needs the Python package 'tensorrt': pip install 'unblur[tensorrt]'"
+
+
+def _logger(module: Any, messages: deque[str]) -> Any:
+    """A logger that keeps errors for our own messages and prints nothing."""
+    errors = (module.ILogger.Severity.INTERNAL_ERROR, module.ILogger.Severity.ERROR)
+
+    class Logger(module.ILogger):  # type: ignore[misc]  # TensorRT has no types
+        def log(self, severity: Any, message: str) -> None:
+            if severity in errors:
+                messages.append(" ".join(message.split()))
+
+    return Logger()
+
+
+def _monitor(module: Any, watch: Watch) -> Any:
+    """An IProgressMonitor. Phases nest: the outermost is reported, a step of any of them can stop the build."""
+
+    class Monitor(module.IProgressMonitor):  # type: ignore[misc]  # TensorRT has no types
+        def __init__(self) -> None:
+            module.IProgressMonitor.__init__(self)
+            self._outermost = ""
+
+        def phase_start(self, phase: str, parent: str | None, steps: int) -> None:
+            if not parent:
+                self._outermost = phase
+                watch.phase(phase, steps)
+
+        def step_complete(self, phase: str, step: int) -> bool:
+            if phase == self._outermost:
+                watch.step()
+            return not watch.stopped()
+
+        def phase_finish(self, phase: str) -> None:
+            """Nothing to say: the next phase says it."""
+
+    return Monitor()
+
+
+def _problem(error: Any) -> ParseProblem:
+    """8.6 does not say the name and the operator of a node, only its index."""
+    return ParseProblem(
+        node=error.node(),
+        name=error.node_name() if hasattr(error, "node_name") else "",
+        operator=error.node_operator() if hasattr(error, "node_operator") else "",
+        description=" ".join(error.desc().split()),
+    )
+
+
+def _outputs(layer: Any) -> Iterator[Any]:
+    return (layer.get_output(index) for index in range(layer.num_outputs))
+
+
+def _last_word(value: Any) -> str:
+    """ "LayerType.CONVOLUTION" as "CONVOLUTION"."""
+    return str(value).rpartition(".")[2]
