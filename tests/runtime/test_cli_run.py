@@ -1,5 +1,6 @@
 """`unblur run` as a user types it: a real process, a real model, real files."""
 
+import inspect
 import json
 import os
 import resource
@@ -14,9 +15,11 @@ import av
 import numpy as np
 import pytest
 
+from unblur.runtime.cli_run import run
 from unblur.runtime.deblur import deblur
 from unblur.runtime.frames import Frame
-from unblur.runtime.images import read_image, write_image
+from unblur.runtime.images import MAX_PIXELS, read_image, write_image
+from unblur.runtime.video import DEFAULT_CRF, DEFAULT_RATE
 
 MakeClip = Callable[..., Path]
 COMMAND = [sys.executable, "-m", "unblur.runtime.cli", "run"]
@@ -103,6 +106,12 @@ def test_the_rate_of_a_folder(tiny_onnx: Path, tmp_path: Path, picture: Path, ou
     assert unblur(tiny_onnx, tmp_path / "in", out / "a.mp4", "--rate", "12.5")[0] == 0
     with av.open(str(out / "a.mp4")) as container:
         assert float(container.streams.video[0].average_rate or 0) == 12.5
+
+
+def test_defaults_are_those_of_the_library() -> None:
+    """Written out in the command, which must not import the library to print its help."""
+    defaults = {name: parameter.default for name, parameter in inspect.signature(run).parameters.items()}
+    assert (defaults["max_pixels"], defaults["crf"], defaults["rate"]) == (MAX_PIXELS, DEFAULT_CRF, DEFAULT_RATE)
 
 
 def test_progress_is_drawn_on_a_terminal_only(tiny_onnx: Path, make_clip: MakeClip, out: Path) -> None:
