@@ -1,0 +1,369 @@
+"""The engine runner on a GPU and a TensorRT in memory: what it computes and refuses, and that it leaves nothing."""
+
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fake_cuda import ADA, ORIN, FakeCuda
+from fake_tensorrt import EngineText, FakeTensorRT
+from numpy.typing import NDArray
+
+from unblur.runtime.engine_record import (
+    BuildOptions,
+    EngineIdentity,
+    EngineRecord,
+    Profile,
+    hash_of,
+    record_path,
+    this_platform,
+    write_engine,
+)
+from unblur.runtime.engine_runner import EngineRunner
+from unblur.runtime.errors import DeviceError, EngineMismatch
+from unblur.runtime.frames import Padding, batch_from_frame, frame_from_batch
+from unblur.runtime.libcuda import Device
+from unblur.runtime.spec import ModelSpec
+from unblur.runtime.trt import TensorRT
+
+PLAIN = BuildOptions()
+SMALL, LARGE = (1, 3, 32, 48), (1, 3, 64, 96)
+DYNAMIC = Profile((1, 3, 16, 16), SMALL, (2, 3, 64, 96))
+SPEC = ModelSpec("lprn", "tiny", 2, multiple_of=16, receptive_field=20, pooling="none")
+
+
+@dataclass
+class Workshop:
+    """Builds engine files for one device, and opens them on it."""
+
+    folder: Path
+    device: Device = ADA
+
+    def __post_init__(self) -> None:
+        self.cuda = FakeCuda(self.device)
+        self.module = FakeTensorRT(self.cuda)
+
+    def build(self, *profiles: Profile, options: BuildOptions = PLAIN, **text: object) -> Path:
+        profiles = profiles or (DYNAMIC,)
+        shapes = tuple((profile.minimum, profile.maximum) for profile in profiles)
+        engine = EngineText(shapes, **text).to_bytes()  # type: ignore[arg-type]
+        identity = EngineIdentity(
+            flavour="tensorrt",
+            version=self.module.__version__,
+            sm=self.device.sm,
+            gpu=self.device.name,
+            platform=this_platform(),
+            precision="fp16",
+            steps=SPEC.steps,
+            profiles=profiles,
+            options=options,
+            onnx_sha256="0" * 64,
+        )
+        record = EngineRecord(identity, SPEC, "blurred", "restored", hash_of(engine), len(engine), 1.5)
+        return write_engine(self.folder, engine, record)
+
+    def open(self, engine: Path | None = None, **options: bool) -> EngineRunner:
+        trt = TensorRT(self.module, "tensorrt")
+        return EngineRunner(engine or self.build(), cuda=self.cuda, trt=trt, **options)
+
+    @property
+    def leaks(self) -> int:
+        return len(self.cuda.live) + len(self.module.live)
+
+
+@pytest.fixture(params=[ADA, ORIN], ids=["discrete", "integrated"])
+def workshop(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Workshop]:
+    """On a discrete and on an integrated GPU. Whatever a test does, at its end nothing may be left on the GPU."""
+    workshop = Workshop(tmp_path, request.param)
+    yield workshop
+    assert workshop.leaks == 0
+
+
+@pytest.fixture
+def discrete(tmp_path: Path) -> Iterator[Workshop]:
+    workshop = Workshop(tmp_path)
+    yield workshop
+    assert workshop.leaks == 0
+
+
+def batch_of(shape: tuple[int, ...], seed: int = 1) -> NDArray[np.float32]:
+    return np.random.default_rng(seed).random(shape, np.float32)
+
+
+def computed(batch: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.float32(0.5) * batch + np.float32(0.25)
+
+
+def computed_frame(frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    padding = Padding.to_multiple(frame.shape[:2], SPEC.multiple_of)  # type: ignore[arg-type]
+    return frame_from_batch(computed(batch_from_frame(frame, padding)), padding)
+
+
+def test_a_batch(workshop: Workshop) -> None:
+    with workshop.open() as runner:
+        for seed in range(4):  # enqueued, captured, launched, launched
+            batch = batch_of(SMALL, seed)
+            np.testing.assert_array_equal(runner.infer(batch), computed(batch))
+
+
+def test_it_tells_what_it_runs(workshop: Workshop) -> None:
+    with workshop.open() as runner:
+        assert runner.spec == SPEC
+        assert runner.precision == "fp16"
+        assert runner.device == f"cuda:0 {workshop.device.name} (TensorRT 10.3.0)"
+
+
+def test_a_frame_of_any_size_is_padded_and_cut_on_the_gpu(
+    workshop: Workshop, make_frame: Callable[[int, int], NDArray[np.uint8]]
+) -> None:
+    frame = make_frame(45, 61)
+    out = np.zeros_like(frame)
+    with workshop.open() as runner:
+        for _ in range(3):
+            out[:] = 0
+            runner.infer_frame(frame, out)
+            np.testing.assert_array_equal(out, computed_frame(frame))
+
+
+def test_a_frame_in_place_and_out_of_a_larger_picture(
+    workshop: Workshop, make_frame: Callable[[int, int], NDArray[np.uint8]]
+) -> None:
+    picture = make_frame(64, 96)
+    window = picture[5:37, 7:55]
+    expected = computed_frame(window.copy())
+    with workshop.open() as runner:
+        runner.infer_frame(window, window)
+    np.testing.assert_array_equal(window, expected)
+
+
+def test_frames_and_batches_take_turns(workshop: Workshop, frame: NDArray[np.uint8]) -> None:
+    batch, out = batch_of((2, 3, 16, 32)), np.empty_like(frame)
+    with workshop.open() as runner:
+        for _ in range(3):
+            runner.infer_frame(frame, out)
+            np.testing.assert_array_equal(out, computed_frame(frame))
+            np.testing.assert_array_equal(runner.infer(batch), computed(batch))
+
+
+def test_the_second_frame_of_a_size_is_captured(discrete: Workshop) -> None:
+    with discrete.open() as runner:
+        for _ in range(3):
+            runner.infer(batch_of(SMALL))
+        runner.infer(batch_of(LARGE))
+    one = ["copy in", "engine", "copy out"]
+    assert discrete.cuda.done == [*one, "graph", *one, "graph", *one, *one]
+
+
+def test_nothing_is_copied_on_an_integrated_gpu(tmp_path: Path, frame: NDArray[np.uint8]) -> None:
+    workshop = Workshop(tmp_path, ORIN)
+    with workshop.open(graph=False) as runner:
+        runner.infer(batch_of(SMALL))
+        runner.infer_frame(frame, np.empty_like(frame))
+    assert workshop.cuda.done == ["engine", "batch from frame", "engine", "frame from batch"]
+
+
+def test_nothing_is_allocated_after_opening(workshop: Workshop, frame: NDArray[np.uint8]) -> None:
+    with workshop.open(graph=False) as runner:
+        before = set(workshop.cuda.live)
+        runner.infer(batch_of(SMALL))
+        runner.infer_frame(frame, np.empty_like(frame))
+        assert workshop.cuda.live == before
+
+
+def test_a_result_outlives_the_runner(workshop: Workshop) -> None:
+    with workshop.open() as runner:
+        result = runner.infer(batch_of(SMALL))
+    np.testing.assert_array_equal(result, computed(batch_of(SMALL)))
+
+
+def test_the_profile_that_holds_a_size_is_chosen(workshop: Workshop) -> None:
+    fixed = [Profile(shape, shape, shape) for shape in (SMALL, LARGE)]
+    with workshop.open(workshop.build(*fixed)) as runner:
+        for shape in (LARGE, SMALL, LARGE):
+            np.testing.assert_array_equal(runner.infer(batch_of(shape)), computed(batch_of(shape)))
+
+
+def test_a_size_outside_the_profile_is_refused_and_the_next_one_runs(workshop: Workshop) -> None:
+    with workshop.open() as runner:
+        runner.infer(batch_of(SMALL))
+        with pytest.raises(EngineMismatch, match=r"of 1x16x16\.\.2x64x96, got 1x128x96; build one"):
+            runner.infer(batch_of((1, 3, 128, 96)))
+        np.testing.assert_array_equal(runner.infer(batch_of(SMALL)), computed(batch_of(SMALL)))
+
+
+def test_an_engine_that_cannot_be_captured_runs_all_the_same(
+    workshop: Workshop, caplog: pytest.LogCaptureFixture
+) -> None:
+    with workshop.open(workshop.build(can_be_captured=False)) as runner:
+        for seed in range(3):
+            batch = batch_of(SMALL, seed)
+            np.testing.assert_array_equal(runner.infer(batch), computed(batch))
+    assert [record.message for record in caplog.records] == [
+        "the engine cannot be captured as a CUDA graph, so every frame is enqueued: "
+        "TensorRT 10.3.0 refused to execute: operation not permitted when stream is capturing"
+    ]
+
+
+def test_a_failed_enqueue_is_told_and_no_stale_frame_is_shown(workshop: Workshop, frame: NDArray[np.uint8]) -> None:
+    with workshop.open() as runner:
+        workshop.module.fails = "Error Code 1: Cask (Cask convolution execution)\n"
+        out = np.full_like(frame, 7)
+        with pytest.raises(DeviceError, match=r"10\.3\.0 refused to execute: Error Code 1: Cask \(Cask conv"):
+            runner.infer_frame(frame, out)
+        assert (out == 7).all()
+        workshop.module.fails = ""
+        with pytest.raises(DeviceError, match=r"the engine failed before: .*Cask.*; open it again"):
+            runner.infer_frame(frame, out)
+
+
+@pytest.mark.parametrize("frames", [0, 1, 3])
+def test_a_lost_gpu_is_told_once_more_and_closes_quietly(discrete: Workshop, frames: int) -> None:
+    runner = discrete.open()
+    for _ in range(frames):
+        runner.infer(batch_of(SMALL))
+    discrete.cuda.lost = "cuEventSynchronize failed: an illegal memory access was encountered (CUDA error 700)"
+    with pytest.raises(DeviceError, match="illegal memory access"):
+        runner.infer(batch_of(SMALL))
+    discrete.cuda.lost = ""  # so that the fake driver can tell what is freed
+    with pytest.raises(DeviceError, match=r"the engine failed before: .*illegal memory access"):
+        runner.infer(batch_of(SMALL))
+    runner.close()
+
+
+@pytest.mark.parametrize("allocations", range(8))
+def test_too_little_memory_leaves_nothing_behind(workshop: Workshop, allocations: int) -> None:
+    engine = workshop.build()
+    each = 4 * 2 * 3 * 64 * 96
+    needed = 1 + (4 if workshop.device.integrated else 6)
+    workshop.cuda.capacity = allocations * each
+    if allocations >= needed:
+        workshop.open(engine).close()
+        return
+    with pytest.raises(DeviceError, match="no memory"):
+        workshop.open(engine)
+
+
+def test_no_memory_for_the_execution_context(discrete: Workshop) -> None:
+    engine = discrete.build()
+    discrete.cuda.capacity = 0
+    with pytest.raises(DeviceError, match=r"TensorRT 10\.3\.0 has no memory to execute .*OutOfMemory"):
+        discrete.open(engine)
+
+
+def test_a_second_thread_is_refused_while_the_first_is_in_there(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inside, go_on, results = threading.Event(), threading.Event(), []
+    with workshop.open() as runner:
+        stream = next(iter(workshop.cuda.streams.values()))
+        wait = stream.wait
+
+        def slow_wait() -> None:
+            inside.set()
+            go_on.wait(10)
+            wait()
+
+        monkeypatch.setattr(stream, "wait", slow_wait)
+        thread = threading.Thread(target=lambda: results.append(runner.infer(batch_of(SMALL)).copy()))
+        thread.start()
+        assert inside.wait(10)
+        with pytest.raises(DeviceError, match="busy in another thread; open one runner for each thread"):
+            runner.infer(batch_of(SMALL))
+        go_on.set()
+        thread.join()
+        np.testing.assert_array_equal(results[0], computed(batch_of(SMALL)))
+        np.testing.assert_array_equal(runner.infer(batch_of(SMALL)), results[0])
+
+
+def test_it_may_be_opened_used_and_closed_in_three_threads(workshop: Workshop) -> None:
+    engine = workshop.build()
+    box: list[EngineRunner] = []
+    results: list[NDArray[np.float32]] = []
+    for work in (
+        lambda: box.append(workshop.open(engine)),
+        lambda: results.append(box[0].infer(batch_of(SMALL))),
+        lambda: box[0].close(),
+    ):
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
+    np.testing.assert_array_equal(results[0], computed(batch_of(SMALL)))
+
+
+def test_after_close_it_says_so(workshop: Workshop) -> None:
+    runner = workshop.open()
+    runner.close()
+    runner.close()
+    with pytest.raises(ValueError, match="the runner is closed"):
+        runner.infer(batch_of(SMALL))
+
+
+def test_wrong_arguments(discrete: Workshop, frame: NDArray[np.uint8]) -> None:
+    with discrete.open() as runner:
+        with pytest.raises(ValueError, match="multiples of 16, got"):
+            runner.infer(batch_of((1, 3, 30, 32)))
+        with pytest.raises(TypeError, match="uint8 array, got float32"):
+            runner.infer_frame(frame.astype(np.float32), frame)  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match=r"out is \(32, 96, 3\), expected \(64, 96, 3\)"):
+            runner.infer_frame(frame, np.empty((32, 96, 3), np.uint8))
+
+
+def test_an_engine_without_its_record(discrete: Workshop) -> None:
+    engine = discrete.build()
+    record_path(engine).unlink()
+    with pytest.raises(EngineMismatch, match=r"has no .*json beside it"):
+        discrete.open(engine)
+
+
+@pytest.mark.parametrize("keep", [0, 10, -1])
+def test_a_truncated_engine_never_reaches_tensorrt(discrete: Workshop, keep: int) -> None:
+    engine = discrete.build()
+    engine.write_bytes(engine.read_bytes()[:keep])
+    with pytest.raises(EngineMismatch, match=r"has \d+ bytes, expected \d+; build it again"):
+        discrete.open(engine)
+
+
+def test_an_engine_of_another_gpu(discrete: Workshop, tmp_path: Path) -> None:
+    engine = Workshop(tmp_path, replace(ADA, name="NVIDIA RTX 3060", sm=86)).build()
+    with pytest.raises(EngineMismatch, match="architecture differs: the engine is for SM86, this device has SM89"):
+        discrete.open(engine)
+
+
+def test_an_engine_of_another_version(discrete: Workshop) -> None:
+    engine = discrete.build()
+    discrete.module.__version__ = "10.7.0"
+    with pytest.raises(EngineMismatch, match=r"version differs: the engine is for 10\.3\.0, this device has 10\.7"):
+        discrete.open(engine)
+
+
+def test_an_engine_that_tensorrt_refuses(discrete: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(EngineText, "to_bytes", lambda self: b"a file of another kind")
+    with pytest.raises(EngineMismatch, match=r"10\.3\.0 refused the engine \(Error Code 1: Serialization \(Seri"):
+        discrete.open(discrete.build())
+
+
+@pytest.mark.parametrize("text", [{"input": "image"}, {"dtype": "HALF"}])
+def test_an_engine_with_other_tensors(discrete: Workshop, text: dict[str, str]) -> None:
+    with pytest.raises(EngineMismatch, match=r"has the tensors .*, expected blurred and restored in float"):
+        discrete.open(discrete.build(**text))
+
+
+def test_an_engine_that_changes_the_size(discrete: Workshop) -> None:
+    with (
+        discrete.open(discrete.build(enlarges=2)) as runner,
+        pytest.raises(EngineMismatch, match=r"makes \(1, 3, 64, 96\) of \(1, 3, 32, 48\), expected the same"),
+    ):
+        runner.infer(batch_of(SMALL))
+
+
+def test_a_version_compatible_engine_may_bring_its_own_runtime(
+    discrete: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = []
+    monkeypatch.setattr(discrete.module, "Runtime", lambda logger: opened.append(_runtime(logger)) or opened[-1])
+    _runtime = FakeTensorRT(discrete.cuda).Runtime
+    discrete.open(discrete.build(options=BuildOptions(version_compatible=True))).close()
+    discrete.open(discrete.build()).close()
+    assert [runtime.engine_host_code_allowed for runtime in opened] == [True, False]
