@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import cast, get_args
 
 from onnx import ModelProto
 
@@ -144,35 +144,16 @@ def engine_from_onnx(
     Ctrl-C stops the build at its next step and raises KeyboardInterrupt; 8.6 cannot be stopped, there it ends the
     process. Raises EngineMismatch if a node is not supported or the build fails, DeviceError without a GPU.
     """
-    started = time.perf_counter()
-    weakly = api.must_type_weakly or (identity.options.dla_core is not None and dla_types_weakly(api.version))
-    builder = api.create_builder()
-    network = api.create_network(builder, weakly_typed=weakly)
-    problems = api.parse(network, source.data)
-    if problems:
-        raise EngineMismatch(_unsupported(source, api, problems[0]))
-    config = api.create_config(builder, network, _settings(identity, detailed), weakly_typed=weakly)
-    for profile in identity.profiles:
-        api.add_profile(builder, config, source.input, profile)
-    if timings is not None:
-        api.attach_timings(config, timings.read())
-    engine = _build(api, builder, network, config, watch)
-    record = EngineRecord(
-        identity=identity,
-        spec=source.spec,
-        input=source.input,
-        output=source.output,
-        engine_sha256=hash_of(engine),
-        engine_bytes=len(engine),
-        seconds=round(time.perf_counter() - started, 3),
-    )
-    inspection = api.inspect(engine) if detailed and identity.flavour == "tensorrt" else None
-
-    def keep_timings() -> None:
-        if timings is not None:
-            timings.update(lambda others: api.merged_timings(config, others))
-
-    return Built(engine, record, api.layers(network), inspection, keep_timings)
+    # In a thread of its own: TensorRT swallows what is raised in its callbacks, so the thread that hears Ctrl-C is
+    # better not inside it.
+    with _interruptible(stoppable=api.can_report_progress), ThreadPoolExecutor(max_workers=1) as pool:
+        building = pool.submit(_build, source, identity, api, watch, timings, detailed)
+        try:
+            return building.result()
+        except KeyboardInterrupt:
+            watch.stop()
+            wait([building])
+            raise
 
 
 def _check_options(api: TrtApi, precision: Precision, options: BuildOptions) -> None:
@@ -220,20 +201,45 @@ def _unsupported(source: Source, api: TrtApi, problem: ParseProblem) -> str:
     return f"{source.path}: {api.name} does not support {which}: {problem.description}; use ONNX Runtime for it"
 
 
-def _build(api: TrtApi, builder: Any, network: Any, config: Any, watch: BuildWatch) -> bytes:
-    """In a thread of its own, so that this one can hear Ctrl-C."""
-    monitor = api.monitor(config, watch)
-    with _interruptible(stoppable=monitor is not None), ThreadPoolExecutor(max_workers=1) as pool:
-        building = pool.submit(api.build, builder, network, config)
-        try:
-            engine = building.result()
-        except KeyboardInterrupt:
-            watch.stop()
-            wait([building])
-            raise
+def _build(
+    source: Source,
+    identity: EngineIdentity,
+    api: TrtApi,
+    watch: BuildWatch,
+    timings: TimingCache | None,
+    detailed: bool,
+) -> Built:
+    started = time.perf_counter()
+    weakly = api.must_type_weakly or (identity.options.dla_core is not None and dla_types_weakly(api.version))
+    builder = api.create_builder()
+    network = api.create_network(builder, weakly_typed=weakly)
+    problems = api.parse(network, source.data)
+    if problems:
+        raise EngineMismatch(_unsupported(source, api, problems[0]))
+    config = api.create_config(builder, network, _settings(identity, detailed), weakly_typed=weakly)
+    for profile in identity.profiles:
+        api.add_profile(builder, config, source.input, profile)
+    if timings is not None:
+        api.attach_timings(config, timings.read())
+    engine = api.build(builder, network, config, watch)
     if engine is None:
         raise EngineMismatch(f"{api.name} could not build the engine: {api.last_error()}")
-    return engine
+    record = EngineRecord(
+        identity=identity,
+        spec=source.spec,
+        input=source.input,
+        output=source.output,
+        engine_sha256=hash_of(engine),
+        engine_bytes=len(engine),
+        seconds=round(time.perf_counter() - started, 3),
+    )
+    inspection = api.inspect(engine) if detailed and identity.flavour == "tensorrt" else None
+
+    def keep_timings() -> None:
+        if timings is not None:
+            timings.update(lambda others: api.merged_timings(config, others))
+
+    return Built(engine, record, api.layers(network), inspection, keep_timings)
 
 
 @contextmanager

@@ -185,16 +185,14 @@ class TrtApi:
                 f"{self.name} refuses the size {profile}: {self.last_error()}; give another --size"
             )
 
-    def monitor(self, config: Any, watch: Watch) -> object:
-        """Report to `watch`; nothing happens where a version cannot. Keep what is returned until the build ends."""
-        if not self.can_report_progress:
-            return None
-        monitor = _monitor(self._trt, watch)
-        config.progress_monitor = monitor
-        return monitor
+    def build(self, builder: Any, network: Any, config: Any, watch: Watch) -> bytes | None:
+        """The engine; None if it failed or was stopped, `last_error` has the reason.
 
-    def build(self, builder: Any, network: Any, config: Any) -> bytes | None:
-        """The engine; None if it failed or was stopped. `last_error` has the reason."""
+        `watch` hears nothing, and stops nothing, where a version cannot report progress.
+        """
+        monitor = _monitor(self._trt, watch) if self.can_report_progress else None
+        if monitor is not None:
+            config.progress_monitor = monitor  # which TensorRT does not keep alive: the name does
         engine = builder.build_serialized_network(network, config)
         return None if engine is None else bytes(engine)
 

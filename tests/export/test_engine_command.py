@@ -1,0 +1,103 @@
+"""`unblur build`, as a user types it; TensorRT-RTX builds for real."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from onnx import ModelProto
+from typer.testing import CliRunner
+
+from unblur.calibration.onnx_file import write_onnx
+from unblur.export.cli_build import build, precisions_from_text
+from unblur.runtime.engine_record import find_engines, read_engine, read_record
+from unblur.runtime.errors import BadInput, SpecMismatch
+
+pytest.importorskip("tensorrt_rtx", reason="NO RTX ENGINE IS BUILT: pip install 'unblur[rtx]'")
+
+QUICK = ("--size", "32x32", "--level", "0")
+
+
+@pytest.fixture
+def model(fp16: ModelProto, tmp_path: Path) -> Path:
+    path = tmp_path / "fp16.onnx"
+    write_onnx(path, fp16)
+    return path
+
+
+def unblur_build(*arguments: object) -> Any:
+    """The parsed JSON of the command; errors pass through."""
+    app = typer.Typer()
+    app.command()(build)
+    result = CliRunner().invoke(app, [*map(str, arguments), "--json"], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+def test_engines_for_several_cards(model: Path) -> None:
+    layers = model.with_name("layers.json")
+    document = unblur_build(model, "--target", "rtx-sm86,rtx-sm89", *QUICK, "--layers", layers)
+    assert [engine["sm"] for engine in document["engines"]] == [86, 89]
+    assert {"engine", "key", "flavour", "version", "precision", "seconds"} <= document.keys()
+    assert (document["flavour"], document["precision"], document["built"]) == ("rtx", "fp16", True)
+    assert find_engines(model.parent) == sorted(Path(engine["engine"]) for engine in document["engines"])
+    for path in find_engines(model.parent):
+        read_engine(path, read_record(path))
+    report = json.loads(layers.read_text())
+    assert report[document["key"]]["network"]
+    assert report[document["key"]]["engine"] is None  # takes a GPU
+
+    again = unblur_build(model, "--target", "rtx-sm86", *QUICK, "-o", model.parent)
+    assert not again["built"]
+
+
+def test_an_onnx_file_has_one_precision(model: Path) -> None:
+    with pytest.raises(SpecMismatch, match="is fp16, asked for int8; give a bundle"):
+        unblur_build(model, "--target", "rtx-sm86", "--precision", "int8")
+
+
+def test_an_onnx_file_has_its_steps(model: Path) -> None:
+    with pytest.raises(SpecMismatch, match="runs 2 steps, asked for 1; export it with --steps 1"):
+        unblur_build(model, "--target", "rtx-sm86", "--steps", 1)
+
+
+def test_precisions() -> None:
+    assert precisions_from_text(None) == ()
+    assert precisions_from_text("int8, fp16,int8") == ("int8", "fp16")
+    with pytest.raises(BadInput, match="--precision is 'fp8', expected fp32, fp16, int8 or several of them"):
+        precisions_from_text("fp8")
+
+
+def start(*arguments: object) -> "subprocess.Popen[str]":
+    code = "from unblur.runtime.cli import main\nmain()"
+    command = [sys.executable, "-c", code, "build", *map(str, arguments), "--target", "rtx-sm86", *QUICK]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for_lock(folder: Path) -> None:
+    deadline = time.monotonic() + 60
+    while not list(folder.glob(".*.lock")):
+        assert time.monotonic() < deadline, "the build did not begin"
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("with_signal", [signal.SIGINT, signal.SIGKILL])
+def test_a_build_that_is_ended_leaves_no_engine_that_loads(model: Path, with_signal: signal.Signals) -> None:
+    with start(model) as process:
+        wait_for_lock(model.parent)
+        process.send_signal(with_signal)
+        process.communicate(timeout=120)
+    assert process.returncode == (130 if with_signal == signal.SIGINT else -signal.SIGKILL)
+    assert not list(model.parent.glob("rtx-*.json"))
+
+
+def test_of_two_processes_one_builds(model: Path) -> None:
+    with start(model, "--json") as one, start(model, "--json") as other:
+        documents = [json.loads(process.communicate(timeout=240)[0]) for process in (one, other)]
+    assert sorted(document["built"] for document in documents) == [False, True]
+    assert len(find_engines(model.parent)) == 1
