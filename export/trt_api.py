@@ -8,20 +8,16 @@ attribute that is touched here against the real bindings of 8.6.1, 10.3.0, 10.13
     network = api.create_network(builder, weakly_typed=api.must_type_weakly)
 """
 
-import importlib
-from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
+from functools import cache
 from typing import Any, Protocol
 
-from unblur.runtime.engine_record import FLAVOUR_NAMES, Flavour, Profile
-from unblur.runtime.errors import DeviceError, EngineMismatch, MissingExtra
+from unblur.runtime.engine_record import Flavour, Profile
+from unblur.runtime.errors import DeviceError, EngineMismatch
 from unblur.runtime.runner import Precision
+from unblur.runtime.trt import TensorRT, load_tensorrt
 
-_MODULES: dict[Flavour, str] = {"tensorrt": "tensorrt", "rtx": "tensorrt_rtx"}
-_REMEMBERED_MESSAGES = 20
 _MIB = 1 << 20
 
 
@@ -68,36 +64,28 @@ class Settings:
     detailed: bool = False
 
 
-@lru_cache
+@cache
 def load_api(flavour: Flavour) -> "TrtApi":
-    """Import the flavour; once per process, because TensorRT takes only one logger.
+    """The installed TensorRT of that flavour; once per process, because it takes only one logger.
 
     Raises MissingExtra if it is not installed, DeviceError if its libraries do not load.
     """
-    name = _MODULES[flavour]
-    try:
-        module = importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        raise MissingExtra(_how_to_install(flavour)) from error
-    except (ImportError, OSError) as error:
-        raise DeviceError(f"{FLAVOUR_NAMES[flavour]} is installed but does not load: {error}") from error
-    return TrtApi(module, flavour)
+    return TrtApi(load_tensorrt(flavour))
 
 
 class TrtApi:
     """One imported TensorRT module. Objects of TensorRT itself are passed around as `Any`: it has no types."""
 
-    def __init__(self, module: Any, flavour: Flavour) -> None:
-        self._trt = module
-        self._messages: deque[str] = deque(maxlen=_REMEMBERED_MESSAGES)
-        self._logger = _logger(module, self._messages)
-        self.flavour: Flavour = flavour
-        self.version: str = module.__version__
+    def __init__(self, loaded: TensorRT) -> None:
+        self._loaded = loaded
+        self._trt = loaded.module
+        self.flavour: Flavour = loaded.flavour
+        self.version = loaded.version
 
     @property
     def name(self) -> str:
         """For people: "TensorRT 10.3.0"."""
-        return f"{FLAVOUR_NAMES[self.flavour]} {self.version}"
+        return str(self._loaded)
 
     @property
     def must_type_weakly(self) -> bool:
@@ -124,13 +112,13 @@ class TrtApi:
 
     def last_error(self) -> str:
         """The last message that TensorRT logged as an error, on one line."""
-        return self._messages[-1] if self._messages else "no reason given"
+        return self._loaded.last_words()
 
     def create_builder(self) -> Any:
         """A builder; DeviceError if the library has none to give (no driver, no GPU)."""
-        self._messages.clear()
+        self._loaded.errors.clear()
         try:
-            return self._trt.Builder(self._logger)
+            return self._trt.Builder(self._loaded.logger)
         except (TypeError, RuntimeError) as error:  # what pybind11 makes of a null pointer
             raise DeviceError(f"{self.name} gives no builder: {self.last_error()}; see `unblur doctor`") from error
 
@@ -146,7 +134,7 @@ class TrtApi:
 
     def parse(self, network: Any, onnx: bytes) -> list[ParseProblem]:
         """Fill `network` from the bytes of an ONNX file; what it does not support, nothing if all is well."""
-        parser = self._trt.OnnxParser(network, self._logger)
+        parser = self._trt.OnnxParser(network, self._loaded.logger)
         if parser.parse(onnx):
             return []
         return [_problem(parser.get_error(index)) for index in range(parser.num_errors)] or [
@@ -225,7 +213,7 @@ class TrtApi:
 
     def inspect(self, engine: bytes) -> str:
         """The engine's own layer report as JSON. Needs the GPU; DeviceError if the engine does not open."""
-        opened = self._trt.Runtime(self._logger).deserialize_cuda_engine(engine)
+        opened = self._trt.Runtime(self._loaded.logger).deserialize_cuda_engine(engine)
         if opened is None:
             raise DeviceError(f"{self.name} cannot open the engine it has built: {self.last_error()}")
         report: str = opened.create_engine_inspector().get_engine_information(self._trt.LayerInformationFormat.JSON)
@@ -290,28 +278,6 @@ def dla_types_weakly(version: str) -> bool:
 def version_numbers(version: str) -> tuple[int, ...]:
     """ "10.13.3.9" as (10, 13, 3, 9)."""
     return tuple(int(part) for part in version.split(".") if part.isdecimal())
-
-
-def _how_to_install(flavour: Flavour) -> str:
-    if flavour == "rtx":
-        return "building RTX engines needs the Python package 'tensorrt_rtx': pip install 'unblur[rtx]'"
-    if Path("/etc/nv_tegra_release").is_file():
-        return (
-            "TensorRT comes with JetPack: sudo apt install python3-libnvinfer, in a venv with system site packages"
-        )
-    return "building TensorRT engines needs the Python package 'tensorrt': pip install 'unblur[tensorrt]'"
-
-
-def _logger(module: Any, messages: deque[str]) -> Any:
-    """A logger that keeps errors for our own messages and prints nothing."""
-    errors = (module.ILogger.Severity.INTERNAL_ERROR, module.ILogger.Severity.ERROR)
-
-    class Logger(module.ILogger):  # type: ignore[misc]  # TensorRT has no types
-        def log(self, severity: Any, message: str) -> None:
-            if severity in errors:
-                messages.append(" ".join(message.split()))
-
-    return Logger()
 
 
 def _monitor(module: Any, watch: Watch) -> Any:

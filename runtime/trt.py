@@ -49,7 +49,7 @@ def load_tensorrt(flavour: Flavour) -> TensorRT:
         return TensorRT(importlib.import_module(name), flavour)
     except ModuleNotFoundError as error:
         raise MissingExtra(
-            f"executing the engine needs the Python package '{name}': pip install 'unblur[{flavour}]', or on a "
+            f"engines need the Python package '{name}': pip install 'unblur[{flavour}]', or on a "
             "Jetson make the virtual environment with --system-site-packages"
         ) from error
     except (ImportError, OSError) as error:

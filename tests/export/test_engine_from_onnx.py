@@ -20,6 +20,7 @@ from unblur.export.trt_api import TrtApi, dla_refusal, load_api
 from unblur.runtime.engine_record import BuildOptions, EngineRecord, hash_of, this_platform
 from unblur.runtime.errors import EngineMismatch, MissingExtra, SpecMismatch
 from unblur.runtime.runner import Precision
+from unblur.runtime.trt import load_tensorrt
 from unblur.train.networks import build_network
 
 pytest.importorskip("tensorrt_rtx", reason="NO RTX ENGINE IS BUILT: pip install 'unblur[rtx]'")
@@ -201,5 +202,5 @@ def test_which_version_has_a_dla(version: str, precision: Precision, reason: str
 def test_what_builds_engines_is_an_extra(monkeypatch: pytest.MonkeyPatch, target: Target, extra: str) -> None:
     for module in ("tensorrt", "tensorrt_rtx"):
         monkeypatch.setitem(sys.modules, module, None)  # any import of it now fails
-    with pytest.raises(MissingExtra, match=f"needs the Python package 'tensorrt.*': pip install '{extra}'"):
-        load_api.__wrapped__(target.flavour)
+    with pytest.raises(MissingExtra, match=f"need the Python package 'tensorrt.*': pip install '{extra}'"):
+        load_tensorrt.__wrapped__(target.flavour)
