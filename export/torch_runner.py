@@ -4,7 +4,8 @@ from types import TracebackType
 
 import torch
 
-from unblur.runtime.runner import Batch, Precision
+from unblur.runtime.frames import Batch
+from unblur.runtime.runner import Precision
 from unblur.runtime.spec import ModelSpec
 from unblur.train.networks import DeblurringNetwork
 

@@ -37,6 +37,9 @@ def run(
     crf: Annotated[int, typer.Option(min=0, max=51, help="Quality of H.264; less is better and larger.")] = 18,
     rate: Annotated[float, typer.Option(min=0.01, help="Pictures per second when a folder becomes a video.")] = 25,
     max_pixels: Annotated[int, typer.Option(min=1, help="Refuse larger pictures and frames.")] = 100_000_000,
+    device: Annotated[
+        Literal["auto", "tensorrt", "cuda", "cpu"], typer.Option(help="What to run on; default the fastest here.")
+    ] = "auto",
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
 ) -> None:
     """Restore a picture, a folder of pictures or a video.
@@ -45,23 +48,24 @@ def run(
     Exit code 0 if all was restored, 1 if frames of a damaged video were lost, 2 if it could not be done, 130 if
     interrupted.
     """
-    from unblur.runtime.console import print_json
+    from unblur.runtime.console import log_on_stderr, print_json
     from unblur.runtime.deblur import Deblurrer
     from unblur.runtime.video import open_sink, open_source
 
     picture_rate = Fraction(rate).limit_denominator(1001)
     with (
+        log_on_stderr(),
         _stop_on_signals() as stop,
         open_source(source, max_pixels=max_pixels, rate=picture_rate) as frames,
-        Deblurrer(model, precision=precision, steps=steps, threads=threads) as deblur,
+        Deblurrer(model, precision=precision, steps=steps, threads=threads, device=device) as deblur,
         open_sink(sink, frames.info, crf=crf) as target,
     ):
         summary = _stream(frames, deblur, target, stop)
-        device, used_precision = deblur.runner.device, deblur.runner.precision
+        used_device, used_precision = deblur.runner.device, deblur.runner.precision
     if json:
-        print_json({**dataclasses.asdict(summary), "device": device, "precision": used_precision})
+        print_json({**dataclasses.asdict(summary), "device": used_device, "precision": used_precision})
     else:
-        _print_summary(summary, sink, f"{device}, {used_precision}")
+        _print_summary(summary, sink, f"{used_device}, {used_precision}")
     _exit_unless_whole(summary, source, sink)
 
 

@@ -1,9 +1,11 @@
 """What every command of `unblur` shares: progress on stderr, one JSON document on stdout."""
 
 import json
+import logging
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -29,6 +31,21 @@ def progress(unit: str = "") -> Progress:
         transient=True,
         disable=not stderr.is_terminal,
     )
+
+
+@contextmanager
+def log_on_stderr() -> Iterator[None]:
+    """Show on stderr, inside the block, what unblur logs: which device runs a model, and why."""
+    log, handler = logging.getLogger("unblur"), logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("unblur: %(message)s"))
+    level = log.level
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(level)
 
 
 def print_json(document: Mapping[str, object] | list[object]) -> None:

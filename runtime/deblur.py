@@ -16,7 +16,7 @@ from typing import Literal
 import numpy as np
 
 from unblur.runtime.frames import Batch, Frame, check_frame
-from unblur.runtime.runner import Precision, Runner, open_runner
+from unblur.runtime.runner import Device, FrameRunner, Precision, Runner, open_runner
 from unblur.runtime.spec import ModelSpec
 from unblur.runtime.tiles import TilePlan, halo_of, infer_tiles, max_pixels_of, plan_tiles
 
@@ -27,7 +27,7 @@ class Deblurrer:
     """Restores frames of any size, one after the other; not for several threads at a time.
 
     model: a shipped preset, a bundle folder, an .onnx file, or a Runner, which stays the caller's to close.
-    precision, steps, threads: see `open_runner`; they go with a name or a path, not with a Runner.
+    precision, steps, threads, device: see `open_runner`; they go with a name or a path, not with a Runner.
     tile: most pixels given to the network at once; larger frames are cut into tiles that overlap. Less takes less
         memory and more time, since the overlaps are computed twice. Default: what stays below about 3 GiB.
     """
@@ -40,10 +40,11 @@ class Deblurrer:
         steps: int | None = None,
         threads: int | None = None,
         tile: int | None = None,
+        device: Device = "auto",
     ) -> None:
         self._is_owner = isinstance(model, (str, Path))
         self._runner = (
-            open_runner(model, precision=precision, steps=steps, threads=threads)
+            open_runner(model, precision=precision, steps=steps, threads=threads, device=device)
             if isinstance(model, (str, Path))
             else model
         )
@@ -79,7 +80,10 @@ class Deblurrer:
             raise ValueError(f"out is {out.dtype} {out.shape}, expected uint8 {frame_rgb.shape}")
         elif plan.count > 1 and np.may_share_memory(out, frame_rgb):
             raise ValueError(f"out shares memory with a frame that needs {plan.count} tiles; give another array")
-        infer_tiles(self._runner, frame_rgb, plan, self._buffer, out)
+        if plan.count == 1 and isinstance(self._runner, FrameRunner):
+            self._runner.infer_frame(frame_rgb, out)
+        else:
+            infer_tiles(self._runner, frame_rgb, plan, self._buffer, out)
         return out
 
     def close(self) -> None:

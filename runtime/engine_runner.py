@@ -23,6 +23,7 @@ import numpy as np
 from unblur.runtime.cuda import Cuda, open_cuda
 from unblur.runtime.engine_record import (
     DeviceFacts,
+    EngineRecord,
     check_engine,
     read_engine,
     read_record,
@@ -74,6 +75,10 @@ class EngineRunner:
     @property
     def spec(self) -> ModelSpec:
         return self._record.spec
+
+    @property
+    def record(self) -> EngineRecord:
+        return self._record
 
     @property
     def device(self) -> str:

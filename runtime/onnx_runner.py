@@ -18,7 +18,8 @@ from onnxruntime.capi.onnxruntime_pybind11_state import (
 )
 
 from unblur.runtime.errors import BadInput, DeviceError, SpecMismatch
-from unblur.runtime.runner import Batch, Precision, check_batch
+from unblur.runtime.frames import Batch
+from unblur.runtime.runner import Precision, check_batch
 from unblur.runtime.spec import PRECISION_KEY, SPEC_KEY, ModelSpec
 
 Device = Literal["cpu", "cuda"]

@@ -7,18 +7,27 @@ never ask which one they hold. `open_runner` turns what a user typed into one.
 import difflib
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
-from numpy.typing import NDArray
 
-from unblur.runtime.errors import BadInput, SpecMismatch
+from unblur.runtime.errors import BadInput
+from unblur.runtime.frames import Batch, Frame
 from unblur.runtime.spec import ModelSpec
 
 Precision = Literal["fp32", "fp16", "int8"]
-Batch = NDArray[np.float32]
+Device = Literal["auto", "tensorrt", "cuda", "cpu"]
 
 _SHIPPED = Path(__file__).parent / "bundles"
+
+
+@runtime_checkable
+class FrameRunner(Protocol):
+    """A runner that can also take and give pictures, converting and padding them where that costs least."""
+
+    def infer_frame(self, frame_rgb: Frame, out: Frame) -> None:
+        """Restore a frame, uint8 RGB (H, W, 3) of any size, into `out` of the same shape, which may be the same."""
+        ...
 
 
 class Runner(Protocol):
@@ -69,45 +78,36 @@ def open_runner(
     steps: int | None = None,
     threads: int | None = None,
     graph_optimization: bool = True,
+    device: Device = "auto",
 ) -> Runner:
     """Open what a user names as a model, checked and ready to infer.
 
-    model: a shipped preset ("lprn-s"), a bundle folder or an .onnx file.
-    precision: "auto" is fp32 from a bundle, since INT8 is slower on CPUs; an .onnx file has only its own.
-    steps: recursion steps; default the model's own. threads, graph_optimization: see OnnxRunner.
+    model: a shipped preset ("lprn-s"), a bundle folder, an .onnx file or an .engine file.
+    precision: "auto" is the fastest engine of a bundle that runs here, INT8 first, or else its fp32, since INT8 is
+        slower on CPUs; a file has only its own.
+    steps: recursion steps; default the model's own. threads, graph_optimization: see OnnxRunner; without
+        optimisation the ONNX file is evaluated on the CPU, as a reference for all others.
+    device: "auto" is an engine that fits this GPU, else ONNX Runtime on the GPU, else the CPU.
 
     Raises BadInput if there is no such model, BundleError if a bundle is damaged, SpecMismatch if it has no such
-    variant.
+    variant, EngineMismatch or DeviceError if the device that was asked for cannot run it.
     """
     # Here, not above: the file that defines the protocol stays light, and the runners import it.
-    from unblur.runtime.bundle import read_bundle
-    from unblur.runtime.onnx_runner import OnnxRunner
+    from unblur.runtime.placement import Wish, open_model
 
-    path = find_model(model)
-    if path.is_dir():
-        bundle = read_bundle(path)
-        wanted = bundle.variant("fp32" if precision == "auto" else precision, steps)
-        path = bundle.path / wanted.file
-        precision, steps = wanted.precision, wanted.steps
-    runner = OnnxRunner(path, threads=threads, graph_optimization=graph_optimization)
-    try:
-        _check_variant(path, runner, precision, steps)
-    except SpecMismatch:
-        runner.close()
-        raise
-    return runner
+    return open_model(find_model(model), Wish(precision, steps, threads, graph_optimization, device))
 
 
 def find_model(model: str | Path) -> Path:
-    """The bundle folder or .onnx file that `model` names; see `open_runner`. A shipped name goes before a file."""
+    """The bundle folder or file that `model` names; see `open_runner`. A shipped name goes before a file."""
     shipped = shipped_presets()
     if str(model) in shipped:
         return shipped[str(model)]
     path = Path(model)
-    if path.is_dir() or path.suffix == ".onnx":
+    if path.is_dir() or path.suffix in (".onnx", ".engine"):
         return path
     if path.is_file():
-        raise BadInput(f"{path} is no model that runs; expected a bundle folder or an .onnx file (`unblur export`)")
+        raise BadInput(f"{path} is no model that runs; expected a bundle folder, an .onnx or an .engine file")
     near = difflib.get_close_matches(str(model), shipped, n=1)
     hint = f"did you mean '{near[0]}'?" if near else f"shipped: {', '.join(shipped) or 'none'}."
     raise BadInput(f"there is no model '{model}'; {hint} A bundle folder or an .onnx file serves too")
@@ -116,12 +116,3 @@ def find_model(model: str | Path) -> Path:
 def shipped_presets() -> dict[str, Path]:
     """The bundles that come with the package, by preset name."""
     return {path.stem: path for path in sorted(_SHIPPED.glob("*.unblur"))}
-
-
-def _check_variant(path: Path, runner: Runner, precision: Precision | Literal["auto"], steps: int | None) -> None:
-    if precision not in ("auto", runner.precision):
-        raise SpecMismatch(f"{path} is {runner.precision}, asked for {precision}; give a bundle that has both")
-    if steps not in (None, runner.spec.steps):
-        raise SpecMismatch(
-            f"{path} runs {runner.spec.steps} steps, asked for {steps}; export it again with --steps {steps}"
-        )

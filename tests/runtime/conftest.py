@@ -26,8 +26,9 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from unblur.runtime.bundle import BundleManifest, Variant, seal_bundle
+from unblur.runtime.frames import Batch
 from unblur.runtime.onnx_runner import OnnxRunner
-from unblur.runtime.runner import Batch, Precision
+from unblur.runtime.runner import Precision
 from unblur.runtime.selftest import make_golden
 from unblur.runtime.spec import PRECISION_KEY, SPEC_KEY, ModelSpec, Pooling
 

@@ -57,7 +57,7 @@ def test_a_typing_error_gets_a_suggestion(shipped: Path) -> None:
 def test_a_file_that_is_no_model(tmp_path: Path) -> None:
     checkpoint = tmp_path / "x.safetensors"
     checkpoint.touch()
-    with pytest.raises(BadInput, match="is no model that runs; expected a bundle folder or an"):
+    with pytest.raises(BadInput, match=r"is no model that runs; expected a bundle folder, an \.onnx or an"):
         open_runner(checkpoint)
 
 
