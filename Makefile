@@ -11,7 +11,7 @@ BIN := .venv/bin
 INSTALLED := .venv/installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format clean
+.PHONY: help setup demo test conformance lint format clean
 
 help:  ## List the targets
 	@sed -n 's/^\([a-z]*\):.*  ## \(.*\)/  make \1	\2/p' $(firstword $(MAKEFILE_LIST))
@@ -23,6 +23,9 @@ demo: $(INSTALLED)  ## Deploy PRESET, restore a shaken photograph and clip with 
 
 test: $(INSTALLED)  ## Run the tests; ARGS goes to pytest
 	$(BIN)/python -m pytest $(ARGS)
+
+conformance: $(INSTALLED)  ## Check what we touch of TensorRT against the real bindings of five versions
+	$(BIN)/python -m pytest tests/conformance -rs $(ARGS)
 
 lint: $(INSTALLED)  ## Run ruff and mypy
 	$(BIN)/ruff check .

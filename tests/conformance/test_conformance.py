@@ -1,0 +1,187 @@
+"""Every class, enum and signature of TensorRT that we touch, against the real bindings of five versions.
+
+Not part of `make test`, since it downloads them: `make conformance`. Nothing is computed here; that TensorRT-RTX
+builds real engines is tested in tests/export.
+"""
+
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE))
+
+from bindings import Binding, NoWheel, unpack  # noqa: E402  # beside this file, no package
+from touched import Touch, touched  # noqa: E402
+
+RTX = Binding("tensorrt-rtx", "1.7.1.116", "tensorrt_rtx")
+BINDINGS = (
+    Binding("tensorrt-bindings", "8.6.1"),
+    Binding("tensorrt-cu12-bindings", "10.3.0"),
+    Binding("tensorrt-cu12-bindings", "10.13.3.9"),
+    Binding("tensorrt-cu13-bindings", "11.4.0.106"),
+    RTX,
+)
+WEAK_TYPING = {
+    ("BuilderFlag", "FP16"),
+    ("BuilderFlag", "INT8"),
+    ("BuilderFlag", "OBEY_PRECISION_CONSTRAINTS"),
+    ("ILayer", "precision"),
+}
+ONE_ARCHITECTURE = {
+    ("", "ComputeCapability"),
+    ("IBuilderConfig", "num_compute_capabilities"),
+    ("IBuilderConfig", "set_compute_capability"),
+}
+PROGRESS = {
+    ("", "IProgressMonitor"),
+    *(("IProgressMonitor", name) for name in ("__init__", "phase_start", "step_complete", "phase_finish")),
+    ("IBuilderConfig", "progress_monitor"),
+}
+IMPLICIT_BATCH = {("NetworkDefinitionCreationFlag", "EXPLICIT_BATCH")}
+
+# What a version may lack, because trt_api asks before it touches it; all else must be there.
+MAY_LACK = {
+    "8.6.1": ONE_ARCHITECTURE
+    | PROGRESS
+    | {
+        ("NetworkDefinitionCreationFlag", "STRONGLY_TYPED"),
+        ("ParserError", "node_name"),
+        ("ParserError", "node_operator"),
+    },
+    "10.3.0": ONE_ARCHITECTURE,
+    "10.13.3.9": ONE_ARCHITECTURE,
+    "11.4.0.106": ONE_ARCHITECTURE | WEAK_TYPING | IMPLICIT_BATCH,
+    "1.7.1.116": WEAK_TYPING | IMPLICIT_BATCH,
+}
+# Reached through the result of another call, where the source alone does not tell the class.
+BY_HAND = [
+    Touch("EngineInspector", "get_engine_information", 1),
+    Touch("ILogger", "log"),
+    Touch("ILogger", "ERROR"),
+    Touch("ILogger", "INTERNAL_ERROR"),
+    Touch("IProgressMonitor", "phase_start"),
+    Touch("IProgressMonitor", "step_complete"),
+    Touch("IProgressMonitor", "phase_finish"),
+    Touch("TensorIOMode", "INPUT"),
+    Touch("TensorIOMode", "OUTPUT"),
+]
+
+
+@pytest.fixture(scope="session")
+def cache(request: pytest.FixtureRequest) -> Path:
+    """Kept between runs, outside of what git tracks."""
+    assert request.config.cache is not None
+    return Path(request.config.cache.mkdir("conformance"))
+
+
+@pytest.fixture(scope="session", params=BINDINGS, ids=lambda binding: f"{binding.package}-{binding.version}")
+def answer(request: pytest.FixtureRequest, cache: Path) -> dict[str, Any]:
+    """What the probe says of one version, in a process of its own."""
+    binding: Binding = request.param
+    environment, flavour = dict(os.environ), "tensorrt"
+    if binding is RTX:
+        if importlib.util.find_spec(binding.module) is None:
+            pytest.skip(
+                f"NOT CHECKED AGAINST {binding.requirement}: it is not installed (pip install 'unblur[rtx]')"
+            )
+        flavour = "tensorrt_rtx"
+    else:
+        try:
+            folder, libraries = unpack(binding, cache)
+        except NoWheel as error:
+            pytest.skip(f"NOT CHECKED AGAINST {error}")
+        environment |= {"LD_LIBRARY_PATH": str(libraries), "PYTHONPATH": str(folder)}
+    done = subprocess.run(
+        [sys.executable, str(HERE / "probe.py"), binding.module, flavour],
+        input=json.dumps([(touch.owner, touch.name) for touch in everything()]),
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    answer: dict[str, Any] = json.loads(done.stdout)
+    assert answer["version"] == binding.version
+    return answer
+
+
+def everything() -> list[Touch]:
+    return [*touched(), *BY_HAND]
+
+
+def test_the_source_is_read() -> None:
+    """The check below is worth what it looks for."""
+    found = touched()
+    assert len(found) > 60
+    assert Touch("IBuilderConfig", "set_memory_pool_limit", 2) in found
+    assert Touch("MemoryPoolType", "WORKSPACE") in found
+    assert Touch("BuilderFlag", "OBEY_PRECISION_CONSTRAINTS") in found
+    assert Touch("NetworkDefinitionCreationFlag", "STRONGLY_TYPED") in found
+    assert Touch("IExecutionContext", "execute_async_v3", 1) in found
+    assert Touch("Runtime", "engine_host_code_allowed") in found
+    assert Touch("ILayer", "precision") in found
+
+
+def test_all_that_we_touch_is_there(answer: dict[str, Any]) -> None:
+    missing = {(owner, name) for owner, name in answer["missing"]}
+    assert missing == MAY_LACK[answer["version"]]
+
+
+def test_calls_fit_their_signatures(answer: dict[str, Any]) -> None:
+    wrong = []
+    for touch in everything():
+        known = answer["signatures"][f"{touch.owner}.{touch.name}"]
+        if touch.arguments is not None and known and not any(takes(line, touch.arguments) for line in known):
+            wrong.append((touch, known))
+    assert wrong == []
+
+
+def test_signatures_are_compared_at_all(answer: dict[str, Any]) -> None:
+    compared = [
+        touch for touch in everything() if touch.arguments and answer["signatures"][f"{touch.owner}.{touch.name}"]
+    ]
+    assert len(compared) >= 20
+
+
+def test_our_own_code_meets_the_version(answer: dict[str, Any]) -> None:
+    major = int(answer["version"].partition(".")[0])
+    rtx = answer["version"] == RTX.version
+    assert answer["must_type_weakly"] == (major == 8)
+    assert answer["can_report_progress"] == (major != 8)
+    assert answer.get("monitor_stops", True)
+    assert (answer["architectures"] is not None) == rtx
+    if rtx:
+        assert {75, 80, 86, 89, 120} <= set(answer["architectures"])
+    else:
+        assert answer["no_builder"].startswith(f"TensorRT {answer['version']} gives no builder: ")
+
+
+@pytest.mark.parametrize(
+    ("line", "count", "fits"),
+    [
+        ("f(self: trt.X) -> int", 0, True),
+        ("f(self: trt.X) -> int", 1, False),
+        ("f(self: trt.X, a: Dict[str, int], b: int = 0) -> int", 1, True),
+        ("f(self: trt.X, a: Dict[str, int], b: int = 0) -> int", 3, False),
+    ],
+)
+def test_how_signatures_are_read(line: str, count: int, fits: bool) -> None:
+    assert takes(line, count) == fits
+
+
+def takes(line: str, count: int) -> bool:
+    """Whether the signature that pybind11 wrote takes that many arguments beside `self`."""
+    inside = line[line.index("(") + 1 : line.rindex(") ->")]
+    while "[" in inside:
+        inside = re.sub(r"\[[^\[\]]*\]", "", inside)
+    parameters = [part.strip() for part in inside.split(",")][1:]
+    required = [part for part in parameters if "=" not in part]
+    return len(required) <= count <= len(parameters)
