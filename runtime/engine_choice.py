@@ -7,7 +7,7 @@ against each of the others is kept, so that whoever falls back can say why.
 import logging
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -35,21 +35,19 @@ CHECKED_SUFFIX = ".checked"
 
 _log = logging.getLogger(__name__)
 
-Open = Callable[[Path], EngineRunner]
-
 
 def open_engine(
-    bundle: Bundle, precisions: Sequence[Precision], steps: int, open_one: Open = EngineRunner
+    bundle: Bundle, precisions: Sequence[Precision], steps: int
 ) -> tuple[EngineRunner | None, list[str]]:
     """The first engine of the bundle that runs here and is right, and why not those before it.
 
-    precisions: in order of preference. open_one: opens an engine file. The first time an engine is opened it is
+    precisions: in order of preference. The first time an engine is opened it is
     compared with its ONNX file on the CPU; that it passed is noted beside it, if the folder can be written.
     """
     reasons: list[str] = []
     for engine, variant in _candidates(bundle, precisions, steps, reasons):
         try:
-            runner = open_one(engine)
+            runner = EngineRunner(engine)
         except (EngineMismatch, DeviceError, MissingExtra) as error:
             reasons.append(f"{variant.precision} engine: {error}")
             continue

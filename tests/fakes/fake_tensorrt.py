@@ -2,7 +2,7 @@
 
 It answers False or None and logs the reason, never raises; it wants shape and addresses set before it executes; it
 refuses to be captured before it has run once with a shape; its context holds GPU memory until it dies. An engine
-is a JSON text, and computes `gain * batch + bias`.
+is a JSON text, and computes `gain * batch + bias`, or what an ONNX file does.
 """
 
 import json
@@ -10,11 +10,13 @@ import math
 import weakref
 from dataclasses import asdict, dataclass
 from enum import Enum
+from pathlib import Path
 
 import numpy as np
 from fake_cuda import FakeCuda
 
 from unblur.runtime.errors import DeviceError
+from unblur.runtime.onnx_runner import OnnxRunner
 
 
 class Severity(Enum):
@@ -25,7 +27,7 @@ class Severity(Enum):
 
 @dataclass(frozen=True)
 class EngineText:
-    """What is in a fake engine file. profiles: (minimum, maximum) shapes."""
+    """What is in a fake engine file. profiles: (minimum, maximum) shapes. onnx: path of a file to execute."""
 
     profiles: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]
     input: str = "blurred"
@@ -34,6 +36,7 @@ class EngineText:
     gain: float = 0.5
     bias: float = 0.25
     enlarges: int = 1
+    onnx: str = ""
     can_be_captured: bool = True
 
     def to_bytes(self) -> bytes:
@@ -166,7 +169,11 @@ class _Context:
     def _compute(self, source: int, target: int, shape: tuple[int, ...]) -> None:
         trt, text = self.engine.runtime.trt, self.engine.text
         nbytes = 4 * math.prod(shape)
-        batch = trt.cuda.at(source, nbytes).view(np.float32)
-        trt.cuda.at(target, nbytes).view(np.float32)[:] = np.float32(text.gain) * batch + np.float32(text.bias)
+        batch = trt.cuda.at(source, nbytes).view(np.float32).reshape(shape)
+        restored = trt.cuda.at(target, nbytes).view(np.float32).reshape(shape)
+        if text.onnx:
+            with OnnxRunner(Path(text.onnx), threads=1, graph_optimization=False) as runner:
+                batch = runner.infer(batch)
+        restored[:] = np.float32(text.gain) * batch + np.float32(text.bias)
         trt.executions += 1
         trt.cuda.done.append("engine")

@@ -2,75 +2,21 @@
 
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from fake_cuda import ADA, ORIN, FakeCuda
+from engine_workshop import LARGE, SMALL, SPEC, Workshop
+from fake_cuda import ADA, ORIN
 from fake_tensorrt import EngineText, FakeTensorRT
 from numpy.typing import NDArray
 
-from unblur.runtime.engine_record import (
-    BuildOptions,
-    EngineIdentity,
-    EngineRecord,
-    Profile,
-    hash_of,
-    record_path,
-    this_platform,
-    write_engine,
-)
+from unblur.runtime.engine_record import BuildOptions, Profile, record_path
 from unblur.runtime.engine_runner import EngineRunner
 from unblur.runtime.errors import DeviceError, EngineMismatch
 from unblur.runtime.frames import Padding, batch_from_frame, frame_from_batch
-from unblur.runtime.libcuda import Device
-from unblur.runtime.spec import ModelSpec
 from unblur.runtime.trt import TensorRT
-
-PLAIN = BuildOptions()
-SMALL, LARGE = (1, 3, 32, 48), (1, 3, 64, 96)
-DYNAMIC = Profile((1, 3, 16, 16), SMALL, (2, 3, 64, 96))
-SPEC = ModelSpec("lprn", "tiny", 2, multiple_of=16, receptive_field=20, pooling="none")
-
-
-@dataclass
-class Workshop:
-    """Builds engine files for one device, and opens them on it."""
-
-    folder: Path
-    device: Device = ADA
-
-    def __post_init__(self) -> None:
-        self.cuda = FakeCuda(self.device)
-        self.module = FakeTensorRT(self.cuda)
-
-    def build(self, *profiles: Profile, options: BuildOptions = PLAIN, **text: object) -> Path:
-        profiles = profiles or (DYNAMIC,)
-        shapes = tuple((profile.minimum, profile.maximum) for profile in profiles)
-        engine = EngineText(shapes, **text).to_bytes()  # type: ignore[arg-type]
-        identity = EngineIdentity(
-            flavour="tensorrt",
-            version=self.module.__version__,
-            sm=self.device.sm,
-            gpu=self.device.name,
-            platform=this_platform(),
-            precision="fp16",
-            steps=SPEC.steps,
-            profiles=profiles,
-            options=options,
-            onnx_sha256="0" * 64,
-        )
-        record = EngineRecord(identity, SPEC, "blurred", "restored", hash_of(engine), len(engine), 1.5)
-        return write_engine(self.folder, engine, record)
-
-    def open(self, engine: Path | None = None, **options: bool) -> EngineRunner:
-        trt = TensorRT(self.module, "tensorrt")
-        return EngineRunner(engine or self.build(), cuda=self.cuda, trt=trt, **options)
-
-    @property
-    def leaks(self) -> int:
-        return len(self.cuda.live) + len(self.module.live)
 
 
 @pytest.fixture(params=[ADA, ORIN], ids=["discrete", "integrated"])
@@ -334,6 +280,7 @@ def test_an_engine_of_another_gpu(discrete: Workshop, tmp_path: Path) -> None:
 def test_an_engine_of_another_version(discrete: Workshop) -> None:
     engine = discrete.build()
     discrete.module.__version__ = "10.7.0"
+    discrete.trt = TensorRT(discrete.module, "tensorrt")
     with pytest.raises(EngineMismatch, match=r"version differs: the engine is for 10\.3\.0, this device has 10\.7"):
         discrete.open(engine)
 

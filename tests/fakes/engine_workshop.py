@@ -1,0 +1,74 @@
+"""Engine files for a device in memory, and what opens them there."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from fake_cuda import ADA, FakeCuda
+from fake_tensorrt import EngineText, FakeTensorRT
+
+from unblur.runtime.engine_record import (
+    BuildOptions,
+    EngineIdentity,
+    EngineRecord,
+    Profile,
+    hash_of,
+    this_platform,
+    write_engine,
+)
+from unblur.runtime.engine_runner import EngineRunner
+from unblur.runtime.libcuda import Device
+from unblur.runtime.runner import Precision
+from unblur.runtime.spec import ModelSpec
+from unblur.runtime.trt import TensorRT
+
+PLAIN = BuildOptions()
+SMALL, LARGE = (1, 3, 32, 48), (1, 3, 64, 96)
+DYNAMIC = Profile((1, 3, 16, 16), SMALL, (2, 3, 64, 96))
+SPEC = ModelSpec("lprn", "tiny", 2, multiple_of=16, receptive_field=20, pooling="none")
+
+
+@dataclass
+class Workshop:
+    """Builds engine files for one device, and opens them on it."""
+
+    folder: Path
+    device: Device = ADA
+
+    def __post_init__(self) -> None:
+        self.cuda = FakeCuda(self.device)
+        self.module = FakeTensorRT(self.cuda)
+        self.trt = TensorRT(self.module, "tensorrt")
+
+    def build(
+        self,
+        *profiles: Profile,
+        options: BuildOptions = PLAIN,
+        precision: Precision = "fp16",
+        onnx_sha256: str = "0" * 64,
+        **text: object,
+    ) -> Path:
+        """text: what the engine does, see EngineText."""
+        profiles = profiles or (DYNAMIC,)
+        shapes = tuple((profile.minimum, profile.maximum) for profile in profiles)
+        engine = EngineText(shapes, **text).to_bytes()  # type: ignore[arg-type]
+        identity = EngineIdentity(
+            flavour="tensorrt",
+            version=self.module.__version__,
+            sm=self.device.sm,
+            gpu=self.device.name,
+            platform=this_platform(),
+            precision=precision,
+            steps=SPEC.steps,
+            profiles=profiles,
+            options=options,
+            onnx_sha256=onnx_sha256,
+        )
+        record = EngineRecord(identity, SPEC, "blurred", "restored", hash_of(engine), len(engine), 1.5)
+        return write_engine(self.folder, engine, record)
+
+    def open(self, engine: Path | None = None, *, graph: bool = True) -> EngineRunner:
+        return EngineRunner(engine or self.build(), cuda=self.cuda, trt=self.trt, graph=graph)
+
+    @property
+    def leaks(self) -> int:
+        return len(self.cuda.live) + len(self.module.live)

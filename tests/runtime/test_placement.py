@@ -1,0 +1,214 @@
+"""Where a model runs: the fastest engine that fits and is right, then ONNX Runtime, and why."""
+
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+from engine_workshop import Workshop
+from numpy.typing import NDArray
+
+from unblur.runtime import engine_runner
+from unblur.runtime.bundle import ENGINES, read_bundle
+from unblur.runtime.deblur import Deblurrer
+from unblur.runtime.engine_choice import CHECKED_SUFFIX
+from unblur.runtime.engine_record import Profile
+from unblur.runtime.errors import BadInput, DeviceError, EngineMismatch, SpecMismatch
+from unblur.runtime.runner import Precision, open_runner
+
+FITS_GOLDEN = Profile((1, 3, 16, 16), (1, 3, 96, 160), (1, 3, 128, 160))
+FIXED = Profile((1, 3, 64, 96), (1, 3, 64, 96), (1, 3, 64, 96))
+CPU = f"cpu (onnxruntime {onnxruntime.__version__})"
+GPU = "cuda:0 NVIDIA RTX 4090 (TensorRT 10.3.0)"
+
+
+@pytest.fixture
+def workshop(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Workshop]:
+    """Builds into the bundle; its GPU and TensorRT are those of this machine. Nothing may be left on the GPU."""
+    folder = tiny_bundle / ENGINES
+    folder.mkdir()
+    workshop = Workshop(folder)
+    monkeypatch.setattr(engine_runner, "open_cuda", lambda: workshop.cuda)
+    monkeypatch.setattr(engine_runner, "load_tensorrt", lambda flavour: workshop.trt)
+    yield workshop
+    assert workshop.leaks == 0
+
+
+@pytest.fixture
+def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    caplog.set_level(logging.INFO, "unblur")
+    return caplog
+
+
+def build(workshop: Workshop, precision: Precision, profile: Profile = FITS_GOLDEN, **text: object) -> Path:
+    """An engine of the bundle's variant; it computes what the variant does unless `text` says otherwise."""
+    bundle = workshop.folder.parent
+    file = f"{precision}.onnx"
+    sha256 = read_bundle(bundle).manifest.files[file].sha256
+    exact = {"gain": 1.0, "bias": 0.0, "onnx": str(bundle / file), **text}
+    return workshop.build(profile, precision=precision, onnx_sha256=sha256, **exact)
+
+
+def test_the_fastest_engine_that_is_there(workshop: Workshop, log: pytest.LogCaptureFixture) -> None:
+    build(workshop, "fp32")
+    build(workshop, "fp16")
+    with open_runner(workshop.folder.parent) as runner:
+        assert (runner.precision, runner.device) == ("fp16", GPU)
+    assert log.messages == [f"tiny fp16 runs on {GPU}: its engine fits this device"]
+
+
+def test_the_precision_that_is_asked_for(workshop: Workshop) -> None:
+    for precision in ("fp32", "fp16", "int8"):
+        build(workshop, precision)
+    for precision in ("fp32", "fp16", "int8"):
+        with open_runner(workshop.folder.parent, precision=precision) as runner:
+            assert (runner.precision, runner.device) == (precision, GPU)
+
+
+def test_without_an_engine_it_is_the_cpu(tiny_bundle: Path, log: pytest.LogCaptureFixture) -> None:
+    with open_runner(tiny_bundle) as runner:
+        assert runner.device == CPU
+    assert log.messages == [f"tiny fp32 runs on {CPU}: it has no engine"]
+
+
+@pytest.mark.parametrize("profile", [FITS_GOLDEN, FIXED], ids=["golden vectors", "onnx file"])
+@pytest.mark.parametrize("bias", [0.05, float("nan")])
+def test_an_engine_that_computes_something_else_gives_way_to_the_next(
+    workshop: Workshop, log: pytest.LogCaptureFixture, profile: Profile, bias: float
+) -> None:
+    wrong = build(workshop, "int8", profile, bias=bias)
+    build(workshop, "fp16", profile)
+    with open_runner(workshop.folder.parent) as runner:
+        assert runner.precision == "fp16"
+    shown = "26.0" if bias == 0.05 else "nan"
+    reason = (
+        f"{wrong.name} is {shown} dB from int8.onnx, expected at least 35 dB; build it again with `unblur build`"
+    )
+    assert log.messages == [f"not used: {reason}", f"tiny fp16 runs on {GPU}: int8 engine: {reason}"]
+
+
+def test_an_engine_that_fails_on_the_golden_vectors(workshop: Workshop, log: pytest.LogCaptureFixture) -> None:
+    build(workshop, "fp16")
+    workshop.module.fails = "Error Code 1: Cask"
+    with open_runner(workshop.folder.parent) as runner:
+        assert (runner.precision, runner.device) == ("fp32", CPU)
+    assert log.messages[0] == "not used: TensorRT 10.3.0 refused to execute: Error Code 1: Cask"
+
+
+def test_the_first_output_is_checked_once(workshop: Workshop) -> None:
+    engine = build(workshop, "fp16")
+    for _ in range(3):
+        open_runner(workshop.folder.parent).close()
+    assert workshop.module.executions == 1
+    engine.with_suffix(CHECKED_SUFFIX).write_text("another engine, another device\n")
+    open_runner(workshop.folder.parent).close()
+    assert workshop.module.executions == 2
+
+
+def test_a_folder_that_cannot_be_written_is_checked_every_time(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build(workshop, "fp16")
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    for _ in range(2):
+        open_runner(workshop.folder.parent).close()
+    assert workshop.module.executions == 2
+
+
+def test_an_engine_of_an_older_onnx_file(workshop: Workshop, log: pytest.LogCaptureFixture) -> None:
+    workshop.build(FITS_GOLDEN, precision="fp16", onnx_sha256="f" * 64)
+    with open_runner(workshop.folder.parent) as runner:
+        assert runner.device == CPU
+    assert log.messages == [f"tiny fp32 runs on {CPU}: fp16 engine: it was built from another fp16.onnx"]
+
+
+def test_an_engine_of_another_gpu(workshop: Workshop, log: pytest.LogCaptureFixture) -> None:
+    build(workshop, "fp16")
+    workshop.cuda.device = replace(workshop.device, sm=86)
+    with open_runner(workshop.folder.parent) as runner:
+        assert runner.device == CPU
+    assert "fp16 engine: the GPU architecture differs: the engine is for SM89, this device has SM86" in log.text
+
+
+def test_an_engine_without_its_record(workshop: Workshop, log: pytest.LogCaptureFixture) -> None:
+    build(workshop, "fp16").with_suffix(".json").unlink()
+    with open_runner(workshop.folder.parent) as runner:
+        assert runner.device == CPU
+    assert "beside it; build it again" in log.text
+
+
+def test_engines_without_a_driver(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_driver() -> None:
+        raise DeviceError("there is no CUDA driver (libcuda.so.1)")
+
+    build(workshop, "fp16")
+    monkeypatch.setattr(engine_runner, "open_cuda", no_driver)
+    with open_runner(workshop.folder.parent) as runner:
+        assert runner.device == CPU
+    with pytest.raises(EngineMismatch, match=r"does not run on TensorRT: fp16 engine: there is no CUDA driver"):
+        open_runner(workshop.folder.parent, device="tensorrt")
+
+
+def test_the_cpu_if_it_is_asked_for(workshop: Workshop, log: pytest.LogCaptureFixture) -> None:
+    build(workshop, "fp16")
+    with open_runner(workshop.folder.parent, device="cpu") as runner:
+        assert (runner.precision, runner.device) == ("fp32", CPU)
+    assert log.messages == [f"tiny fp32 runs on {CPU}: asked for cpu"]
+
+
+def test_a_reference_is_never_an_engine(workshop: Workshop) -> None:
+    build(workshop, "fp32")
+    with open_runner(workshop.folder.parent, graph_optimization=False) as runner:
+        assert runner.device == CPU
+
+
+def test_an_engine_file_by_its_path(workshop: Workshop) -> None:
+    engine = build(workshop, "fp16")
+    with open_runner(engine) as runner:
+        assert (runner.precision, runner.device) == ("fp16", GPU)
+    with pytest.raises(SpecMismatch, match="is fp16, asked for int8"):
+        open_runner(engine, precision="int8")
+    with pytest.raises(BadInput, match=r"is a TensorRT engine, which does not run on cpu; give its bundle"):
+        open_runner(engine, device="cpu")
+
+
+def test_an_onnx_file_is_no_engine(tiny_onnx: Path) -> None:
+    with pytest.raises(BadInput, match=r"is no engine; make one with `unblur build`"):
+        open_runner(tiny_onnx, device="tensorrt")
+
+
+def test_a_gpu_that_onnx_runtime_cannot_start(
+    tiny_onnx: Path, log: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What onnxruntime-gpu does on a machine without a driver: it lists CUDA, and then falls back to the CPU."""
+    both = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr("onnxruntime.get_available_providers", lambda: both)
+    monkeypatch.setattr("onnxruntime.InferenceSession", _on_the_cpu(onnxruntime.InferenceSession))
+    with open_runner(tiny_onnx) as runner:
+        assert runner.device == CPU
+    assert log.messages[0].startswith("ONNX Runtime does not run on the GPU: CUDAExecutionProvider could not be")
+    with pytest.raises(DeviceError, match="could not be started; check the driver"):
+        open_runner(tiny_onnx, device="cuda")
+
+
+def _on_the_cpu(session: type[onnxruntime.InferenceSession]) -> Callable[..., onnxruntime.InferenceSession]:
+    return lambda path, options, providers: session(path, options, providers=["CPUExecutionProvider"])
+
+
+def test_deblurrer_hands_whole_frames_to_the_engine_and_tiles_the_rest(
+    workshop: Workshop, frame: NDArray[np.uint8]
+) -> None:
+    build(workshop, "fp32")
+    with Deblurrer(workshop.folder.parent, device="cpu") as deblur:
+        expected = deblur(frame)
+    workshop.cuda.done.clear()
+    with Deblurrer(workshop.folder.parent, device="tensorrt") as deblur:
+        np.testing.assert_array_equal(deblur(frame), expected)
+    assert "frame from batch" in workshop.cuda.done
+    workshop.cuda.done.clear()
+    with Deblurrer(workshop.folder.parent, device="tensorrt", tile=64 * 80) as deblur:
+        assert np.abs(deblur(frame).astype(int) - expected).max() <= 1
+    assert "frame from batch" not in workshop.cuda.done
