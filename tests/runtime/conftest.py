@@ -14,7 +14,6 @@ from pathlib import Path
 
 import av
 import numpy as np
-import onnx
 import pytest
 from av.audio.frame import AudioFrame
 from av.audio.stream import AudioStream
@@ -23,106 +22,13 @@ from av.container import OutputContainer
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
+from tiny_network import TinyNetwork
 
 from unblur.runtime.bundle import BundleManifest, Variant, seal_bundle
 from unblur.runtime.frames import Batch
 from unblur.runtime.onnx_runner import OnnxRunner
 from unblur.runtime.runner import Precision
 from unblur.runtime.selftest import make_golden
-from unblur.runtime.spec import PRECISION_KEY, SPEC_KEY, ModelSpec, Pooling
-
-GRID = 4
-WIDTH = 8
-
-
-@dataclass(frozen=True)
-class TinyNetwork:
-    """Builds the ONNX graph; `scale` multiplies the residual, so that two networks can differ a little."""
-
-    precision: Precision = "fp32"
-    steps: int = 2
-    pooling: Pooling = "none"
-    scale: float = 1.0
-
-    @property
-    def spec(self) -> ModelSpec:
-        """One step sees two 3 x 3 neighbourhoods of the grid; a grid cell is 4 pixels."""
-        radius = 0 if self.pooling == "global" else 2 * GRID * self.steps + GRID
-        return ModelSpec("lprn", "tiny", self.steps, multiple_of=16, receptive_field=radius, pooling=self.pooling)
-
-    def write(self, path: Path) -> Path:
-        graph = _Graph(self.precision)
-        features = graph.add("SpaceToDepth", ["blurred"], blocksize=GRID)
-        state = features
-        for _ in range(self.steps):
-            hidden = graph.add("Relu", [graph.conv("inner", state, 3 * GRID**2, WIDTH)])
-            if self.pooling == "global":
-                hidden = graph.add("Mul", [hidden, graph.add("GlobalAveragePool", [hidden])])
-            residual = graph.conv("outer", hidden, WIDTH, 3 * GRID**2, gain=0.2 * self.scale)
-            state = graph.add("Add", [features, residual])
-        graph.add("DepthToSpace", [state], output="restored", blocksize=GRID)
-        model = graph.model()
-        for key, value in {SPEC_KEY: self.spec.to_json(), PRECISION_KEY: self.precision}.items():
-            model.metadata_props.add(key=key, value=value)
-        onnx.save(model, path)
-        return path
-
-
-class _Graph:
-    def __init__(self, precision: Precision) -> None:
-        self.precision = precision
-        self.nodes: list[onnx.NodeProto] = []
-        self.weights: dict[str, onnx.TensorProto] = {}
-
-    def add(self, kind: str, inputs: list[str], output: str | None = None, **attributes: object) -> str:
-        output = output or f"{kind}_{len(self.nodes)}"
-        self.nodes.append(helper.make_node(kind, inputs, [output], **attributes))
-        return output
-
-    def store(self, name: str, values: NDArray[np.generic]) -> str:
-        self.weights[name] = numpy_helper.from_array(values, name)
-        return name
-
-    def conv(self, name: str, source: str, channels_in: int, channels_out: int, gain: float = 1.0) -> str:
-        """A 3 x 3 convolution in the precision of the graph, float32 outside."""
-        rng = np.random.default_rng(len(name) + channels_in)
-        shape = (channels_out, channels_in, 3, 3)
-        values = (gain * rng.standard_normal(shape) / np.sqrt(9 * channels_in)).astype(np.float32)
-        if self.precision == "fp16":
-            weight = self.store(name, values.astype(np.float16))
-            half = self.add("Cast", [source], to=TensorProto.FLOAT16)
-            return self.add("Cast", [self.add("Conv", [half, weight], pads=[1] * 4)], to=TensorProto.FLOAT)
-        if self.precision == "int8":
-            source = self._quantized(source)
-            weight = self._quantized_weight(name, values)
-        else:
-            weight = self.store(name, values)
-        return self.add("Conv", [source, weight], pads=[1] * 4)
-
-    def _quantized(self, source: str) -> str:
-        scale = self.store("activation_scale", np.float32(2 / 127).reshape(()))
-        zero = self.store("zero", np.int8(0).reshape(()))
-        return self.add("DequantizeLinear", [self.add("QuantizeLinear", [source, scale, zero]), scale, zero])
-
-    def _quantized_weight(self, name: str, values: NDArray[np.float32]) -> str:
-        step = np.abs(values).max() / 127
-        weight = self.store(name, np.rint(values / step).astype(np.int8))
-        scale = self.store(f"{name}_scale", np.float32(step).reshape(()))
-        return self.add("DequantizeLinear", [weight, scale, self.store("zero", np.int8(0).reshape(()))])
-
-    def model(self) -> onnx.ModelProto:
-        axes = ["batch", 3, "height", "width"]
-        graph = helper.make_graph(
-            self.nodes,
-            "tiny",
-            [helper.make_tensor_value_info("blurred", TensorProto.FLOAT, axes)],
-            [helper.make_tensor_value_info("restored", TensorProto.FLOAT, axes)],
-            list(self.weights.values()),
-        )
-        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
-        onnx.checker.check_model(model, full_check=True)
-        return model
 
 
 class FunctionRunner:

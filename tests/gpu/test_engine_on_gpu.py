@@ -1,0 +1,112 @@
+"""Engines that are built and executed here, by TensorRT or TensorRT-RTX, whichever can be imported."""
+
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from unblur.runtime.cuda import open_cuda
+from unblur.runtime.engine_choice import ENGINE_TOLERANCE_DB
+from unblur.runtime.engine_record import Flavour
+from unblur.runtime.engine_runner import EngineRunner
+from unblur.runtime.errors import EngineMismatch, MissingExtra
+from unblur.runtime.frames import Padding, batch_from_frame, frame_from_batch
+from unblur.runtime.libcuda import Device
+from unblur.runtime.metrics import psnr_float_db
+from unblur.runtime.onnx_runner import OnnxRunner
+from unblur.runtime.runner import Precision
+from unblur.runtime.trt import MODULES
+
+SIZES = ("96x160", "32x48:96x160:128x192")
+
+Build = Callable[[Precision, str], tuple[Path, Path]]
+
+
+@pytest.fixture(params=["tensorrt", "rtx"])
+def build(
+    request: pytest.FixtureRequest, device: Device, make_onnx: Callable[[Precision], Path], tmp_path: Path
+) -> Build:
+    """`build("fp16", "96x160")` -> the engine of this GPU and the ONNX file it was made of."""
+    flavour: Flavour = request.param
+    if importlib.util.find_spec(MODULES[flavour]) is None:
+        pytest.skip(f"not run, since {MODULES[flavour]} is not installed")
+    pytest.importorskip("onnx", reason="not run, since building needs the extra [tensorrt] or [rtx]")
+    try:
+        open_cuda()
+    except MissingExtra as error:
+        pytest.skip(f"not run: {error}")
+
+    def built(precision: Precision, size: str) -> tuple[Path, Path]:
+        from unblur.export.build import Order, build_engines, find_sources
+        from unblur.export.engine_request import targets_from_text
+
+        onnx = make_onnx(precision)
+        targets = targets_from_text("tensorrt" if flavour == "tensorrt" else f"rtx-sm{device.sm}")
+        order = Order(find_sources(onnx)[0], targets, tmp_path / "engines", (size,))
+        try:
+            (stored,) = build_engines(order)
+        except EngineMismatch as error:
+            pytest.skip(f"not run, since this GPU is not one of its targets: {error}")
+        return stored.path, onnx
+
+    return built
+
+
+@pytest.mark.parametrize("size", SIZES, ids=["fixed", "dynamic"])
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_an_engine_computes_what_its_onnx_file_does(
+    build: Build, frame: NDArray[np.uint8], precision: Precision, size: str
+) -> None:
+    engine, onnx = build(precision, size)
+    batch = batch_from_frame(frame, Padding((96, 160), (96, 160)))
+    with OnnxRunner(onnx, graph_optimization=False) as reference, EngineRunner(engine) as runner:
+        expected = reference.infer(batch)
+        results = [runner.infer(batch).copy() for _ in range(4)]  # enqueued, captured, launched, launched
+    assert psnr_float_db(results[0], expected) >= ENGINE_TOLERANCE_DB[precision]
+    for result in results[1:]:
+        assert psnr_float_db(result, results[0]) >= 90
+
+
+def test_frames_equal_batches(build: Build, frame: NDArray[np.uint8]) -> None:
+    engine, _ = build("fp16", "96x160")
+    padding = Padding((96, 160), (96, 160))
+    out = np.empty_like(frame)
+    with EngineRunner(engine) as runner:
+        expected = frame_from_batch(runner.infer(batch_from_frame(frame, padding)).copy(), padding)
+        for _ in range(3):
+            out[:] = 0
+            runner.infer_frame(frame, out)
+            assert np.abs(out.astype(int) - expected).max() <= 1
+
+
+def test_sizes_may_change_and_come_back(build: Build, frame: NDArray[np.uint8]) -> None:
+    engine, _ = build("fp32", SIZES[1])
+    with EngineRunner(engine) as runner:
+        outs = []
+        for window in (frame, frame[:50, :70], frame[:50, :70], frame, frame):
+            out = np.empty_like(window, order="C")
+            runner.infer_frame(np.ascontiguousarray(window), out)
+            outs.append(out)
+        with pytest.raises(EngineMismatch, match="the engine takes batches"):
+            runner.infer_frame(np.zeros((500, 500, 3), np.uint8), np.zeros((500, 500, 3), np.uint8))
+    assert np.abs(outs[1].astype(int) - outs[2]).max() <= 1
+    assert np.abs(outs[0].astype(int) - outs[4]).max() <= 1
+
+
+def test_a_damaged_engine_never_reaches_tensorrt(build: Build) -> None:
+    engine, _ = build("fp32", "96x160")
+    data = bytearray(engine.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    engine.write_bytes(data)
+    with pytest.raises(EngineMismatch, match="is altered"):
+        EngineRunner(engine)
+
+
+def test_opening_and_closing_again_and_again(build: Build, frame: NDArray[np.uint8]) -> None:
+    engine, _ = build("fp16", "96x160")
+    for _ in range(5):
+        with EngineRunner(engine) as runner:
+            runner.infer_frame(frame, np.empty_like(frame))
