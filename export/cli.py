@@ -1,6 +1,6 @@
 """`unblur export` and `unblur deploy`; `unblur build` is in cli_build."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
     from unblur.export.deploy import Deployment, Plan
+    from unblur.export.engine_store import Stored
     from unblur.runtime.parity import Hop, Ledger
     from unblur.train.networks import DeblurringNetwork
 
@@ -74,6 +75,9 @@ def deploy(
         bool, typer.Option("--blur", help="The calibration pictures are sharp: shake each one.")
     ] = False,
     keep_failed: Annotated[bool, typer.Option(help="Write the bundle even if its ledger fails.")] = False,
+    target: Annotated[
+        str | None, typer.Option(help="Also build engines: tensorrt, or rtx-sm86,rtx-sm89; see `unblur build`.")
+    ] = None,
     json: _Json = False,
 ) -> None:
     """Make a bundle: fp32, fp16 and INT8 models, golden vectors, the parity ledger and a report.
@@ -82,6 +86,7 @@ def deploy(
     """
     with needs_extra("export"):
         from unblur.export import deploy as room
+    targets = cli_build.checked_targets(target)
     plan = _plan(preset, calibration, pairs, _step_counts(steps), blur=blur, keep_failed=keep_failed)
     try:
         with progress() as bar:
@@ -94,7 +99,8 @@ def deploy(
     except room.RejectedBundle as rejected:
         _report(rejected.ledger, None, json)
         raise
-    _report(deployment.ledger, deployment, json)
+    engines = cli_build.build_for_bundle(deployment.bundle, targets) if targets else []
+    _report(deployment.ledger, deployment, json, engines)
     if not deployment.ledger.passed:
         raise typer.Exit(ParityError.exit_code)
 
@@ -161,7 +167,9 @@ def _step_counts(text: str | None) -> tuple[int, ...] | None:
     return tuple(int(count) for count in counts)
 
 
-def _report(ledger: "Ledger", deployment: "Deployment | None", json: bool) -> None:
+def _report(
+    ledger: "Ledger", deployment: "Deployment | None", json: bool, engines: Sequence["Stored"] = ()
+) -> None:
     if json:
         document: dict[str, object] = {
             "bundle": None if deployment is None else str(deployment.bundle),
@@ -172,6 +180,7 @@ def _report(ledger: "Ledger", deployment: "Deployment | None", json: bool) -> No
         }
         if deployment is not None:
             document["bytes"] = sum(entry.bytes for entry in deployment.manifest.files.values())
+            document["engines"] = [cli_build.engine_document(engine) for engine in engines]
         print_json(document)
     else:
         _print_table(ledger)

@@ -60,11 +60,10 @@ def build(
     A TensorRT engine is for the GPU, the TensorRT version and the system it was built on: build it on the device.
     RTX engines are for GeForce and RTX PRO cards of one architecture with the same TensorRT-RTX; not for Jetson.
     """
-    with needs_extra("rtx" if target.startswith("rtx") else "tensorrt"):
-        from unblur.export.build import Order, find_sources
-        from unblur.export.engine_request import targets_from_text
-        from unblur.runtime.engine_record import BuildOptions
-    targets = targets_from_text(target)
+    targets = checked_targets(target)
+    from unblur.export.build import Order, find_sources
+    from unblur.runtime.engine_record import BuildOptions
+
     sources, folder = find_sources(model, precisions_from_text(precision), steps)
     order = Order(
         sources=sources,
@@ -88,6 +87,27 @@ def build(
         print_json({**engine_document(engines[0]), "engines": [engine_document(engine) for engine in engines]})
 
 
+def checked_targets(text: str | None) -> "tuple[Target, ...]":
+    """What --target says, nothing without it; BadInput if it is wrong, MissingExtra if its builder is not there."""
+    if text is None:
+        return ()
+    with needs_extra("rtx" if text.startswith("rtx") else "tensorrt"):
+        from unblur.export.engine_request import targets_from_text
+        from unblur.export.trt_api import load_api
+    targets = targets_from_text(text)
+    for target in targets:
+        load_api(target.flavour)
+    return targets
+
+
+def build_for_bundle(bundle: Path, targets: "tuple[Target, ...]") -> list["Stored"]:
+    """An engine of the usual size for each target and precision, in the bundle's own folder."""
+    from unblur.export.build import Order, find_sources
+
+    sources, folder = find_sources(bundle, ("fp32", "fp16", "int8"))
+    return build_with_progress(Order(sources=sources, targets=targets, folder=folder))
+
+
 def build_with_progress(order: "Order") -> list["Stored"]:
     """Build what is ordered, with a bar for each engine and a line when it is done."""
     from unblur.export.build import build_engines
@@ -100,7 +120,7 @@ def build_with_progress(order: "Order") -> list["Stored"]:
 
         for engine in build_engines(order, watching):
             engines.append(engine)
-            stderr.print(_line(engine))
+            stderr.print(_line(engine), soft_wrap=True)
     return engines
 
 

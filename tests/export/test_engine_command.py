@@ -14,7 +14,9 @@ from onnx import ModelProto
 from typer.testing import CliRunner
 
 from unblur.calibration.onnx_file import write_onnx
+from unblur.export.cli import register
 from unblur.export.cli_build import build, precisions_from_text
+from unblur.runtime.bundle import read_bundle
 from unblur.runtime.engine_record import find_engines, read_engine, read_record
 from unblur.runtime.errors import BadInput, SpecMismatch
 
@@ -54,6 +56,36 @@ def test_engines_for_several_cards(model: Path) -> None:
 
     again = unblur_build(model, "--target", "rtx-sm86", *QUICK, "-o", model.parent)
     assert not again["built"]
+
+
+@pytest.mark.usefixtures("quick_export")
+def test_a_deployed_bundle_comes_with_engines_and_takes_more(
+    checkpoint: Path, calibration_folder: Path, tmp_path: Path
+) -> None:
+    app = typer.Typer()
+    register(app)
+    bundle = tmp_path / "small.unblur"
+    arguments = ("deploy", checkpoint, "--calibration", calibration_folder, "-o", bundle)
+    result = CliRunner().invoke(app, [*map(str, arguments), "--target", "rtx-sm86", "--json"])
+    assert result.exit_code == 0, result.exception
+    engines = json.loads(result.stdout)["engines"]
+    assert [engine["precision"] for engine in engines] == ["fp32", "fp16", "int8"]
+    assert {tuple(engine["sizes"]) for engine in engines} == {("1x720x1280",)}
+
+    unblur_build(bundle, "--target", "rtx-sm89", *QUICK, "--precision", "int8")
+    assert unblur_build(bundle, "--target", "rtx-sm89", *QUICK)["precision"] == "fp16"
+    assert len(find_engines(bundle)) == 5
+    hashes = {entry.sha256 for entry in read_bundle(bundle).manifest.files.values()}
+    assert {read_record(engine).identity.onnx_sha256 for engine in find_engines(bundle)} < hashes
+
+
+def test_a_wrong_target_is_found_before_anything_is_deployed(checkpoint: Path, tmp_path: Path) -> None:
+    app = typer.Typer()
+    register(app)
+    arguments = ("deploy", checkpoint, "--calibration", tmp_path, "-o", tmp_path / "x.unblur", "--target", "rtx")
+    result = CliRunner().invoke(app, [*map(str, arguments)])
+    assert isinstance(result.exception, BadInput)
+    assert "--target is 'rtx'" in str(result.exception)
 
 
 def test_an_onnx_file_has_one_precision(model: Path) -> None:

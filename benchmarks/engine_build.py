@@ -1,0 +1,72 @@
+"""Seconds and megabytes of RTX engines, per preset and precision; needs no GPU.
+
+    python -m benchmarks.engine_build lprn-s --size 720x1280 --target rtx-sm86
+
+The weights are random: neither the time nor the size depends on their values. Prints a table in Markdown.
+"""
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+
+from unblur.calibration.onnx_file import write_onnx
+from unblur.calibration.quantize import quantize_minmax
+from unblur.calibration.sample import find_sample
+from unblur.export.build import Order, build_engines
+from unblur.export.engine_from_onnx import Source, read_source
+from unblur.export.engine_request import targets_from_text
+from unblur.export.engine_store import Stored
+from unblur.export.onnx_from_checkpoint import onnx_from_network
+from unblur.export.precision import fp16_from_fp32, int8_fp16_from_int8
+from unblur.runtime.images import write_image
+from unblur.runtime.selftest import golden_frame
+from unblur.train.networks import build_network
+
+PRESETS = ("lprn-n", "lprn-s", "lprn-m")
+
+
+def main(
+    presets: Annotated[list[str] | None, typer.Argument(help="Default: all that ship.")] = None,
+    size: str = "720x1280",
+    target: str = "rtx-sm86",
+) -> None:
+    """Build every precision of every preset and print a row for each."""
+    print("| preset | precision | steps | build s | engine MB | ONNX MB |", flush=True)
+    print("|-|-|-:|-:|-:|-:|", flush=True)
+    for preset in presets or PRESETS:
+        with tempfile.TemporaryDirectory() as folder:
+            for source in sources(preset, Path(folder)):
+                order = Order((source,), targets_from_text(target), Path(folder), (size,))
+                for engine in build_engines(order):
+                    print(row(preset, source, engine), flush=True)
+
+
+def sources(preset: str, folder: Path) -> Iterator[Source]:
+    """The network of a preset as fp32, fp16 and INT8, written into `folder`."""
+    torch.manual_seed(0)
+    network = build_network(preset).eval()
+    for parameter in network.get_submodule(
+        "reconstruct"
+    ).parameters():  # zero in a fresh network, which INT8 has no scale for
+        torch.nn.init.normal_(parameter, std=0.03)
+    write_image(folder / "frame.png", golden_frame())
+    fp32 = onnx_from_network(network)
+    int8 = quantize_minmax(fp32, find_sample(folder, blurred=False)).model
+    for name, model in {"fp32": fp32, "fp16": fp16_from_fp32(fp32), "int8": int8_fp16_from_int8(int8)}.items():
+        write_onnx(folder / f"{name}.onnx", model)
+        yield read_source(folder / f"{name}.onnx")
+
+
+def row(preset: str, source: Source, engine: Stored) -> str:
+    """One line of the table."""
+    record = engine.record
+    megabytes = f"{record.engine_bytes / 1e6:.2f} | {len(source.data) / 1e6:.2f}"
+    return f"| {preset} | {source.precision} | {source.spec.steps} | {record.seconds:.1f} | {megabytes} |"
+
+
+if __name__ == "__main__":
+    typer.run(main)
