@@ -105,8 +105,8 @@ def test_precisions() -> None:
         precisions_from_text("fp8")
 
 
-def start(*arguments: object) -> "subprocess.Popen[str]":
-    code = "from unblur.runtime.cli import main\nmain()"
+def start(*arguments: object, before: str = "") -> "subprocess.Popen[str]":
+    code = f"{before}\nfrom unblur.runtime.cli import main\nmain()"
     command = [sys.executable, "-c", code, "build", *map(str, arguments), "--target", "rtx-sm86", *QUICK]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
@@ -126,6 +126,23 @@ def test_a_build_that_is_ended_leaves_no_engine_that_loads(model: Path, with_sig
         process.communicate(timeout=120)
     assert process.returncode == (130 if with_signal == signal.SIGINT else -signal.SIGKILL)
     assert not list(model.parent.glob("rtx-*.json"))
+
+
+FULL_DISK = """
+import resource, signal
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))  # an engine is larger: writing it fails midway
+"""
+
+
+def test_a_full_disk_leaves_no_engine(model: Path) -> None:
+    with start(model, before=FULL_DISK) as process:
+        _, stderr = process.communicate(timeout=240)
+    assert process.returncode == 2
+    assert stderr.startswith("unblur: cannot write ")
+    assert stderr.count("\n") == 1
+    assert not list(model.parent.glob("*.engine"))
+    assert not list(model.parent.glob("*.json"))
 
 
 def test_of_two_processes_one_builds(model: Path) -> None:
