@@ -86,7 +86,7 @@ def test_ci_runs_the_two_commands() -> None:
     first = next(block["text"] for block in BLOCK.finditer(README))
     assert first.split() == ["make", "demo", "make", "test"]
     steps = re.findall(r"^step (make \w+)$", (ROOT / ".ci/run").read_text(), re.MULTILINE)
-    assert steps == ["make lint", "make demo", "make test"]
+    assert {"make lint", "make demo", "make test"} <= set(steps)
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
