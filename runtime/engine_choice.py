@@ -8,6 +8,7 @@ import logging
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -41,28 +42,30 @@ def open_engine(
 ) -> tuple[EngineRunner | None, list[str]]:
     """The first engine of the bundle that runs here and is right, and why not those before it.
 
-    precisions: in order of preference. The first time an engine is opened it is
-    compared with its ONNX file on the CPU; that it passed is noted beside it, if the folder can be written.
+    precisions: in order of preference. The first time that an engine is opened its output is checked; that it
+    passed is noted beside it, if the folder can be written.
     """
     reasons: list[str] = []
     for engine, variant in _candidates(bundle, precisions, steps, reasons):
         try:
-            runner = EngineRunner(engine)
-        except (EngineMismatch, DeviceError, MissingExtra) as error:
+            return _open_checked(bundle, variant, engine), reasons
+        except (EngineMismatch, DeviceError, MissingExtra, ParityError) as error:
             reasons.append(f"{variant.precision} engine: {error}")
-            continue
+    return None, reasons
+
+
+def _open_checked(bundle: Bundle, variant: Variant, engine: Path) -> EngineRunner:
+    """Open an engine and check its first output; one that is wrong is closed, and a warning logged."""
+    runner = EngineRunner(engine)
+    with ExitStack() as opening:
+        opening.callback(runner.close)
         try:
             check_first_output(bundle, variant, engine, runner)
         except (ParityError, DeviceError) as error:
-            runner.close()
             _log.warning("not used: %s", error)
-            reasons.append(f"{variant.precision} engine: {error}")
-            continue
-        except BaseException:
-            runner.close()
             raise
-        return runner, reasons
-    return None, reasons
+        opening.pop_all()
+    return runner
 
 
 def check_first_output(bundle: Bundle, variant: Variant, engine: Path, runner: EngineRunner) -> None:
