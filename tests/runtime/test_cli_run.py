@@ -13,6 +13,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+import onnxruntime
 import pytest
 
 from unblur.runtime.cli_run import run
@@ -91,6 +92,20 @@ def test_a_folder_through_a_bundle(tiny_bundle: Path, tmp_path: Path, out: Path,
     code, stdout, _ = unblur(tiny_bundle, tmp_path / "in", out / "sharp", "--precision", "int8", "--json")
     assert (code, json.loads(stdout)["precision"]) == (0, "int8")
     assert sorted(path.name for path in (out / "sharp").iterdir()) == ["a.png", "b.png"]
+
+
+def test_it_says_in_one_line_what_it_runs_on_and_why(tiny_bundle: Path, picture: Path, out: Path) -> None:
+    device = f"cpu (onnxruntime {onnxruntime.__version__})"
+    for options, reason in (((), "it has no engine"), (("--device", "cpu"), "asked for cpu")):
+        code, _, stderr = unblur(tiny_bundle, picture, out / "sharp.png", *options)
+        assert (code, stderr) == (0, f"unblur: tiny fp32 runs on {device}: {reason}\n")
+
+
+def test_an_engine_that_is_asked_for_and_not_there(tiny_bundle: Path, picture: Path, out: Path) -> None:
+    code, _, stderr = unblur(tiny_bundle, picture, out / "sharp.png", "--device", "tensorrt")
+    expected = f"unblur: {tiny_bundle} does not run on TensorRT: it has no engine; see `unblur build`\n"
+    assert (code, stderr) == (2, expected)
+    assert list(out.iterdir()) == []
 
 
 def test_steps_choose_a_variant(tiny_bundle: Path, picture: Path, out: Path) -> None:
