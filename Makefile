@@ -9,6 +9,7 @@ ARGS ?=
 
 BIN := .venv/bin
 INSTALLED := .venv/installed
+SKIMAGE = $(shell $(BIN)/python -c 'import importlib.resources as r; print(r.files("skimage") / "data")')
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test conformance lint format clean
@@ -32,6 +33,14 @@ lint: $(INSTALLED)  ## Run ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/mypy $(wildcard docs/*.py benchmarks/*.py)
+
+bundles: $(INSTALLED)  ## Make the bundles that ship in the runtime from the weights that ship in train
+	mkdir -p build/photographs
+	cp $(addprefix $(SKIMAGE)/,chelsea.png coffee.png motorcycle_left.png rocket.jpg) build/photographs
+	for preset in lprn-n lprn-s; do \
+	  $(BIN)/unblur deploy $$preset --calibration build/photographs --blur \
+	    -o runtime/bundles/$$preset.unblur || exit 1; \
+	done
 
 format: $(INSTALLED)  ## Let ruff rewrite what it can
 	$(BIN)/ruff check --fix .

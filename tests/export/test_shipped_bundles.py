@@ -1,0 +1,67 @@
+"""The bundles that ship in the runtime are what `deploy` makes of the weights that ship in train."""
+
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+
+from unblur.calibration.onnx_file import onnx_bytes
+from unblur.calibration.sample import find_sample
+from unblur.export.deploy import Plan, deploy
+from unblur.export.onnx_from_checkpoint import onnx_from_network
+from unblur.export.precision import fp16_from_fp32
+from unblur.export.simplify import simplify
+from unblur.runtime.bundle import read_bundle
+from unblur.runtime.onnx_runner import OnnxRunner
+from unblur.runtime.parity import compare
+from unblur.runtime.runner import shipped_presets
+from unblur.runtime.selftest import golden_frame
+from unblur.train.checkpoint import load_network, shipped_checkpoint
+
+PHOTOGRAPHS = ("chelsea.png", "coffee.png", "motorcycle_left.png", "rocket.jpg")
+SHIPPED = ("lprn-n", "lprn-s")
+
+
+@pytest.fixture
+def photographs(tmp_path: Path) -> Path:
+    """What the shipped bundles were calibrated on: `make bundles`."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for name in PHOTOGRAPHS:
+        (folder / name).write_bytes(Path(str(files("skimage"))).joinpath("data", name).read_bytes())
+    return folder
+
+
+def test_the_two_small_presets_ship_as_bundles() -> None:
+    assert set(shipped_presets()) == set(SHIPPED)
+
+
+def test_weights_stay_small() -> None:
+    weights = [shipped_checkpoint(preset) for preset in ("lprn-n", "lprn-s", "lprn-m")]
+    assert sum(path.stat().st_size for path in weights) < 6e6
+
+
+@pytest.mark.parametrize("preset", SHIPPED)
+def test_float_models_equal_the_weights_to_the_byte(preset: str) -> None:
+    network = load_network(shipped_checkpoint(preset))
+    bundle = read_bundle(shipped_presets()[preset])
+    assert bundle.spec == network.spec
+    for variant in bundle.manifest.variants:
+        if variant.precision == "int8":
+            continue
+        model = simplify(onnx_from_network(network.at_steps(variant.steps))).model
+        made = onnx_bytes(model if variant.precision == "fp32" else fp16_from_fp32(model))
+        assert made == (bundle.path / variant.file).read_bytes(), variant.file
+
+
+def test_deploying_again_gives_the_shipped_bundle(photographs: Path, tmp_path: Path) -> None:
+    sample = find_sample(photographs, blurred=True)
+    again = deploy(Plan(shipped_checkpoint("lprn-n"), sample), tmp_path / "lprn-n.unblur")
+    shipped = read_bundle(shipped_presets()["lprn-n"])
+    assert set(again.manifest.files) == set(shipped.manifest.files)
+    assert again.manifest.variants == shipped.manifest.variants
+    for file in ("fp32.onnx", "fp16.onnx", "fp32-1.onnx"):
+        assert (again.bundle / file).read_bytes() == (shipped.path / file).read_bytes(), file
+    # ranges may differ in their last digit between processors, so INT8 is compared by what it computes
+    with OnnxRunner(shipped.path / "int8.onnx") as reference, OnnxRunner(again.bundle / "int8.onnx") as made:
+        assert compare(reference, made, [golden_frame()]).psnr_db > 60
