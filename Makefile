@@ -12,7 +12,7 @@ INSTALLED := .venv/installed
 SKIMAGE = $(shell $(BIN)/python -c 'import importlib.resources as r; print(r.files("skimage") / "data")')
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test conformance lint format clean
+.PHONY: help setup demo test bundles conformance lint format clean
 
 help:  ## List the targets
 	@sed -n 's/^\([a-z]*\):.*  ## \(.*\)/  make \1	\2/p' $(firstword $(MAKEFILE_LIST))

@@ -106,7 +106,9 @@ def test_precisions() -> None:
 
 
 def start(*arguments: object, before: str = "") -> "subprocess.Popen[str]":
-    code = f"{before}\nfrom unblur.runtime.cli import main\nmain()"
+    # a process started in the background of a script ignores SIGINT: take it back, as a terminal would have it
+    hears = "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)"
+    code = f"{hears}\n{before}\nfrom unblur.runtime.cli import main\nmain()"
     command = [sys.executable, "-c", code, "build", *map(str, arguments), "--target", "rtx-sm86", *QUICK]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
