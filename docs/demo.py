@@ -32,7 +32,7 @@ from unblur.runtime.video import open_sink, open_source
 PHOTOGRAPH = "astronaut.png"  # NASA, public domain; 512 x 512
 CALIBRATION = ("chelsea.png", "coffee.png", "motorcycle_left.png", "rocket.jpg")  # never the one that is restored
 SEED = 0
-SHAKE_PX = (8.0, 24.0)
+SHAKE_PX = (4.0, 12.0)  # a hand: 1 to 2.5 percent of the width
 MARGIN = 16  # what a shake brings in from outside the photograph is not known, so it is cut off
 CLIP_HW = (384, 448)
 CLIP_FRAMES = 24
