@@ -138,7 +138,7 @@ def write_inputs(out: Path, still: Exposure, clip: Sequence[Exposure]) -> None:
 
 def write_clip(path: Path, frames: Sequence[Frame]) -> None:
     """Write H.264 as a camera would: 8 bits, 4:2:0."""
-    info = MediaInfo(path, "folder", CLIP_HW, len(frames), RATE, 1 / RATE)
+    info = MediaInfo(example(PHOTOGRAPH), "folder", CLIP_HW, len(frames), RATE, 1 / RATE)
     with open_sink(str(path), info) as sink:
         for index, frame in enumerate(frames):
             sink.write(TimedFrame(frame, index / RATE, 1 / RATE))
