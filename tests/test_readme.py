@@ -13,19 +13,14 @@ import numpy as np
 import pytest
 
 from unblur.runtime.images import read_image, write_image
-from unblur.runtime.runner import shipped_presets
 from unblur.runtime.shake import shake_frame
 from unblur.runtime.video import open_sink, open_source
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
 DOCUMENTS = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
-MADE_WITH_WEIGHTS = {ROOT / "docs/before_after.png"}
 BLOCK = re.compile(r"(?:<!-- (?P<not_run>not run: .+?) -->\n)?```(?P<language>\w+)\n(?P<text>.*?)```", re.DOTALL)
 LINK = re.compile(r"\]\(([^)#:]+)\)")  # within the repository
-USES_WEIGHTS = re.compile(r"unblur (?!train)\w+ lprn-|Deblurrer\(")
-
-weights_ship = shipped_presets().keys() >= {"lprn-n", "lprn-s"}
 
 
 @dataclass(frozen=True)
@@ -68,8 +63,6 @@ def folder(tmp_path: Path) -> Path:
 @pytest.mark.timeout(900)  # a section trains, exports and deploys: a minute of two free cores
 @pytest.mark.parametrize("section", list(sections()), ids=lambda section: section.heading)
 def test_the_blocks_of_a_section_run_as_written(section: Section, folder: Path) -> None:
-    if not weights_ship and any(USES_WEIGHTS.search(text) for _, text in section.blocks):
-        pytest.skip("lprn-n and lprn-s do not ship yet: runtime/bundles lacks them")
     interpreter = {"sh": ["bash", "-euo", "pipefail", "-c"], "python": [sys.executable, "-W", "error", "-c"]}
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     for language, text in section.blocks:
@@ -94,8 +87,7 @@ def test_every_link_leads_to_a_file() -> None:
     links = [(document, link) for document in DOCUMENTS for link in LINK.findall(document.read_text())]
     targets = {(document.parent / link).resolve() for document, link in links}
     assert ROOT / "LICENSE" in targets
-    missing = {target for target in targets if not target.exists()}
-    assert missing - (set() if weights_ship else MADE_WITH_WEIGHTS) == set()
+    assert {target for target in targets if not target.exists()} == set()
 
 
 def test_every_script_that_is_named_is_there() -> None:
