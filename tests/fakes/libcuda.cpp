@@ -100,6 +100,7 @@ CUresult cuGetErrorString(CUresult error, const char **text)
 }
 
 CUresult cuDevicePrimaryCtxRetain(void **context, int) { *context = &used; return OK; }
+CUresult cuDevicePrimaryCtxRelease_v2(int) { return OK; }
 CUresult cuCtxPushCurrent_v2(void *context) { depth += context == &used; return context == &used ? OK : NO_CONTEXT; }
 CUresult cuCtxPopCurrent_v2(void **context) { *context = &used; return depth-- > 0 ? OK : NO_CONTEXT; }
 
@@ -171,16 +172,27 @@ CUresult cuModuleLoadData(std::string **module, const void *image)
     *module = own(new std::string((const char *)image)); // ends at the zero byte that PTX has to end with
     return depth ? OK : NO_CONTEXT;
 }
+CUresult cuModuleLoadDataEx(std::string **module, const void *image, unsigned, int *, void **)
+{
+    return cuModuleLoadData(module, image);
+}
 CUresult cuModuleUnload(std::string *module) { return disown(module); }
 CUresult cuModuleGetFunction(const char **function, std::string *module, const char *name)
 {
     *function = strcmp(name, "batch_from_frame") ? "frame_from_batch" : "batch_from_frame";
     return module->find(std::string(".entry ") + name + "(") == std::string::npos ? NOT_FOUND : OK;
 }
+CUresult cuFuncSetBlockShape(const char *, int, int, int) { return OK; }
 CUresult cuLaunchKernel(const char *function, unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned block_x,
-    unsigned block_y, unsigned block_z, unsigned shared, Stream *stream, void **p, void **)
+    unsigned block_y, unsigned block_z, unsigned shared, Stream *stream, void **p, void **extra)
 {
     if (grid_z != 1 || block_z != 1 || shared) return INVALID;
+    void *packed[6]; // pycuda packs the arguments into one buffer, cuda-python points to each of them
+    if (!p) {
+        if (extra[0] != (void *)1 || extra[2] != (void *)2 || *(size_t *)extra[3] != 32 || extra[4]) return INVALID;
+        for (int i = 0; i < 6; ++i) packed[i] = (char *)extra[1] + (i < 2 ? 8 * i : 8 + 4 * i);
+        p = packed;
+    }
     void *a = *(void **)p[0], *b = *(void **)p[1];
     int h = *(int *)p[2], w = *(int *)p[3], ph = *(int *)p[4], pw = *(int *)p[5];
     bool unpacks = !strcmp(function, "batch_from_frame");
