@@ -91,9 +91,10 @@ def test_every_link_leads_to_a_file() -> None:
 
 
 def test_every_script_that_is_named_is_there() -> None:
-    scripts = set(re.findall(r"`python ([\w/]+\.py)", README))
-    assert scripts
-    assert {script for script in scripts if not (ROOT / script).is_file()} == set()
+    modules = set(re.findall(r"`python -m ([\w.]+)", README))
+    assert modules
+    scripts = {ROOT / module.replace(".", "/") for module in modules}
+    assert {script for script in scripts if not script.with_suffix(".py").is_file()} == set()
 
 
 def test_the_command_table_is_the_help() -> None:
