@@ -7,8 +7,10 @@ A preset is a named configuration of a system. To add a system: one file here, i
 """
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+
+from torch import nn
 
 from unblur.runtime.errors import BadInput, SpecMismatch
 from unblur.runtime.spec import ModelSpec, OptionValue
@@ -28,12 +30,17 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Preset:
-    """A named configuration. source: the text it comes from."""
+    """A named configuration. source: the text it comes from.
+
+    discriminator: makes the second network of adversarial training: images as in `DeblurringNetwork` -> logits,
+        before any sigmoid; None where the text trains without one.
+    """
 
     system: str
     network: type[DeblurringNetwork]
     options: Mapping[str, OptionValue]
     source: str
+    discriminator: Callable[[], nn.Module] | None = None
 
 
 _LPRN_SOURCE = "seed 002 (LPRN)"
@@ -81,7 +88,9 @@ def network_from_spec(spec: ModelSpec) -> DeblurringNetwork:
     """The untrained network that a checkpoint's spec describes."""
     if spec.preset not in PRESETS or PRESETS[spec.preset].system != spec.system:
         raise SpecMismatch(f"unknown system '{spec.system}' or preset '{spec.preset}' in the model spec")
-    return _construct(PRESETS[spec.preset], spec.preset, {**spec.options, "steps": spec.steps})
+    preset = PRESETS[spec.preset]
+    steps: dict[str, OptionValue] = {"steps": spec.steps} if preset.network.recursive or spec.steps > 1 else {}
+    return _construct(preset, spec.preset, {**spec.options, **steps})
 
 
 def _construct(preset: Preset, name: str, options: Mapping[str, OptionValue]) -> DeblurringNetwork:

@@ -3,6 +3,7 @@
 import copy
 from abc import ABC, abstractmethod
 from dataclasses import replace
+from typing import ClassVar
 
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -15,8 +16,11 @@ class DeblurringNetwork(nn.Module, ABC):
 
     Images are float32 (N, 3, H, W) in [0, 1], RGB; H and W multiples of `spec.multiple_of`. Outputs are not
     clipped: the runtime does that once, when it rounds to 8 bits.
+
+    recursive: the network takes an option `steps`, and the same weights run any number of them.
     """
 
+    recursive: ClassVar[bool] = False
     steps: int = 1
     training_data: tuple[str, ...] = ()
     licence: str = "Apache-2.0"
@@ -43,7 +47,7 @@ class DeblurringNetwork(nn.Module, ABC):
 
         Raises ValueError for fewer than one, or if the network has no steps to choose.
         """
-        if steps < 1 or (self.steps == 1 and steps != 1):
+        if steps < 1 or not (self.recursive or steps == 1):
             raise ValueError(f"{self.spec.preset} cannot run {steps} steps")
         clone = copy.deepcopy(self)
         clone.steps = steps

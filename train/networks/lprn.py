@@ -43,6 +43,8 @@ class LPRN(DeblurringNetwork):
     Raises ValueError for an option out of range.
     """
 
+    recursive = True
+
     def __init__(
         self,
         *,
