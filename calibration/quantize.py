@@ -7,7 +7,6 @@ pattern. What is not quantised stays float32 here, so that the cost of INT8 is s
 `unblur.export.precision` turns that rest into float16 for an engine.
 """
 
-import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -18,10 +17,11 @@ from onnxruntime.quantization.calibrate import TensorData, TensorsData
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
 from unblur.calibration.observe import Range, observe_minmax
-from unblur.calibration.onnx_file import describe, onnx_bytes, precision_of, sort_nodes, spec_of, strip_provenance
+from unblur.calibration.onnx_file import describe, precision_of, sort_nodes, spec_of, strip_provenance
 from unblur.calibration.placement import CONVOLUTIONS, Placement, place
 from unblur.calibration.sample import Sample
-from unblur.calibration.table import CalibrationTable
+from unblur.calibration.table import CalibrationTable, TensorRange, model_sha256, preprocessing_of
+from unblur.calibration.trt_cache import cache_tensors
 from unblur.runtime.errors import CalibrationError
 
 _TENSORRT_SETTINGS = {
@@ -52,16 +52,28 @@ def quantize_minmax(model: ModelProto, sample: Sample, progress: Callable[[], ob
         )
     placement = place(model)
     batches = sample.batches(spec_of(model).multiple_of)
-    ranges = observe_minmax(model, placement.activations, batches, progress)
+    implicit = [name for name in cache_tensors(model, placement) if name not in placement.activations]
+    ranges = observe_minmax(model, [*placement.activations, *implicit], batches, progress)
+    spec = spec_of(model)
     table = CalibrationTable(
         method="minmax",
-        model_sha256=hashlib.sha256(onnx_bytes(model)).hexdigest(),
+        percentile=None,
+        step_policy="per-step",
+        preset=spec.preset,
+        steps=spec.steps,
+        model_sha256=model_sha256(model),
+        preprocessing=preprocessing_of(spec, blurred=sample.blurred),
         images=sample.hashes(),
-        blurred=sample.blurred,
-        ranges=ranges,
+        ranges={name: _widest(ranges[name]) for name in placement.activations},
+        implicit={name: _widest(ranges[name]) for name in implicit},
         kept=placement.kept,
     )
     return Quantized(insert_qdq(model, placement, ranges), table)
+
+
+def _widest(seen: Range) -> TensorRange:
+    """A tensor that is always zero fits any range."""
+    return TensorRange(seen.lowest, seen.highest, max(-seen.lowest, seen.highest) or 1.0)
 
 
 def insert_qdq(model: ModelProto, placement: Placement, ranges: Mapping[str, Range]) -> ModelProto:

@@ -78,7 +78,7 @@ def test_the_table_says_what_it_was_measured_on(fp32: ModelProto, pictures: Path
     assert onnx_bytes(first.model) == onnx_bytes(second.model)
     assert first.table.identity == second.table.identity
     document = json.loads(first.table.to_json())
-    assert document["schema"] == 1
+    assert document["schema"] == 2
     assert document["method"] == "minmax"
     assert list(document["images"]) == ["a.png", "b.png", "c.png"]
     assert document["ranges"]["features1"]["lowest"] == 0  # behind a ReLU

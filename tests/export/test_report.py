@@ -7,15 +7,24 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from unblur.calibration.observe import Range
-from unblur.calibration.table import CalibrationTable
+from unblur.calibration.table import CalibrationTable, TensorRange, preprocessing_of
 from unblur.export.report import exhibit, report_html
 from unblur.runtime.parity import Hop, Ledger, Quality
 from unblur.runtime.spec import ModelSpec
 
 SPEC = ModelSpec("lprn", "lprn-x", 3, 16, 0, "global", {"width": 8}, training_data=("<b>GoPro</b>",))
 TABLE = CalibrationTable(
-    "minmax", "0" * 64, {"a.png": "1" * 64}, False, {"relu": Range(0, 1)}, {"head.weight": "x"}
+    method="minmax",
+    percentile=None,
+    step_policy="per-step",
+    preset=SPEC.preset,
+    steps=SPEC.steps,
+    model_sha256="0" * 64,
+    preprocessing=preprocessing_of(SPEC),
+    images={"a.png": "1" * 64},
+    ranges={"relu": TensorRange(0, 1, 1)},
+    implicit={},
+    kept={"head.weight": "x"},
 )
 
 

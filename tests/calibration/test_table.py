@@ -1,0 +1,167 @@
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import ModelProto
+
+from unblur.calibration.onnx_file import describe, spec_of
+from unblur.calibration.table import (
+    CalibrationTable,
+    Measured,
+    Preprocessing,
+    TensorRange,
+    bound_to,
+    model_sha256,
+    preprocessing_of,
+    read_table,
+)
+from unblur.calibration.table_diff import diff
+from unblur.runtime.errors import BadInput, CalibrationError
+
+
+@pytest.fixture
+def table(fp32: ModelProto) -> CalibrationTable:
+    return CalibrationTable(
+        method="percentile",
+        percentile=99.99,
+        step_policy="clamped",
+        preset="tiny",
+        steps=2,
+        model_sha256=model_sha256(fp32),
+        preprocessing=preprocessing_of(spec_of(fp32), size_hw=(64, 96), blurred=True),
+        images={"a.png": "0" * 64, "b: c.png": "1" * 64},
+        ranges={"features1": TensorRange(0.0, 1.7, 1.5), "features2": TensorRange(0.0, 1.9, 1.6)},
+        implicit={"body1": TensorRange(-1 / 3, 0.25, 1 / 3)},
+        kept={"gate.w": "attention gate"},
+        excluded=("body.w",),
+        measured=Measured(budget_db=0.1, delta_db=-0.03, int8_macs=0.75),
+    )
+
+
+def _edited(table: CalibrationTable, edit: Callable[[dict[str, Any]], object]) -> str:
+    document = json.loads(table.to_json())
+    edit(document)
+    return json.dumps(document)
+
+
+def test_a_table_is_read_as_it_was_written(table: CalibrationTable) -> None:
+    text = table.to_json()
+    again = CalibrationTable.from_json(text, where="table.json")
+    assert again == table
+    assert again.to_json() == text
+    assert again.identity == table.identity != replace(table, steps=3).identity
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.text(min_size=1), st.floats(allow_nan=False, allow_infinity=False), st.floats(1e-30, 1e30))
+def test_no_range_and_no_name_is_changed_by_the_text(name: str, lowest: float, amax: float) -> None:
+    table = CalibrationTable(
+        "imported", None, "per-step", "x", 1, "0", Preprocessing("RGB", (0.0, 1.0), 1),
+        {}, {name: TensorRange(lowest, amax, amax)}, {}, {},
+    )  # fmt: skip
+    assert CalibrationTable.from_json(table.to_json(), where="") == table
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda raw: raw.update(schema=3), r"schema 3, this version reads 2; calibrate again, or use the version"),
+        (lambda raw: raw.pop("schema"), "schema None, this version reads 2"),
+        (lambda raw: raw.pop("images"), "t.json: images is missing; the table is damaged or was edited"),
+        (lambda raw: raw.update(extra=1), "extra is not a field of this version"),
+        (lambda raw: raw.update(method="kl"), "method is 'kl', expected one of 'minmax', 'percentile'"),
+        (
+            lambda raw: raw["ranges"]["features1"].update(amax="1"),
+            r"ranges\.features1\.amax is '1', expected float",
+        ),
+        (
+            lambda raw: raw["ranges"]["features1"].update(amax=0.0),
+            "amax of tensor 'features1' is 0.0, expected a pos",
+        ),
+        (lambda raw: raw["implicit"]["body1"].update(amax="inf"), "amax of tensor 'body1' is inf, expected a pos"),
+    ],
+)
+def test_a_field_that_is_wrong_is_named(
+    table: CalibrationTable, edit: Callable[[dict[str, Any]], object], message: str
+) -> None:
+    with pytest.raises(CalibrationError, match=message):
+        CalibrationTable.from_json(_edited(table, edit), where="t.json")
+
+
+@pytest.mark.parametrize("content", [b"{", b"[]", b"\xff\xfe"])
+def test_a_file_that_is_no_table_is_named(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "t.json").write_bytes(content)
+    with pytest.raises(CalibrationError, match=r"t\.json(:| is no calibration table)"):
+        read_table(tmp_path / "t.json")
+
+
+def test_a_table_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"cannot read .*none\.json: No such file.*; expected a calibration table"):
+        read_table(tmp_path / "none.json")
+
+
+def test_a_table_fits_its_own_model(table: CalibrationTable, fp32: ModelProto, tmp_path: Path) -> None:
+    (tmp_path / "t.json").write_text(table.to_json())
+    read_table(tmp_path / "t.json").check_fits(fp32)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        (
+            "preset",
+            "lprn-s",
+            "t.json does not fit the model 'tiny': its preset is 'lprn-s', the model's 'tiny'; cal",
+        ),
+        ("steps", 6, "its steps is 6, the model's 2"),
+        ("model_sha256", "12", "its model_sha256 is '12', the model's '[0-9a-f]{64}'"),
+    ],
+)
+def test_a_foreign_table_is_refused_with_the_field(
+    field: str, value: object, message: str, table: CalibrationTable, fp32: ModelProto
+) -> None:
+    with pytest.raises(CalibrationError, match=message):
+        replace(table, **{field: value}).check_fits(fp32, where="t.json")  # type: ignore[arg-type]
+
+
+def test_another_way_to_feed_the_model_is_refused_with_the_field(table: CalibrationTable, fp32: ModelProto) -> None:
+    model = ModelProto()
+    model.CopyFrom(fp32)
+    describe(model, replace(spec_of(fp32), value_range=(-1.0, 1.0)), "fp32")
+    with pytest.raises(
+        CalibrationError, match=r"its preprocessing\.value_range is \(0\.0, 1\.0\), the model's \(-1"
+    ):
+        table.check_fits(model)
+    bound_to(table, model).check_fits(model)
+    assert bound_to(table, model).preprocessing.size_hw == (64, 96)
+
+
+def test_equal_tables_do_not_differ(table: CalibrationTable) -> None:
+    assert not diff(table, table, percent=0)
+
+
+def test_a_difference_is_told_by_what_it_is(table: CalibrationTable) -> None:
+    other = replace(
+        table,
+        preprocessing=replace(table.preprocessing, blurred=False),
+        images={"a.png": "2" * 64},
+        excluded=(),
+        ranges={"features1": TensorRange(0, 2, 1.56), "features2": TensorRange(0, 2, 1.76)},
+        implicit={"body2": TensorRange(0, 1, 1)},
+    )
+    found = diff(table, other)
+    assert list(found.lines()) == [
+        "preprocessing.blurred: True -> False",
+        f"images.a.png: {'0' * 64} -> {'2' * 64}",
+        f"images.b: c.png: {'1' * 64} -> nothing",
+        "excluded: body.w -> nothing",
+        "tensor body1: only in the first",
+        "tensor body2: only in the second",
+        "tensor features2: amax 1.6 -> 1.76 (+10.0 %)",
+    ]
+    assert "features1" in diff(table, other, percent=3.9).moved
