@@ -15,7 +15,7 @@ from unblur.runtime.errors import BadInput, CalibrationError, MissingExtra, Spec
 def _calibrate(*arguments: str | Path) -> Result:
     app = typer.Typer()
     register(app)
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+    return CliRunner().invoke(app, ["calibrate", *map(str, arguments)])
 
 
 def test_json_is_the_only_thing_on_stdout(fp32_file: Path, pictures: Path, tmp_path: Path) -> None:

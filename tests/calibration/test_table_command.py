@@ -1,0 +1,77 @@
+import json
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner, Result
+
+from unblur.calibration.cli_table import register
+from unblur.calibration.onnx_file import read_onnx
+from unblur.calibration.quantize import quantize_minmax
+from unblur.calibration.sample import find_sample
+from unblur.calibration.table import read_table
+from unblur.runtime.errors import BadInput, CalibrationError
+
+
+@pytest.fixture
+def table(fp32_file: Path, pictures: Path, tmp_path: Path) -> Path:
+    path = tmp_path / "table.json"
+    path.write_text(quantize_minmax(read_onnx(fp32_file), find_sample(pictures)).table.to_json())
+    return path
+
+
+def _table(*arguments: str | Path) -> Result:
+    app = typer.Typer()
+    register(app)
+    return CliRunner().invoke(app, ["table", *map(str, arguments)])
+
+
+def test_to_cache_and_back(table: Path, fp32_file: Path, tmp_path: Path) -> None:
+    cache, back = tmp_path / "calibration.cache", tmp_path / "back.json"
+    done = _table("to-cache", table, "-o", cache, "--tensorrt", "8.6.1", "--json")
+    assert done.exit_code == 0, done.exception
+    assert json.loads(done.stdout) == {
+        "cache": str(cache),
+        "header": "TRT-8601-EntropyCalibration2",
+        "tensors": 6,
+    }
+    assert cache.read_text().startswith("TRT-8601-EntropyCalibration2\nfeatures1: ")
+    done = _table("from-cache", cache, "--model", fp32_file, "-o", back, "--json")
+    assert done.exit_code == 0, done.exception
+    assert json.loads(done.stdout) == {"table": str(back), "tensors": 2, "excluded": []}
+    assert list(read_table(back).ranges) == list(read_table(table).ranges)
+
+
+def test_a_min_max_calibrator_has_its_own_header(table: Path, tmp_path: Path) -> None:
+    assert _table("to-cache", table, "-o", tmp_path / "c", "--minmax").exit_code == 0
+    assert (tmp_path / "c").read_text().startswith("TRT-100300-MinMaxCalibration\n")
+
+
+def test_tables_that_agree_exit_with_0_and_others_with_1(table: Path, tmp_path: Path) -> None:
+    assert _table("diff", table, table).exit_code == 0
+    other = tmp_path / "other.json"
+    document = json.loads(table.read_text())
+    document["ranges"]["features1"]["amax"] *= 1.25
+    document["preset"] = "[b]other"
+    other.write_text(json.dumps(document))
+    shown = _table("diff", table, other)
+    assert shown.exit_code == 1
+    assert "preset: tiny -> [b]other" in shown.stdout
+    assert "(+25.0 %)" in shown.stdout
+    found = json.loads(_table("diff", table, other, "--json", "--percent", "30").stdout)
+    assert found == {
+        "settings": {"preset": ["tiny", "[b]other"]}, "only_in_first": [], "only_in_second": [], "moved": {},
+    }  # fmt: skip
+
+
+def test_what_cannot_be_used_leaves_no_file(table: Path, fp32_file: Path, tmp_path: Path) -> None:
+    cache, output = tmp_path / "c.txt", tmp_path / "out"
+    cache.write_text("TRT-8XXX-EntropyCalibration2\n")
+    for done, kind in (
+        (_table("from-cache", cache, "--model", fp32_file, "-o", output), CalibrationError),
+        (_table("to-cache", cache, "-o", output), CalibrationError),
+        (_table("to-cache", table, "-o", output, "--tensorrt", "11.0"), BadInput),
+    ):
+        assert isinstance(done.exception, kind)
+        assert "\n" not in str(done.exception)
+        assert not output.exists()
