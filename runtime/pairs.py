@@ -35,11 +35,14 @@ class Pair:
     """A blurred picture and its sharp reference, of one size.
 
     name: unique among the pairs found together, e.g. "GOPR0384_11_00/000001".
+    trajectory: Koehler's set has a sharp frame for every point of the camera's path, in order; `sharp` is the
+        middle one. Empty elsewhere.
     """
 
     name: str
     blurred: Path
     sharp: Path
+    trajectory: tuple[Path, ...] = ()
 
 
 def find_pairs(folder: Path) -> list[Pair]:
@@ -119,8 +122,8 @@ def _koehler_pairs(folder: Path) -> list[Pair]:
         if match := _KOEHLER_BLURRED.fullmatch(path.stem):
             if match[1] not in frames:
                 raise BadInput(f"{path} has no sharp partner; expected GroundTruth{match[1]}_*.png in {folder}")
-            trajectory = sorted(frames[match[1]])
-            pairs.append(Pair(path.stem, path, trajectory[(len(trajectory) - 1) // 2][1]))
+            trajectory = tuple(sharp for _, sharp in sorted(frames[match[1]]))
+            pairs.append(Pair(path.stem, path, trajectory[(len(trajectory) - 1) // 2], trajectory))
     return pairs
 
 

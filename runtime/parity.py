@@ -8,7 +8,7 @@ Everything goes frame by frame: memory does not depend on how many frames there 
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Literal
@@ -127,22 +127,16 @@ def measure(
     Inputs are not tiled. progress: called once a frame. names: of the hops. Raises BadInput if there is no
     frame, one is too small, or a picture of a pair cannot be read.
     """
-    if not frames:
-        raise BadInput("no frames to compare on; give at least one picture")
-    multiple_of = math.lcm(*(runner.spec.multiple_of for runner in runners))
     blurred_db: list[float] = []
     tracks = [_Track() for _ in runners]
     tallies = [_HopTally() for _ in runners[1:]]
-    for item in frames:
-        blurred, sharp = read_pair(item) if isinstance(item, Pair) else (item, None)
-        _check_size(blurred)
-        outputs = _outputs(runners, blurred, multiple_of)
-        for tally, (earlier, later) in zip(tallies, pairwise(outputs), strict=True):
+    for shot in shots(runners, frames):
+        for tally, (earlier, later) in zip(tallies, pairwise(shot.outputs), strict=True):
             tally.add(earlier, later)
-        if sharp is not None:
-            blurred_db.append(psnr_db(blurred, sharp))
-            for track, output in zip(tracks, outputs, strict=True):
-                track.add(output.picture, sharp)
+        if shot.sharp is not None:
+            blurred_db.append(psnr_db(shot.blurred, shot.sharp))
+            for track, output in zip(tracks, shot.outputs, strict=True):
+                track.add(output.picture, shot.sharp)
         if progress is not None:
             progress()
     qualities = tuple(track.quality(runner) for track, runner in zip(tracks, runners, strict=True))
@@ -153,21 +147,15 @@ def measure(
     return Ledger(len(frames), _mean(blurred_db), qualities, tuple(hops))
 
 
-def _outputs(runners: Sequence[Runner], blurred: Frame, multiple_of: int) -> "list[_Output]":
-    padding = Padding.to_multiple((blurred.shape[0], blurred.shape[1]), multiple_of)
-    batch = batch_from_frame(blurred, padding)
-    return [_Output.from_batch(runner.infer(batch), padding) for runner in runners]
-
-
 @dataclass(frozen=True)
-class _Output:
-    """What one form made of one frame: as float, and as the 8-bit picture that people see."""
+class Output:
+    """What one form made of one frame: as float (1, 3, H, W), and as the 8-bit picture that people see."""
 
     values: Batch
     picture: Frame
 
     @classmethod
-    def from_batch(cls, batch: Batch, padding: Padding) -> "_Output":
+    def from_batch(cls, batch: Batch, padding: Padding) -> "Output":
         height, width = padding.size_hw
         values = batch[:, :, :height, :width].copy()  # the runner may reuse its buffer
         whole = np.nan_to_num(values, nan=0.0, posinf=1.0, neginf=0.0)
@@ -176,6 +164,29 @@ class _Output:
     @property
     def is_finite(self) -> bool:
         return bool(np.isfinite(self.values).all())
+
+
+@dataclass(frozen=True)
+class Shot:
+    """A frame, its ground truth where there is one, and what every form made of it."""
+
+    blurred: Frame
+    sharp: Frame | None
+    outputs: tuple[Output, ...]
+
+
+def shots(runners: Sequence[Runner], frames: Sequence[Frame | Pair]) -> Iterator[Shot]:
+    """Run every form on every frame, one frame at a time, whole; arguments and errors as of `measure`."""
+    if not frames:
+        raise BadInput("no frames to compare on; give at least one picture")
+    multiple_of = math.lcm(*(runner.spec.multiple_of for runner in runners))
+    for item in frames:
+        blurred, sharp = read_pair(item) if isinstance(item, Pair) else (item, None)
+        _check_size(blurred)
+        padding = Padding.to_multiple((blurred.shape[0], blurred.shape[1]), multiple_of)
+        batch = batch_from_frame(blurred, padding)
+        outputs = tuple(Output.from_batch(runner.infer(batch), padding) for runner in runners)
+        yield Shot(blurred, sharp, outputs)
 
 
 @dataclass
@@ -202,7 +213,7 @@ class _HopTally:
     levels: list[int] = field(default_factory=list)
     defects: list[Defect] = field(default_factory=list)
 
-    def add(self, earlier: _Output, later: _Output) -> None:
+    def add(self, earlier: Output, later: Output) -> None:
         finite = earlier.is_finite and later.is_finite
         self.psnr_db.append(psnr_float_db(later.values, earlier.values) if finite else math.nan)
         self.ssim.append(ssim(later.picture, earlier.picture))
@@ -238,7 +249,7 @@ class _HopTally:
         )
 
 
-def _defect(earlier: _Output, later: _Output) -> Defect | None:
+def _defect(earlier: Output, later: Output) -> Defect | None:
     if not later.is_finite:
         return "not finite"
     if not earlier.is_finite:

@@ -92,6 +92,14 @@ def test_koehler_takes_the_middle_of_the_trajectory(tmp_path: Path) -> None:
     assert pair.sharp.name == "GroundTruth1_10_9.png"
 
 
+def test_koehler_brings_the_whole_trajectory_in_order(tmp_path: Path) -> None:
+    picture(tmp_path / "BlurryImages/Blurry1_1.png")
+    for frame in (10, 9, 1):
+        picture(tmp_path / f"Image1/Kernel1/GroundTruth1_1_{frame}.png")
+    (pair,) = find_pairs(tmp_path)
+    assert [path.stem for path in pair.trajectory] == [f"GroundTruth1_1_{frame}" for frame in (1, 9, 10)]
+
+
 def test_koehler_shot_without_frames(tmp_path: Path) -> None:
     picture(tmp_path / "Blurry1_2.png")
     with pytest.raises(BadInput, match=r"Blurry1_2\.png has no sharp partner; expected GroundTruth1_2_"):

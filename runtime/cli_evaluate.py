@@ -1,0 +1,92 @@
+"""`unblur evaluate`: judge a model on a data set."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+if TYPE_CHECKING:
+    from unblur.runtime.contact_sheet import ContactSheet
+    from unblur.runtime.evaluate import Row
+    from unblur.runtime.pairs import Pair
+    from unblur.runtime.runner import Runner
+
+_SHEET_ROWS = 6
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to `app`."""
+    app.command("evaluate")(evaluate)
+
+
+def evaluate(
+    model: Annotated[str, typer.Argument(help="A shipped preset, a bundle, an .onnx or an .engine file.")],
+    data: Annotated[
+        Path,
+        typer.Option(help="Folder of GoPro, RealBlur (or its list file), HIDE or Koehler, or of blur/ and sharp/."),
+    ],
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", help="Folder for per_image.csv, summary.md and contact_sheet.png.")
+    ] = None,
+    precision: Annotated[
+        Literal["auto", "fp32", "fp16", "int8"], typer.Option(help="Which variant of a bundle to judge.")
+    ] = "auto",
+    steps: Annotated[int | None, typer.Option(min=1, help="Recursion steps; default the model's own.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default one per core.")] = None,
+    device: Annotated[
+        Literal["auto", "tensorrt", "cuda", "cpu"], typer.Option(help="What to run on; default the fastest here.")
+    ] = "auto",
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
+) -> None:
+    """Judge a model on a data set: PSNR and SSIM, or MSSIM on Koehler's, of every picture and their means.
+
+    Whole frames, 8-bit RGB, nothing cropped. On Koehler's set the best over the camera's trajectory counts.
+    Pictures of RealBlur are not aligned to their references as its authors do, so figures there are lower.
+    """
+    from unblur.runtime.console import print_json
+    from unblur.runtime.contact_sheet import ContactSheet
+    from unblur.runtime.evaluate_report import Evaluation, document, print_table, write_files
+    from unblur.runtime.pairs import find_pairs
+    from unblur.runtime.runner import open_runner
+
+    pairs = find_pairs(data)
+    if out is not None:
+        _make_folder(out)
+    sheet = ContactSheet()
+    with open_runner(model, precision=precision, steps=steps, threads=threads, device=device) as runner:
+        rows = _judge(runner, pairs, sheet)
+        result = Evaluation(Path(model).name, data.name, runner.device, runner.precision, runner.spec.steps, rows)
+    if out is not None:
+        write_files(out, result, sheet)
+    if json:
+        print_json(document(result))
+    else:
+        print_table(result)
+
+
+def _judge(runner: "Runner", pairs: "list[Pair]", sheet: "ContactSheet") -> "list[Row]":
+    """Run the loop under a progress bar; pairs at even distances go onto the sheet."""
+    from unblur.runtime.console import progress
+    from unblur.runtime.evaluate import evaluate as judge_pairs
+
+    count = min(_SHEET_ROWS, len(pairs))
+    shown = {round(index * (len(pairs) - 1) / max(count - 1, 1)) for index in range(count)}
+    rows = []
+    with progress("pairs") as bar:
+        task = bar.add_task("judging", total=len(pairs), note="")
+        for index, judged in enumerate(judge_pairs(runner, pairs)):
+            rows.append(judged.row)
+            if index in shown:
+                sheet.add(judged)
+            bar.update(task, advance=1, note=f"{judged.row.restored.psnr_db:.2f} dB")
+    return rows
+
+
+def _make_folder(folder: Path) -> None:
+    """Before the work, so that a wrong name costs none of it."""
+    from unblur.runtime.errors import BadInput
+
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise BadInput(f"cannot make the folder {folder}: {error.strerror}; give another to --out") from error
