@@ -16,6 +16,7 @@ from unblur.runtime.errors import BadInput, SpecMismatch
 from unblur.runtime.spec import ModelSpec, OptionValue
 from unblur.train.networks.base import DeblurringNetwork, count_parameters, gflop_720p
 from unblur.train.networks.lprn import LPRN
+from unblur.train.networks.msrm_dffm import MSRMDFFM
 
 __all__ = [
     "PRESETS",
@@ -45,6 +46,7 @@ class Preset:
 
 _LPRN_SOURCE = "seed 002 (LPRN)"
 _LPRN_EDGE_SOURCE = "seed 002 (LPRN) on a space-to-depth grid"
+_MSRM_DFFM_SOURCE = "seed 001 (MSRM-DFFM U-Net)"
 
 
 def _edge(width: int, blocks: int, steps: int) -> Preset:
@@ -58,11 +60,19 @@ def _edge(width: int, blocks: int, steps: int) -> Preset:
     return Preset("lprn", LPRN, options, _LPRN_EDGE_SOURCE)
 
 
+def _unet(*, msrm: bool, dffm: bool) -> Preset:
+    return Preset("msrm-dffm", MSRMDFFM, {"msrm": msrm, "dffm": dffm}, _MSRM_DFFM_SOURCE)
+
+
 PRESETS: Mapping[str, Preset] = {
     "lprn": Preset("lprn", LPRN, {"width": 64, "blocks": 4, "steps": 6}, _LPRN_SOURCE),
     "lprn-n": _edge(width=32, blocks=1, steps=4),
     "lprn-s": _edge(width=48, blocks=2, steps=6),
     "lprn-m": _edge(width=64, blocks=4, steps=6),
+    "msrm-dffm": _unet(msrm=True, dffm=True),
+    "msrm-dffm-base": _unet(msrm=False, dffm=False),
+    "msrm-dffm-only-msrm": _unet(msrm=True, dffm=False),
+    "msrm-dffm-only-dffm": _unet(msrm=False, dffm=True),
 }
 
 

@@ -29,6 +29,15 @@ class ResidualBlock(nn.Module):
         return features + change
 
 
+class ConvReLU(nn.Sequential):
+    """conv - ReLU at the same size (or 1 / `stride` of it), He initialisation."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> None:
+        conv = nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2)
+        nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
+        super().__init__(conv, nn.ReLU())
+
+
 def gate(logits: Tensor) -> Tensor:
     """Weights between 0.5 and 1.5, 1 at zero.
 

@@ -1,0 +1,83 @@
+"""The U-Net and the GANs of the seeds leave torch as they are: any size, no control flow, legal for TensorRT."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from onnx import ModelProto
+from onnxruntime import InferenceSession
+
+from unblur.calibration.onnx_file import onnx_bytes, write_onnx
+from unblur.calibration.placement import place
+from unblur.export.engine_from_onnx import BuildWatch, engine_from_onnx, identify, read_source
+from unblur.export.engine_request import Target, profile_from_text
+from unblur.export.onnx_from_checkpoint import onnx_from_checkpoint
+from unblur.export.precision import fp16_from_fp32
+from unblur.export.trt_api import load_api
+from unblur.runtime.engine_record import BuildOptions
+from unblur.runtime.metrics import psnr_float_db
+from unblur.train.checkpoint import save_network
+from unblur.train.networks import DeblurringNetwork, build_network
+from unblur.train.recipe import RECIPES
+
+SMALL: Mapping[str, Mapping[str, int | bool]] = {
+    "msrm-dffm": {"width": 8, "blocks": 1},
+}
+
+
+class Exported(NamedTuple):
+    network: DeblurringNetwork
+    model: ModelProto
+
+    def size(self, rows: int, columns: int) -> tuple[int, int]:
+        multiple = self.network.spec.multiple_of
+        return rows * multiple, columns * multiple
+
+
+@pytest.fixture(scope="module", params=SMALL)
+def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    """A small network none of whose parts is zero, through a checkpoint."""
+    torch.manual_seed(0)
+    network = build_network(request.param, **SMALL[request.param])
+    for parameter in network.parameters():
+        if not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.03)
+    path = tmp_path_factory.mktemp("weights") / "small.safetensors"
+    save_network(path, network, RECIPES["lprn"], ())
+    return Exported(network.eval(), onnx_from_checkpoint(path))
+
+
+@pytest.mark.parametrize("multiples", [(1, 1), (3, 2)])
+def test_every_precision_gives_what_torch_gives(exported: Exported, multiples: tuple[int, int]) -> None:
+    images = np.random.default_rng(0).random((2, 3, *exported.size(*multiples)), np.float32)
+    with torch.inference_mode():
+        expected = exported.network(torch.from_numpy(images)).numpy()
+    assert psnr_float_db(expected, images) < 60  # the network did something
+    for model, least_db in ((exported.model, 80), (fp16_from_fp32(exported.model), 55)):
+        session = InferenceSession(onnx_bytes(model), providers=["CPUExecutionProvider"])
+        assert psnr_float_db(session.run(None, {"blurred": images})[0], expected) >= least_db
+
+
+def test_the_graph_is_unrolled(exported: Exported) -> None:
+    assert not {"Loop", "If", "Scan", "SequenceConstruct"} & {node.op_type for node in exported.model.graph.node}
+
+
+def test_only_ends_and_gates_stay_out_of_int8(exported: Exported) -> None:
+    placement = place(exported.model)
+    assert set(placement.kept.values()) <= {"reads the image", "writes the image", "attention gate"}
+    assert {"reads the image", "writes the image"} <= set(placement.kept.values())
+    assert len(placement.quantized) > len(placement.kept) / 2
+
+
+def test_tensorrt_builds_it(exported: Exported, tmp_path: Path) -> None:
+    pytest.importorskip("tensorrt_rtx", reason="NO RTX ENGINE IS BUILT: pip install 'unblur[rtx]'")
+    path = tmp_path / "fp16.onnx"
+    write_onnx(path, fp16_from_fp32(exported.model))
+    source, api = read_source(path), load_api("rtx")
+    (low, _), (high, _) = exported.size(1, 1), exported.size(2, 2)
+    profile = profile_from_text(f"{low}x{low}:{high}x{high}", source.spec.multiple_of)
+    identity = identify(source, Target("rtx", 86), api, [profile], BuildOptions(level=0))
+    assert engine_from_onnx(source, identity, api, BuildWatch()).engine
