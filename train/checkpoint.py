@@ -1,7 +1,7 @@
 """Checkpoints: safetensors files whose header carries the spec and the recipe. Nothing is ever unpickled.
 
 Two kinds share the format: a *network* (what ships and what export reads) and a *training state* (network, EMA,
-optimiser and counters, what `--resume` reads).
+optimiser, the same of a discriminator, and counters: what `--resume` reads).
 """
 
 import json
@@ -23,16 +23,21 @@ from unblur.train.recipe import Recipe
 
 _RECIPE_KEY = "unblur.recipe"
 _PROGRESS_KEY = "unblur.progress"
-_NETWORK, _EMA, _OPTIMIZER = "network.", "ema.", "optimizer."
+_GROUPS = ("network", "ema", "optimizer", "discriminator", "discriminator_optimizer")  # fields of TrainingState
 
 
 @dataclass(frozen=True)
 class TrainingState:
-    """Everything a run needs to go on. Samples are functions of (seed, iteration), so no random state is kept."""
+    """Everything a run needs to go on. What is random is a function of (seed, iteration): no random state is kept.
+
+    discriminator, discriminator_optimizer: empty if the run has none.
+    """
 
     network: Mapping[str, Tensor]
     ema: Mapping[str, Tensor]
     optimizer: Mapping[str, Tensor]
+    discriminator: Mapping[str, Tensor]
+    discriminator_optimizer: Mapping[str, Tensor]
     spec: ModelSpec
     recipe: Recipe
     iteration: int
@@ -83,8 +88,8 @@ def resolve_checkpoint(preset_or_path: str) -> Path:
 def save_state(path: Path, state: TrainingState) -> None:
     """Write a training state, whole or not at all: a kill at any moment leaves the one before."""
     tensors: dict[str, Tensor] = {}
-    for prefix, group in ((_NETWORK, state.network), (_EMA, state.ema), (_OPTIMIZER, state.optimizer)):
-        tensors |= {prefix + name: tensor for name, tensor in _contiguous(group).items()}
+    for group in _GROUPS:
+        tensors |= {f"{group}.{name}": tensor for name, tensor in _contiguous(getattr(state, group)).items()}
     metadata = {
         SPEC_KEY: state.spec.to_json(),
         _RECIPE_KEY: state.recipe.to_json(),
@@ -101,9 +106,7 @@ def load_state(path: Path) -> TrainingState:
         raise SpecMismatch(f"{path} holds a network, not the state of a run; --resume needs RUN/state.safetensors")
     progress = json.loads(metadata[_PROGRESS_KEY])
     return TrainingState(
-        network=_group(tensors, _NETWORK),
-        ema=_group(tensors, _EMA),
-        optimizer=_group(tensors, _OPTIMIZER),
+        **{group: _group(tensors, f"{group}.") for group in _GROUPS},
         spec=_spec(metadata, path),
         recipe=Recipe.from_json(metadata[_RECIPE_KEY]),
         iteration=int(progress["iteration"]),

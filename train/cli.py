@@ -11,9 +11,10 @@ from unblur.runtime.errors import BadInput, needs_extra
 
 if TYPE_CHECKING:
     from unblur.train.data import TrainingData
-    from unblur.train.loop import Length, Report
+    from unblur.train.loop import Length
     from unblur.train.networks import DeblurringNetwork
     from unblur.train.recipe import Recipe
+    from unblur.train.run_folder import Report
 
 
 def register(app: typer.Typer) -> None:

@@ -1,10 +1,19 @@
-"""The losses of the seeds."""
+"""The content losses of the seeds: how far restored images are from the sharp one.
+
+Multi-scale networks give outputs of several sizes. Each is compared with the sharp image at its own size, made by
+averaging areas: at the factors of the seeds, 2 and 4, every pixel is the mean of 2 x 2 or 4 x 4 sharp ones.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from unblur.train.networks.base import DeblurringNetwork
+from unblur.train.recipe import LossTerm, OverOutputs
+
+Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 def fft_l1(restored: Tensor, sharp: Tensor) -> Tensor:
@@ -16,20 +25,56 @@ def fft_l1(restored: Tensor, sharp: Tensor) -> Tensor:
     return torch.view_as_real(difference).abs().mean()
 
 
-def restoration_loss(outputs: list[Tensor], sharp: Tensor, fft_weight: float) -> Tensor:
-    """Mean over the outputs of L1 + fft_weight * fft_l1, each against the sharp image (systems.md, 1)."""
-    per_output = [F.l1_loss(output, sharp) + fft_weight * fft_l1(output, sharp) for output in outputs]
-    return torch.stack(per_output).mean()
+def at_size_of(output: Tensor, sharp: Tensor) -> Tensor:
+    """The sharp image at the size of an output, by averaging areas."""
+    return sharp if output.shape == sharp.shape else F.interpolate(sharp, output.shape[-2:], mode="area")
+
+
+def over_outputs(loss: Loss, outputs: Sequence[Tensor], sharp: Tensor, how: OverOutputs) -> Tensor:
+    """Sum or mean over the outputs of `loss`, each against the sharp image at its size."""
+    per_output = torch.stack([loss(output, at_size_of(output, sharp)) for output in outputs])
+    return per_output.sum() if how == "sum" else per_output.mean()
+
+
+class ContentLoss(nn.Module):
+    """The weighted terms of a recipe, over all outputs of a network.
+
+    perceptual: the loss behind the term of that name, see `unblur.train.perceptual`.
+    Raises ValueError if a term needs it and it is None.
+    """
+
+    def __init__(self, terms: Sequence[LossTerm], how: OverOutputs, perceptual: nn.Module | None = None) -> None:
+        super().__init__()
+        self.perceptual = perceptual
+        self.how: OverOutputs = how
+        known: Mapping[str, Loss | None] = {
+            "l1": F.l1_loss,
+            "l2": F.mse_loss,
+            "fft_l1": fft_l1,
+            "perceptual": perceptual,
+        }
+        self._terms: list[tuple[float, Loss]] = []
+        for term in terms:
+            loss = known[term.kind]
+            if loss is None:
+                raise ValueError("a perceptual term needs a perceptual loss")
+            self._terms.append((term.weight, loss))
+
+    def forward(self, outputs: Sequence[Tensor], sharp: Tensor) -> Tensor:
+        return torch.stack(
+            [weight * over_outputs(loss, outputs, sharp, self.how) for weight, loss in self._terms]
+        ).sum()
 
 
 class SupervisedNetwork(nn.Module):
     """A network and its loss as one module, so that distributed wrappers see one forward per step."""
 
-    def __init__(self, network: DeblurringNetwork, fft_weight: float) -> None:
+    def __init__(self, network: DeblurringNetwork, content: ContentLoss) -> None:
         super().__init__()
         self.network = network
-        self.fft_weight = fft_weight
+        self.content = content
 
-    def forward(self, blurred: Tensor, sharp: Tensor) -> Tensor:
+    def forward(self, blurred: Tensor, sharp: Tensor) -> tuple[Tensor, Tensor]:
+        """The loss, and the full-scale restored image for a discriminator to judge."""
         outputs = [output.float() for output in self.network.restorations(blurred)]
-        return restoration_loss(outputs, sharp, self.fft_weight)
+        return self.content(outputs, sharp), outputs[-1]

@@ -4,8 +4,21 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
 
 from unblur.runtime.errors import SpecMismatch
+
+SCHEMA = 2  # 1, without a field that says so: one learning rate curve, L1 and its FFT, no discriminator
+
+ContentKind = Literal["l1", "l2", "fft_l1", "perceptual"]
+OverOutputs = Literal["mean", "sum"]
+AdversarialKind = Literal["vanilla", "minimax", "wgan-gp"]
+Decay = Literal["cosine", "power", "step", "linear"]
+
+
+def _check_choice(name: str, found: str, known: object) -> None:
+    if found not in get_args(known):
+        raise ValueError(f"{name} is '{found}', expected one of {', '.join(get_args(known))}")
 
 
 @dataclass(frozen=True)
@@ -22,39 +35,170 @@ class BlurMix:
 
 
 @dataclass(frozen=True)
+class LossTerm:
+    """One weighted term of the content loss; see `unblur.train.losses`."""
+
+    kind: ContentKind
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check_choice("content", self.kind, ContentKind)
+
+
+@dataclass(frozen=True)
+class Adversarial:
+    """How the discriminator is trained and what it says counts; see `unblur.train.adversarial`.
+
+    weight: of the adversarial term in the generator's loss. steps: updates of the discriminator per update of the
+    generator, all on the same batch. rate_ratio: its learning rate over the generator's, at every moment.
+    penalty_weight: of the gradient penalty of wgan-gp.
+    """
+
+    kind: AdversarialKind
+    weight: float
+    steps: int = 1
+    rate_ratio: float = 1.0
+    penalty_weight: float = 10.0
+
+    def __post_init__(self) -> None:
+        _check_choice("adversarial", self.kind, AdversarialKind)
+
+
+@dataclass(frozen=True)
 class Recipe:
     """Everything that decides a training run beside the data and the length.
 
     crop: side of the square training crop in pixels. batch: crops per optimiser step, over all processes.
-    learning_rate: the peak, after a linear warm-up over `warmup_share` of the run, then cosine down to
-    `final_learning_rate`. gradient_clip: largest L2 norm of the gradient. fft_weight: see `losses.fft_l1`.
+    content, over_outputs: terms of the content loss, and whether a network's outputs are summed or averaged over.
+    learning_rate: the peak, after a linear warm-up over `warmup_share` of the run; then `decay` brings it to
+    `final_learning_rate`, see `unblur.train.rate`. betas, weight_decay: of AdamW, which without decay is Adam.
+    gradient_clip: largest L2 norm of the gradient, None for no limit.
     ema_decay: of the averaged weights, which are what is validated and shipped.
     """
 
     crop: int = 160
     batch: int = 8
+    content: tuple[LossTerm, ...] = (LossTerm("l1"), LossTerm("fft_l1", 0.1))
+    over_outputs: OverOutputs = "mean"
+    adversarial: Adversarial | None = None
     learning_rate: float = 1e-3
     final_learning_rate: float = 1e-6
     warmup_share: float = 0.02
+    decay: Decay = "cosine"
+    betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = 0.0
-    gradient_clip: float = 0.5
-    fft_weight: float = 0.1
+    gradient_clip: float | None = 0.5
     ema_decay: float = 0.999
     mix: BlurMix = field(default_factory=BlurMix)
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        _check_choice("decay", self.decay, Decay)
+        _check_choice("over_outputs", self.over_outputs, OverOutputs)
+
+    @property
+    def needs_vgg(self) -> bool:
+        """Whether a term compares features of VGG19."""
+        return any(term.kind == "perceptual" for term in self.content)
+
     def to_json(self) -> str:
         """One line of JSON with sorted keys."""
-        return json.dumps(dataclasses.asdict(self), sort_keys=True)
+        return json.dumps({"schema": SCHEMA, **dataclasses.asdict(self)}, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> "Recipe":
-        """Raises SpecMismatch if the text was written by another version of this class."""
+        """Raises SpecMismatch if the text was written by a version that knows other fields."""
         try:
             raw = json.loads(text)
-            return cls(**{**raw, "mix": BlurMix(**raw["mix"])})
-        except (ValueError, TypeError, KeyError) as error:
+            schema = raw.pop("schema", 1)
+            if schema == 1:
+                raw["content"] = [{"kind": "l1"}, {"kind": "fft_l1", "weight": raw.pop("fft_weight")}]
+            elif schema != SCHEMA:
+                raise SpecMismatch(f"the recipe in the checkpoint has schema {schema}, this version reads {SCHEMA}")
+            return cls(**_objects(raw))
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise SpecMismatch(f"the recipe in the checkpoint cannot be read: {error}") from error
 
 
-RECIPES: Mapping[str, Recipe] = {"lprn": Recipe()}
+def _objects(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a Recipe from what JSON has of them."""
+    fields = {**raw, "mix": BlurMix(**raw["mix"]), "content": tuple(LossTerm(**term) for term in raw["content"])}
+    if "betas" in raw:
+        fields["betas"] = tuple(raw["betas"])
+    if raw.get("adversarial"):
+        fields["adversarial"] = Adversarial(**raw["adversarial"])
+    return fields
+
+
+# Crops, batches, losses, learning rates and their decay are the texts'. What a text leaves open is said beside it.
+# The average of the weights is ours everywhere: the texts ship the last ones.
+
+# kappa is 1 at every scale (Tao et al. 2018), so the sum over scales of kappa / N * L2 is a sum of mean squares.
+# They clip the ConvLSTM's gradient at a norm of 3; here it is that of all weights.
+_SRN = Recipe(
+    crop=256,
+    batch=16,
+    content=(LossTerm("l2"),),
+    over_outputs="sum",
+    learning_rate=1e-4,
+    final_learning_rate=1e-6,
+    warmup_share=0.0,
+    decay="power",
+    gradient_clip=3.0,
+)
+
+# 1 / (2 K) of a sum over K scales is half their mean.
+_MSR_GAN = Recipe(
+    crop=256,
+    batch=4,
+    content=(LossTerm("l2", 0.5),),
+    adversarial=Adversarial("vanilla", weight=1e-4),
+    learning_rate=5e-5,
+    final_learning_rate=5e-6,
+    warmup_share=0.0,
+    decay="step",
+    gradient_clip=None,
+)
+
+_MSRM_DFFM = Recipe(
+    crop=256,
+    batch=4,
+    over_outputs="sum",
+    learning_rate=1e-4,
+    final_learning_rate=1e-6,
+    warmup_share=0.0,
+    gradient_clip=None,
+)
+
+# Seed 004 says which losses, not their weights nor how Adam is set: these are from Isola et al. 2017 (weights of L1
+# and of the rate, no batch of one) and, below, from Kupyn et al. 2018.
+_PIX2PIX = Recipe(
+    crop=256,
+    batch=4,
+    content=(LossTerm("l1", 100.0),),
+    adversarial=Adversarial("vanilla", weight=1.0),
+    learning_rate=2e-4,
+    final_learning_rate=0.0,
+    warmup_share=0.0,
+    decay="linear",
+    betas=(0.5, 0.999),
+    gradient_clip=None,
+)
+_PERCEPTUAL = (LossTerm("perceptual", 100.0),)
+_DEBLURGAN = dataclasses.replace(
+    _PIX2PIX,
+    content=_PERCEPTUAL,
+    adversarial=Adversarial("wgan-gp", weight=1.0, steps=5),
+    learning_rate=1e-4,
+)
+
+RECIPES: Mapping[str, Recipe] = {
+    "lprn": Recipe(),
+    "srn": _SRN,
+    "msr-gan": _MSR_GAN,
+    "msrm-dffm": _MSRM_DFFM,
+    "pix2pix": _PIX2PIX,
+    "rir": _PIX2PIX,
+    "deblurgan": _DEBLURGAN,
+}
+"""By system, or by preset where the text trains one differently."""

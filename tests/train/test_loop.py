@@ -16,9 +16,10 @@ from safetensors.torch import load_file
 
 from unblur.runtime.errors import BadInput, SpecMismatch, UnblurError
 from unblur.train.data import TrainingData, open_training_data
-from unblur.train.loop import Length, Report, Schedule, learning_rate_at, train
+from unblur.train.loop import Length, Schedule, train
 from unblur.train.networks import build_network
 from unblur.train.recipe import BlurMix, Recipe
+from unblur.train.run_folder import Report
 
 RECIPE = Recipe(crop=32, batch=2, learning_rate=5e-3, mix=BlurMix(real=1, shake=0, frames=0, lens=0))
 
@@ -153,14 +154,6 @@ def test_resuming_with_another_recipe_is_refused(data: TrainingData, tmp_path: P
     run(data, tmp_path / "run", 1)
     with pytest.raises(SpecMismatch, match="was trained with another recipe"):
         run(data, tmp_path / "run", 2, resume=True, recipe=replace(RECIPE, seed=9))
-
-
-def test_learning_rate_warms_up_and_ends_low() -> None:
-    recipe = Recipe(learning_rate=1e-3, final_learning_rate=1e-6, warmup_share=0.1)
-    rates = [learning_rate_at(share / 100, recipe) for share in range(101)]
-    assert max(rates) == pytest.approx(1e-3)
-    assert rates.index(max(rates)) == 10
-    assert rates[-1] == pytest.approx(1e-6)
 
 
 def test_a_length_is_iterations_or_minutes() -> None:

@@ -1,34 +1,107 @@
-"""Losses against plain numpy."""
+"""Content losses against plain numpy."""
 
 import numpy as np
+import pytest
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
-from unblur.train.losses import SupervisedNetwork, fft_l1, restoration_loss
+from unblur.train.losses import ContentLoss, SupervisedNetwork, at_size_of
 from unblur.train.networks import build_network
+from unblur.train.recipe import RECIPES, LossTerm
 
 
-def images() -> tuple[torch.Tensor, torch.Tensor]:
-    generator = torch.Generator().manual_seed(0)
-    return torch.rand((2, 3, 16, 24), generator=generator), torch.rand((2, 3, 16, 24), generator=generator)
+def image(seed: int, height: int = 16, width: int = 24) -> Tensor:
+    return torch.rand((2, 3, height, width), generator=torch.Generator().manual_seed(seed))
 
 
-def test_fft_l1_equals_numpy() -> None:
-    restored, sharp = images()
-    spectrum = np.fft.rfft2((restored - sharp).numpy().astype(np.float64))
-    expected = (np.abs(spectrum.real).mean() + np.abs(spectrum.imag).mean()) / 2
-    np.testing.assert_allclose(fft_l1(restored, sharp).item(), expected, rtol=1e-5)
+@pytest.fixture
+def outputs() -> list[Tensor]:
+    """At 1/4, 1/2 and full size."""
+    return [image(1, 4, 6), image(2, 8, 12), image(3)]
 
 
-def test_restoration_loss_is_the_mean_over_outputs() -> None:
-    restored, sharp = images()
-    one = float(np.abs((restored - sharp).numpy()).mean()) + 0.1 * fft_l1(restored, sharp).item()
-    loss = restoration_loss([restored, sharp], sharp, fft_weight=0.1)
-    np.testing.assert_allclose(loss.item(), one / 2, rtol=1e-5)
+@pytest.fixture
+def sharp() -> Tensor:
+    return image(0)
 
 
-def test_every_step_is_supervised() -> None:
-    blurred, sharp = images()
+def area_mean(array: NDArray[np.float64], factor: int) -> NDArray[np.float64]:
+    batch, channels, height, width = array.shape
+    cells = array.reshape(batch, channels, height // factor, factor, width // factor, factor)
+    return cells.mean((3, 5))
+
+
+def differences(outputs: list[Tensor], sharp: Tensor) -> list[NDArray[np.float64]]:
+    """Output minus target at each scale, 1/4, 1/2, 1."""
+    truth = sharp.double().numpy()
+    return [output.double().numpy() - area_mean(truth, factor) for output, factor in zip(outputs, (4, 2, 1))]  # noqa: B905
+
+
+def spectral(difference: NDArray[np.float64]) -> float:
+    spectrum = np.fft.rfft2(difference)
+    return float(np.abs(spectrum.real).mean() + np.abs(spectrum.imag).mean()) / 2
+
+
+def content(system: str) -> ContentLoss:
+    return ContentLoss(RECIPES[system].content, RECIPES[system].over_outputs)
+
+
+def test_targets_are_area_means(sharp: Tensor) -> None:
+    np.testing.assert_allclose(
+        at_size_of(image(1, 4, 6), sharp).numpy(), area_mean(sharp.double().numpy(), 4), atol=1e-6
+    )
+    assert at_size_of(sharp, sharp) is sharp
+
+
+def test_srn_sums_mean_squares_over_scales(outputs: list[Tensor], sharp: Tensor) -> None:
+    """sum_i kappa_i / N_i ||I_i - I_i,true||^2 of seed 003 with kappa_i = 1."""
+    expected = sum((d**2).sum() / d.size for d in differences(outputs, sharp))
+    np.testing.assert_allclose(content("srn")(outputs, sharp).item(), expected, rtol=1e-5)
+
+
+def test_msr_gan_halves_the_mean_over_scales(outputs: list[Tensor], sharp: Tensor) -> None:
+    """1 / (2 K) sum_k 1 / (c w h) ||L_k - S_k||^2 of seed 000, a mean over the batch."""
+    per_image = [
+        sum((d[image] ** 2).sum() / d[image].size for d in differences(outputs, sharp)) / 6 for image in range(2)
+    ]
+    np.testing.assert_allclose(content("msr-gan")(outputs, sharp).item(), np.mean(per_image), rtol=1e-5)
+
+
+def test_msrm_dffm_sums_l1_and_its_spectrum_over_scales(outputs: list[Tensor], sharp: Tensor) -> None:
+    """Equations 4 to 6 of seed 001, both L1 norms as means."""
+    expected = sum(np.abs(d).mean() + 0.1 * spectral(d) for d in differences(outputs, sharp))
+    np.testing.assert_allclose(content("msrm-dffm")(outputs, sharp).item(), expected, rtol=1e-5)
+
+
+def test_lprn_averages_over_steps(sharp: Tensor) -> None:
+    steps = [image(1), image(2)]
+    apart = [(step - sharp).double().numpy() for step in steps]
+    expected = np.mean([np.abs(d).mean() + 0.1 * spectral(d) for d in apart])
+    np.testing.assert_allclose(content("lprn")(steps, sharp).item(), expected, rtol=1e-5)
+
+
+def test_pix2pix_weighs_l1_by_100(sharp: Tensor) -> None:
+    """Equation 5 of seed 004."""
+    expected = 100 * np.abs((image(3) - sharp).double().numpy()).mean()
+    np.testing.assert_allclose(content("pix2pix")([image(3)], sharp).item(), expected, rtol=1e-5)
+
+
+def test_l2_is_the_mean_square(sharp: Tensor) -> None:
+    """Equation 6 of seed 004."""
+    loss = ContentLoss((LossTerm("l2"),), "mean")
+    expected = ((image(3) - sharp).double().numpy() ** 2).mean()
+    np.testing.assert_allclose(loss([image(3)], sharp).item(), expected, rtol=1e-5)
+
+
+def test_a_perceptual_term_needs_its_loss() -> None:
+    with pytest.raises(ValueError, match="a perceptual term needs a perceptual loss"):
+        ContentLoss((LossTerm("perceptual"),), "mean")
+
+
+def test_every_step_is_supervised(sharp: Tensor) -> None:
     network = build_network("lprn-n", width=8, steps=3, pooling="global")
-    supervised = SupervisedNetwork(network, fft_weight=0.1)
-    expected = restoration_loss(network.restorations(blurred), sharp, 0.1)
-    torch.testing.assert_close(supervised(blurred, sharp), expected)
+    loss, restored = SupervisedNetwork(network, content("lprn"))(image(1), sharp)
+    outputs = network.restorations(image(1))
+    torch.testing.assert_close(loss, content("lprn")(outputs, sharp))
+    torch.testing.assert_close(restored, outputs[-1])
