@@ -14,7 +14,7 @@ from typing import Literal, Protocol
 from unblur.runtime.colour import REC709, Chroma, Colour
 from unblur.runtime.frames import Frame
 
-MediaKind = Literal["picture", "folder", "video"]
+MediaKind = Literal["picture", "folder", "video", "live"]
 
 
 @dataclass(frozen=True)
@@ -38,13 +38,16 @@ class TimedFrame:
 class MediaInfo:
     """What a Sink must know of the Source to write the same thing again.
 
-    size_hw: of every frame, upright; None in a folder of pictures of different sizes.
+    path: of the file or folder; None of a live source, which has a url, for people: without its password.
+    kind: "live" does not wait for who reads it: a camera, a network stream.
+    size_hw: of every frame, upright; None in a folder of pictures of different sizes. A live source may change it
+        on the way.
     frames: how many to expect; None if the container does not say.
     rate: frames per second. time_base: unit of the time stamps in seconds.
     pixel_aspect: width of a pixel over its height.
     """
 
-    path: Path
+    path: Path | None
     kind: MediaKind
     size_hw: tuple[int, int] | None
     frames: int | None = 1
@@ -53,6 +56,12 @@ class MediaInfo:
     pixel_aspect: Fraction = Fraction(1)
     colour: Colour = REC709
     chroma: Chroma = "420"
+    url: str = ""
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+        return self.url if self.path is None else str(self.path)
 
 
 class Source(Protocol):

@@ -54,9 +54,11 @@ def _file_source(text: str, max_pixels: int, rate: Fraction) -> Source:
 def _file_sink(text: str, info: MediaInfo, crf: int) -> Sink:
     path = Path(text)
     if path.is_dir() or text.endswith("/") or not path.suffix:
-        _refuse_source(path / info.path.name if info.kind == "picture" else path, info.path)
+        if info.path is not None:
+            _refuse_source(path / info.path.name if info.kind == "picture" else path, info.path)
         return FolderSink(path)
-    _refuse_source(path, info.path)
+    if info.path is not None:
+        _refuse_source(path, info.path)
     if path.suffix.lower() in FORMATS:
         return VideoSink(path, info, crf=crf)
     if not is_image_path(path):
@@ -65,7 +67,7 @@ def _file_sink(text: str, info: MediaInfo, crf: int) -> Sink:
             f"({_listed(FORMATS)}); for a folder end it with a slash"
         )
     if info.kind != "picture":
-        raise BadInput(f"{path} is one picture, but {info.path} is a {info.kind}; give a folder or a video as sink")
+        raise BadInput(f"{path} is one picture, but {info.name} is a {info.kind}; give a folder or a video as sink")
     return PictureSink(path)
 
 

@@ -39,7 +39,7 @@ class VideoSink(AbstractContextManager["VideoSink"]):
         """
         if info.size_hw is None:
             raise BadInput(
-                f"{info.path} holds pictures of different sizes, a video needs one; give a folder as sink"
+                f"{info.name} holds pictures of different sizes, a video needs one; give a folder as sink"
             )
         self._path = path
         self._info = info
@@ -100,7 +100,7 @@ class VideoSink(AbstractContextManager["VideoSink"]):
         return stream
 
     def _open_audio(self, stack: ExitStack) -> AudioCopy | None:
-        if self._info.kind != "video":
+        if self._info.kind != "video" or self._info.path is None:
             return None
         return stack.enter_context(AudioCopy(self._info.path, self._container, self._path))
 
