@@ -17,6 +17,7 @@ from unblur.runtime.spec import ModelSpec, OptionValue
 from unblur.train.networks.base import DeblurringNetwork, count_parameters, gflop_720p
 from unblur.train.networks.lprn import LPRN
 from unblur.train.networks.msrm_dffm import MSRMDFFM
+from unblur.train.networks.srn import SRN
 
 __all__ = [
     "PRESETS",
@@ -60,6 +61,10 @@ def _edge(width: int, blocks: int, steps: int) -> Preset:
     return Preset("lprn", LPRN, options, _LPRN_EDGE_SOURCE)
 
 
+def _srn(name: str, **options: OptionValue) -> Preset:
+    return Preset("srn", SRN, options, f"seed 003 (SRN-DeblurNet), {name}")
+
+
 def _unet(*, msrm: bool, dffm: bool) -> Preset:
     return Preset("msrm-dffm", MSRMDFFM, {"msrm": msrm, "dffm": dffm}, _MSRM_DFFM_SOURCE)
 
@@ -69,6 +74,16 @@ PRESETS: Mapping[str, Preset] = {
     "lprn-n": _edge(width=32, blocks=1, steps=4),
     "lprn-s": _edge(width=48, blocks=2, steps=6),
     "lprn-m": _edge(width=64, blocks=4, steps=6),
+    "srn": _srn("SR-EDRB3"),
+    "srn-edrb2": _srn("SR-EDRB2", blocks=2),
+    "srn-edrb1": _srn("SR-EDRB1", blocks=1),
+    "srn-ed": _srn("SR-ED", block="plain"),
+    "srn-rb": _srn("SR-RB", layout="flat", state="none"),
+    "srn-flat": _srn("SR-Flat", layout="flat", block="plain", state="none"),
+    "srn-rnn": _srn("RNN", state="rnn"),
+    "srn-wor": _srn("w/oR", state="none"),
+    "srn-sc": _srn("SC", shared=False, state="none"),
+    "srn-ss": _srn("SS", scales=1, state="none"),
     "msrm-dffm": _unet(msrm=True, dffm=True),
     "msrm-dffm-base": _unet(msrm=False, dffm=False),
     "msrm-dffm-only-msrm": _unet(msrm=True, dffm=False),

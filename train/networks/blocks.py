@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 AttentionPooling = Literal["global", "local"]
+State = tuple[Tensor, ...]  # what a recurrent block remembers; () before the first step and without memory
 
 # Local pooling averages cells of 4 x 4 positions, then 5 x 5 cells: a window of 20 x 20 positions.
 _CELL = 4
@@ -87,3 +88,41 @@ class SpatialAttention(nn.Module):
         mean = features.mean(1, keepdim=True)
         peak = features.amax(1, keepdim=True)
         return features * gate(self.conv(torch.cat([mean, peak], 1)))
+
+
+class ConvLSTM(nn.Module):
+    """One step of a convolutional LSTM without peepholes (Shi et al. 2015): input -> hidden, (hidden, cell).
+
+    The gates are one convolution of the concatenation [input, hidden]. It is computed as the sum of one of each, so
+    that the first step, whose hidden state and cell are zero, needs neither zeros nor the second half.
+    """
+
+    def __init__(self, channels: int, kernel: int = 3) -> None:
+        super().__init__()
+        self.from_input = nn.Conv2d(channels, 4 * channels, kernel, padding=kernel // 2)
+        self.from_hidden = nn.Conv2d(channels, 4 * channels, kernel, padding=kernel // 2, bias=False)
+
+    def forward(self, features: Tensor, state: State = ()) -> tuple[Tensor, State]:
+        gates = self.from_input(features)
+        if state:
+            gates = gates + self.from_hidden(state[0])
+        admit, forget, emit, candidate = gates.chunk(4, 1)
+        cell = torch.sigmoid(admit) * torch.tanh(candidate)
+        if state:
+            cell = cell + torch.sigmoid(forget) * state[1]
+        hidden = torch.sigmoid(emit) * torch.tanh(cell)
+        return hidden, (hidden, cell)
+
+
+def doubled(maps: Tensor) -> Tensor:
+    """Twice the height and width, bilinear; the centre of a position stays the centre of the four it becomes."""
+    return F.interpolate(maps, scale_factor=2.0, mode="bilinear")
+
+
+def initialise_xavier(network: nn.Module, gain: float = 1.0) -> None:
+    """Xavier (Glorot) uniform weights, times `gain`, for every convolution; biases zero."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+            nn.init.xavier_uniform_(module.weight, gain)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
