@@ -1,25 +1,31 @@
 """`unblur train`."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from unblur.runtime.console import print_json, progress, stderr, stdout
 from unblur.runtime.errors import BadInput, needs_extra
+from unblur.train import cli_data
 
 if TYPE_CHECKING:
+    from torch import nn
+
+    from unblur.runtime.spec import OptionValue
     from unblur.train.data import TrainingData
     from unblur.train.loop import Length
     from unblur.train.networks import DeblurringNetwork
-    from unblur.train.recipe import Recipe
+    from unblur.train.recipe import AdversarialKind, ContentKind, Recipe
     from unblur.train.run_folder import Report
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this room."""
     app.command("train")(train_command)
+    cli_data.register(app)
 
 
 def train_command(
@@ -35,6 +41,17 @@ def train_command(
     steps: Annotated[int | None, typer.Option(min=1, help="Recursion steps, if not the preset's.")] = None,
     attention: Annotated[str | None, typer.Option(help="none, channel, spatial or both.")] = None,
     pooling: Annotated[str | None, typer.Option(help="global or local.")] = None,
+    options: Annotated[
+        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="An option of the network; repeatable.")
+    ] = None,
+    content: Annotated[
+        Literal["l1", "l2", "perceptual"] | None, typer.Option(help="Content loss, if not the recipe's.")
+    ] = None,
+    adversarial: Annotated[
+        Literal["none", "vanilla", "minimax", "wgan-gp"] | None,
+        typer.Option(help="Adversarial loss, if not the recipe's."),
+    ] = None,
+    vgg: Annotated[Path | None, typer.Option(help="Weights of VGG19, for a perceptual loss.")] = None,
     crop: Annotated[int | None, typer.Option(min=16, help="Side of the training crop in pixels.")] = None,
     batch: Annotated[int | None, typer.Option(min=1, help="Crops per step, over all processes.")] = None,
     learning_rate: Annotated[float | None, typer.Option(min=0.0, help="Peak learning rate.")] = None,
@@ -53,8 +70,10 @@ def train_command(
         return
     if not system or out is None:
         raise BadInput("unblur train needs a preset and a folder for the run: unblur train lprn-s ... -o RUN")
-    recipe = _recipe(system, crop=crop, batch=batch, learning_rate=learning_rate, seed=seed)
-    network = _network(system, recipe.seed, steps=steps, attention=attention, pooling=pooling)
+    recipe = _recipe(system, content, adversarial, crop=crop, batch=batch, learning_rate=learning_rate, seed=seed)
+    network = _network(system, recipe.seed, options or (), steps=steps, attention=attention, pooling=pooling)
+    discriminator = _discriminator(system, recipe)
+    perceptual = _perceptual(recipe, vgg)
     training_data = _open_data(data, stills, clips, hold_out)
     length = _length(minutes, iterations)
     schedule = loop.Schedule(validate_every=validate_every, checkpoint_s=checkpoint_every)
@@ -70,6 +89,8 @@ def train_command(
             training_data,
             length,
             out,
+            discriminator=discriminator,
+            perceptual=perceptual,
             resume=resume,
             workers=workers,
             schedule=schedule,
@@ -81,24 +102,57 @@ def train_command(
         stderr.print(f"wrote {weights}")
 
 
-def _recipe(system: str, **overrides: float | int | None) -> "Recipe":
+def _recipe(
+    system: str,
+    content: "ContentKind | None",
+    adversarial: "AdversarialKind | Literal['none'] | None",
+    **overrides: float | int | None,
+) -> "Recipe":
     from unblur.train.networks import find_preset
-    from unblur.train.recipe import RECIPES
+    from unblur.train.recipe import recipe_of
 
     given = {name: value for name, value in overrides.items() if value is not None}
-    return replace(RECIPES[find_preset(system).system], **given)  # type: ignore[arg-type]
+    recipe = replace(recipe_of(system, find_preset(system).system), **given)  # type: ignore[arg-type]
+    recipe = recipe if content is None else recipe.with_content(content)
+    return recipe if adversarial is None else recipe.with_adversarial(adversarial)
 
 
-def _network(system: str, seed: int, **options: int | str | None) -> "DeblurringNetwork":
+def _network(
+    system: str, seed: int, assignments: Sequence[str], **named: "OptionValue | None"
+) -> "DeblurringNetwork":
     import torch
 
     from unblur.train.networks import build_network
+    from unblur.train.options import parse_options
 
+    given = {name: value for name, value in named.items() if value is not None}
+    options = {**parse_options(system, assignments), **given}
     torch.manual_seed(seed)
     try:
-        return build_network(system, **{name: value for name, value in options.items() if value is not None})
+        return build_network(system, **options)
     except ValueError as error:
         raise BadInput(str(error)) from error
+
+
+def _discriminator(system: str, recipe: "Recipe") -> "nn.Module | None":
+    from unblur.train.networks import find_preset
+
+    make = find_preset(system).discriminator
+    if recipe.adversarial is None:
+        return None
+    if make is None:
+        raise BadInput(f"{system} has no discriminator to train against; leave --adversarial out")
+    return make()
+
+
+def _perceptual(recipe: "Recipe", vgg: Path | None) -> "nn.Module | None":
+    from unblur.train.perceptual import perceptual_loss
+
+    if recipe.needs_vgg:
+        return perceptual_loss(vgg)
+    if vgg is not None:
+        raise BadInput("--vgg is given but the loss is not perceptual; add --content perceptual or leave it out")
+    return None
 
 
 def _open_data(data: Path | None, stills: Path | None, clips: Path | None, hold_out: int) -> "TrainingData":

@@ -13,6 +13,7 @@ SCHEMA = 2  # 1, without a field that says so: one learning rate curve, L1 and i
 ContentKind = Literal["l1", "l2", "fft_l1", "perceptual"]
 OverOutputs = Literal["mean", "sum"]
 AdversarialKind = Literal["vanilla", "minimax", "wgan-gp"]
+_CRITIC_STEPS = 5  # of wgan-gp, per step of the generator (Gulrajani et al. 2017)
 Decay = Literal["cosine", "power", "step", "linear"]
 
 
@@ -101,6 +102,18 @@ class Recipe:
         """Whether a term compares features of VGG19."""
         return any(term.kind == "perceptual" for term in self.content)
 
+    def with_content(self, kind: ContentKind) -> "Recipe":
+        """The same with one term of content loss, weighted as the first was."""
+        return dataclasses.replace(self, content=(LossTerm(kind, self.content[0].weight),))
+
+    def with_adversarial(self, kind: AdversarialKind | Literal["none"]) -> "Recipe":
+        """The same with another adversarial loss, weighted as the one before, or with none."""
+        if kind == "none":
+            return dataclasses.replace(self, adversarial=None)
+        weight = self.adversarial.weight if self.adversarial else 1.0
+        steps = _CRITIC_STEPS if kind == "wgan-gp" else 1
+        return dataclasses.replace(self, adversarial=Adversarial(kind, weight, steps))
+
     def to_json(self) -> str:
         """One line of JSON with sorted keys."""
         return json.dumps({"schema": SCHEMA, **dataclasses.asdict(self)}, sort_keys=True)
@@ -188,7 +201,7 @@ _PERCEPTUAL = (LossTerm("perceptual", 100.0),)
 _DEBLURGAN = dataclasses.replace(
     _PIX2PIX,
     content=_PERCEPTUAL,
-    adversarial=Adversarial("wgan-gp", weight=1.0, steps=5),
+    adversarial=Adversarial("wgan-gp", weight=1.0, steps=_CRITIC_STEPS),
     learning_rate=1e-4,
 )
 
@@ -201,4 +214,9 @@ RECIPES: Mapping[str, Recipe] = {
     "rir": _PIX2PIX,
     "deblurgan": _DEBLURGAN,
 }
-"""By system, or by preset where the text trains one differently."""
+"""By system, or by preset where the text trains one differently; see `recipe_of`."""
+
+
+def recipe_of(preset: str, system: str) -> Recipe:
+    """The recipe of a preset."""
+    return RECIPES.get(preset, RECIPES[system])

@@ -63,6 +63,11 @@ def test_an_older_schema_is_refused(tmp_path: Path) -> None:
         load_network(tmp_path / "old.safetensors")
 
 
+@pytest.mark.parametrize("preset", ["lprn-n", "lprn-s", "lprn-m"])
+def test_shipped_weights_load(preset: str) -> None:
+    assert load_network(shipped_checkpoint(preset)).spec.preset == preset
+
+
 def test_a_network_is_no_training_state(checkpoint: Path) -> None:
     with pytest.raises(SpecMismatch, match="holds a network, not the state of a run"):
         load_state(checkpoint)
@@ -75,10 +80,3 @@ def test_a_preset_without_weights_says_which_have_some() -> None:
 
 def test_a_path_is_taken_as_it_is(checkpoint: Path) -> None:
     assert resolve_checkpoint(str(checkpoint)) == checkpoint
-
-
-def test_the_recipe_survives_json() -> None:
-    recipe = Recipe(crop=64, seed=3)
-    assert Recipe.from_json(recipe.to_json()) == recipe
-    with pytest.raises(SpecMismatch, match="recipe in the checkpoint"):
-        Recipe.from_json('{"crop": 3}')

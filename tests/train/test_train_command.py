@@ -31,6 +31,10 @@ def test_list_is_one_json_document() -> None:
         (["lprn-n", "-o", "r", "--iterations", "1"], "nothing to train on"),
         (["lprn-n", "--stills", "absent", "-o", "r", "--iterations", "1"], "absent is not a folder"),
         (["lprn-n", "--attention", "some", "-o", "r", "--iterations", "1"], "attention is one of"),
+        (["lprn-n", "--stills", "s", "--crop", "40", "-o", "r", "--iterations", "1"], "--crop 32 or 48 would do"),
+        (["lprn-n", "--content", "perceptual", "-o", "r", "--iterations", "1"], "needs the weights of VGG19"),
+        (["lprn-n", "--vgg", "v", "-o", "r", "--iterations", "1"], "--vgg is given but the loss is not perceptual"),
+        (["lprn-n", "--adversarial", "vanilla", "-o", "r", "--iterations", "1"], "lprn-n has no discriminator"),
         ([], "needs a preset and a folder"),
     ],
 )

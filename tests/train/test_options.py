@@ -1,0 +1,38 @@
+"""NAME=VALUE as typed."""
+
+import pytest
+
+from unblur.runtime.errors import BadInput
+from unblur.train.options import options_of, parse_options
+
+
+def test_options_get_the_types_of_the_network() -> None:
+    assert parse_options("lprn-n", ["width=8", "attention=none"]) == {"width": 8, "attention": "none"}
+    assert parse_options("msrm-dffm", ["dffm=false"]) == {"dffm": False}
+
+
+def test_the_options_of_a_preset_are_its_networks_with_its_values() -> None:
+    options = options_of("lprn-n")
+    assert (options["grid"], options["attention"]) == (4, "both")
+    assert "preset" not in options
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        (
+            "depth=3",
+            r"--set 'depth=3', expected NAME=VALUE; lprn-n has width=32, .*pooling=local",
+        ),
+        ("width", "--set 'width', expected NAME=VALUE"),
+        ("width=wide", "--set width=wide: 'wide' is not a value like 32"),
+    ],
+)
+def test_what_is_no_option_is_told(assignment: str, message: str) -> None:
+    with pytest.raises(BadInput, match=message):
+        parse_options("lprn-n", [assignment])
+
+
+def test_a_switch_is_true_or_false() -> None:
+    with pytest.raises(BadInput, match="--set dffm=no: 'no' is not true or false"):
+        parse_options("msrm-dffm", ["dffm=no"])

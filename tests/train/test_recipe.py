@@ -1,0 +1,67 @@
+"""Recipes are data: they survive JSON, those of older checkpoints too."""
+
+from dataclasses import replace
+
+import pytest
+from safetensors import safe_open
+
+from unblur.runtime.errors import SpecMismatch
+from unblur.train.checkpoint import shipped_checkpoint
+from unblur.train.networks import PRESETS
+from unblur.train.recipe import RECIPES, Adversarial, LossTerm, Recipe, recipe_of
+
+
+@pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
+def test_a_recipe_survives_json(recipe: Recipe) -> None:
+    assert Recipe.from_json(recipe.to_json()) == recipe
+
+
+@pytest.mark.parametrize("preset", ["lprn-n", "lprn-s", "lprn-m"])
+def test_the_recipe_of_shipped_weights_is_read(preset: str) -> None:
+    """They were written before recipes had a schema."""
+    with safe_open(shipped_checkpoint(preset), framework="pt") as file:
+        recipe = Recipe.from_json(file.metadata()["unblur.recipe"])
+    assert recipe == replace(RECIPES["lprn"], batch=4, crop=128, seed=1)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "recipe in the checkpoint cannot be read"),
+        ("[1]", "recipe in the checkpoint cannot be read"),
+        ('{"crop": 3}', "recipe in the checkpoint cannot be read: 'fft_weight'"),
+        ('{"schema": 3}', "recipe in the checkpoint has schema 3, this version reads 2"),
+        (
+            RECIPES["srn"].to_json().replace("power", "logarithmic"),
+            "decay is 'logarithmic', expected one of",
+        ),
+        (RECIPES["srn"].to_json().replace("crop", "patch"), "cannot be read: .*'patch'"),
+    ],
+)
+def test_what_is_no_recipe_is_refused(text: str, message: str) -> None:
+    with pytest.raises(SpecMismatch, match=message):
+        Recipe.from_json(text)
+
+
+def test_choices_are_checked() -> None:
+    with pytest.raises(ValueError, match="content is 'l3', expected one of l1, l2, fft_l1, perceptual"):
+        LossTerm("l3")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="adversarial is 'hinge', expected one of vanilla, minimax, wgan-gp"):
+        Adversarial("hinge", 1.0)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="over_outputs is 'last', expected one of mean, sum"):
+        Recipe(over_outputs="last")  # type: ignore[arg-type]
+
+
+def test_every_preset_has_a_recipe_that_fits() -> None:
+    for name, preset in PRESETS.items():
+        recipe = recipe_of(name, preset.system)
+        assert recipe.adversarial is None or preset.discriminator is not None, name
+
+
+def test_losses_can_be_exchanged() -> None:
+    recipe = RECIPES["deblurgan"].with_content("l1").with_adversarial("vanilla")
+    assert recipe.content == (LossTerm("l1", 100.0),)
+    assert recipe.adversarial == Adversarial("vanilla", 1.0, steps=1)
+    assert not recipe.needs_vgg
+    assert recipe.with_adversarial("wgan-gp").adversarial == RECIPES["deblurgan"].adversarial
+    assert recipe.with_adversarial("none").adversarial is None
