@@ -18,6 +18,9 @@ from unblur.runtime.shake import Kernel, convolve, from_light, psf_from_path, sh
 Light = NDArray[np.float32]
 
 MAX_BLUR_PX = 40.0
+REACH_PX = int(MAX_BLUR_PX) // 2 + 2
+"""How far a blur reaches: so wide a border of a blurred picture holds what was not in the still."""
+
 _MIN_BLUR_PX = 4.0
 _GAMMAS = (1.0, 2.2)  # GoPro's `blur/` averages encoded pixels, a camera averages light: meet both
 _SATURATION_CHANCE = 0.3

@@ -20,14 +20,13 @@ from unblur.runtime.errors import BadInput
 from unblur.runtime.frames import Frame
 from unblur.runtime.images import list_images, read_image
 from unblur.runtime.pairs import Pair, find_pairs
-from unblur.train.blur import MAX_BLUR_PX, average_frames, camera_shake, lens_blur
+from unblur.train.blur import REACH_PX, average_frames, camera_shake, lens_blur
 from unblur.train.recipe import Recipe
 
 CLIP_SUFFIXES = frozenset({".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v"})
 _BLUR_FRAMES = range(7, 25, 2)  # odd, 7 to 23, as GoPro's
 _WINDOWS_PER_CLIP = 12
 _CACHE_BYTES = 2 * 2**30
-_MARGIN = int(MAX_BLUR_PX) // 2 + 2  # a kernel of the longest path reaches this far outside the crop
 
 PairOfFrames = tuple[Frame, Frame]
 Progress = Callable[[], None]
@@ -120,9 +119,9 @@ class CropDataset(Dataset[tuple[Tensor, Tensor]]):
             blurred, sharp = self._data.windows[int(rng.integers(len(self._data.windows)))]
             return _same_crop(blurred, sharp, crop, rng)
         still = self._image(self._data.stills[int(rng.integers(len(self._data.stills)))])
-        area, _ = _same_crop(still, still, crop + 2 * _MARGIN, rng)
+        area, _ = _same_crop(still, still, crop + 2 * REACH_PX, rng)
         blurred, sharp = camera_shake(area, rng) if kind == "shake" else (lens_blur(area, rng), area)
-        inner = slice(_MARGIN, _MARGIN + crop)
+        inner = slice(REACH_PX, REACH_PX + crop)
         return blurred[inner, inner], sharp[inner, inner]
 
 
