@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from unblur.calibration import cli_table
+from unblur.calibration import cli_lint, cli_table
 from unblur.runtime.atomic import atomic_file
 from unblur.runtime.console import print_json, progress, stderr
 from unblur.runtime.errors import BadInput, needs_extra
@@ -26,6 +26,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands of this room."""
     app.command("calibrate")(calibrate)
     cli_table.register(app)
+    cli_lint.register(app)
 
 
 def calibrate(

@@ -3,20 +3,19 @@ from pathlib import Path
 
 import pytest
 import typer
+from made_up_tables import made_up_table
 from typer.testing import CliRunner, Result
 
 from unblur.calibration.cli_table import register
 from unblur.calibration.onnx_file import read_onnx
-from unblur.calibration.quantize import quantize_minmax
-from unblur.calibration.sample import find_sample
 from unblur.calibration.table import read_table
 from unblur.runtime.errors import BadInput, CalibrationError
 
 
 @pytest.fixture
-def table(fp32_file: Path, pictures: Path, tmp_path: Path) -> Path:
+def table(fp32_file: Path, tmp_path: Path) -> Path:
     path = tmp_path / "table.json"
-    path.write_text(quantize_minmax(read_onnx(fp32_file), find_sample(pictures)).table.to_json())
+    path.write_text(made_up_table(read_onnx(fp32_file)).to_json())
     return path
 
 

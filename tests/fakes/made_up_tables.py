@@ -1,0 +1,28 @@
+"""A calibration table for any fp32 model, with ranges that were not measured."""
+
+from onnx import ModelProto
+
+from unblur.calibration.onnx_file import spec_of
+from unblur.calibration.placement import place
+from unblur.calibration.table import CalibrationTable, TensorRange, model_sha256, preprocessing_of
+from unblur.calibration.trt_cache import cache_tensors
+
+
+def made_up_table(model: ModelProto) -> CalibrationTable:
+    """Every range is [-1, 1.5], [-1, 1.6] ..., one wider than the other."""
+    placement, spec = place(model), spec_of(model)
+    tensors = dict.fromkeys((*placement.activations, *cache_tensors(model, placement)))
+    ranges = {name: TensorRange(-1.0, 1.5 + index / 10, 1.5 + index / 10) for index, name in enumerate(tensors)}
+    return CalibrationTable(
+        method="minmax",
+        percentile=None,
+        step_policy="per-step",
+        preset=spec.preset,
+        steps=spec.steps,
+        model_sha256=model_sha256(model),
+        preprocessing=preprocessing_of(spec),
+        images={"a.png": "0" * 64},
+        ranges={name: ranges[name] for name in placement.activations},
+        implicit={name: seen for name, seen in ranges.items() if name not in placement.activations},
+        kept=placement.kept,
+    )
