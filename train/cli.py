@@ -10,7 +10,6 @@ import typer
 from unblur.runtime.console import print_json, progress, stderr, stdout
 from unblur.runtime.errors import BadInput, needs_extra
 from unblur.train import cli_data
-from unblur.train import cli_data
 
 if TYPE_CHECKING:
     from torch import nn
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
 def register(app: typer.Typer) -> None:
     """Add the commands of this room."""
     app.command("train")(train_command)
-    cli_data.register(app)
     cli_data.register(app)
 
 
