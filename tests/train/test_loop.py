@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -90,25 +89,6 @@ def test_a_stopped_run_resumes_to_the_weights_of_an_unbroken_one(data: TrainingD
         assert torch.equal(tensor, resumed[name]), name
     log = [json.loads(line) for line in (tmp_path / "broken" / "log.jsonl").read_text().splitlines()]
     assert [line["iteration"] for line in log] == list(range(1, 9))
-
-
-def test_kill_9_at_any_moment_can_be_resumed(pairs_folder: Path, tmp_path: Path) -> None:
-    command = [
-        sys.executable, "-m", "unblur.runtime.cli", "train", "lprn-n", "--data", str(pairs_folder),
-        "--hold-out", "1", "--crop", "32", "--batch", "2", "--steps", "2", "--iterations", "200",
-        "--checkpoint-every", "0", "--workers", "0", "-o", str(tmp_path / "run"),
-    ]  # fmt: skip
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    state = tmp_path / "run" / "state.safetensors"
-    deadline = time.monotonic() + 120
-    while not state.exists():
-        assert time.monotonic() < deadline, "no checkpoint was written"
-        time.sleep(0.05)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
-    done = subprocess.run([*command, "--resume"], capture_output=True, text=True, timeout=240, check=False)
-    assert done.returncode == 0, done.stderr
-    assert (tmp_path / "run" / "lprn-n.safetensors").exists()
 
 
 def test_two_processes_get_the_loss_of_one(pairs_folder: Path, tmp_path: Path) -> None:

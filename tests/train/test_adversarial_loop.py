@@ -1,0 +1,136 @@
+"""The one loop with a discriminator: what is minimised, and that a killed run goes on as if it had not been.
+
+Run as a script it trains: DATA is a folder of pairs, RUN that of the run.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import get_args
+
+import pytest
+import torch
+from accelerate import Accelerator
+from safetensors.torch import load_file
+from torch import nn
+
+from unblur.train.adversarial import generator_loss
+from unblur.train.data import CropDataset, TrainingData, open_training_data
+from unblur.train.loop import Length, Schedule, train
+from unblur.train.losses import ContentLoss
+from unblur.train.networks import DeblurringNetwork, build_network
+from unblur.train.opponent import Opponent
+from unblur.train.recipe import Adversarial, AdversarialKind, BlurMix, Recipe
+from unblur.train.run_folder import Report
+
+ITERATIONS = 24
+RECIPE = Recipe(
+    crop=32,
+    batch=2,
+    learning_rate=5e-3,
+    adversarial=Adversarial("wgan-gp", weight=0.01, steps=2),
+    mix=BlurMix(real=1, shake=0, frames=0, lens=0),
+)
+
+
+def open_pairs(folder: Path) -> TrainingData:
+    return open_training_data(folder, None, None, hold_out=1, advance=lambda: None)
+
+
+def networks(dropout: float = 0.1) -> tuple[DeblurringNetwork, nn.Module]:
+    torch.manual_seed(0)
+    patch_gan = nn.Sequential(
+        nn.Conv2d(3, 8, 4, stride=2), nn.LeakyReLU(0.2), nn.Dropout2d(dropout), nn.Conv2d(8, 1, 4, stride=2)
+    )
+    return build_network("lprn-n", width=8, steps=2), patch_gan
+
+
+def run(data: TrainingData, folder: Path) -> list[Report]:
+    network, discriminator = networks()
+    reports: list[Report] = []
+    train(
+        network, RECIPE, data, Length(iterations=ITERATIONS), folder, discriminator=discriminator, resume=True,
+        workers=0, schedule=Schedule(report_every=1, checkpoint_s=0), on_report=reports.append,
+    )  # fmt: skip
+    return reports
+
+
+def test_a_killed_run_resumes_to_the_state_of_an_unbroken_one(pairs_folder: Path, tmp_path: Path) -> None:
+    """Weights, averages and moments of both; the gradient penalty and dropout draw random numbers in every step."""
+    broken, whole = tmp_path / "broken", tmp_path / "whole"
+    threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}
+    process = subprocess.Popen([sys.executable, __file__, pairs_folder, broken], env={**os.environ, **threads})
+    deadline = time.monotonic() + 120
+    while not (broken / "state.safetensors").exists():
+        assert time.monotonic() < deadline, "no checkpoint was written"
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    data = open_pairs(pairs_folder)
+    first = run(data, broken)[0].iteration
+    assert 1 < first <= ITERATIONS
+    run(data, whole)
+    expected, resumed = (load_file(folder / "state.safetensors") for folder in (whole, broken))
+    groups = {name.partition(".")[0] for name in expected}
+    assert groups == {"network", "ema", "optimizer", "discriminator", "discriminator_optimizer"}
+    for name, tensor in expected.items():
+        assert torch.equal(tensor, resumed[name]), name
+    assert (whole / "lprn-n.safetensors").read_bytes() == (broken / "lprn-n.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("kind", get_args(AdversarialKind))
+def test_the_generator_minimises_content_and_adversarial_loss(
+    kind: AdversarialKind, pairs_folder: Path, tmp_path: Path
+) -> None:
+    data = open_pairs(pairs_folder)
+    settings = Adversarial(kind, weight=0.3)
+    still = replace(RECIPE, adversarial=settings, learning_rate=0.0, final_learning_rate=0.0)
+    network, discriminator = networks(dropout=0.0)
+    reports: list[Report] = []
+    train(
+        network, still, data, Length(iterations=1), tmp_path / "run", discriminator=discriminator, workers=0,
+        on_report=reports.append,
+    )  # fmt: skip
+    samples = [CropDataset(data, still, 2)[index] for index in range(2)]
+    blurred, sharp = (torch.stack(images) for images in zip(*samples, strict=True))
+    outputs = network.restorations(blurred)
+    content = ContentLoss(still.content, still.over_outputs)(outputs, sharp)
+    expected = content + 0.3 * generator_loss(kind, discriminator(outputs[-1]))
+    assert reports[0].loss == pytest.approx(expected.item(), rel=1e-4)
+    assert (tmp_path / "run" / "curve.png").exists()  # minimax losses are below zero
+
+
+def test_the_discriminator_learns_to_tell_them_apart() -> None:
+    _, discriminator = networks()
+    settings = Adversarial("vanilla", weight=1.0, steps=3, rate_ratio=2.0)
+    opponent = Opponent(discriminator, settings, RECIPE, Accelerator(cpu=True))
+    generator = torch.Generator().manual_seed(0)
+    sharp, restored = (torch.rand((4, 3, 32, 32), generator=generator) * scale for scale in (1.0, 0.3))
+    before = opponent.loss_of(restored)
+    for _ in range(10):
+        opponent.learn(sharp, restored, generator_rate=2e-3)
+    assert opponent.loss_of(restored) > before + 0.2
+    _, moments = opponent.state()
+    assert moments["0.step"] == 30
+
+
+def test_the_generators_loss_leaves_the_discriminator_alone() -> None:
+    _, discriminator = networks()
+    opponent = Opponent(discriminator, Adversarial("vanilla", weight=1.0), RECIPE, Accelerator(cpu=True))
+    restored = torch.rand((2, 3, 32, 32), requires_grad=True)
+    opponent.loss_of(restored).backward()
+    assert restored.grad is not None
+    assert all(parameter.requires_grad and parameter.grad is None for parameter in discriminator.parameters())
+
+
+def test_an_adversarial_recipe_needs_a_discriminator(pairs_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="an adversarial recipe needs a discriminator"):
+        train(networks()[0], RECIPE, open_pairs(pairs_folder), Length(iterations=1), tmp_path / "run")
+
+
+if __name__ == "__main__":
+    run(open_pairs(Path(sys.argv[1])), Path(sys.argv[2]))
