@@ -10,7 +10,7 @@ from unblur.runtime.atomic import atomic_file
 
 
 def draw_curve(log: Path, out: Path) -> None:
-    """Draw `log` (log.jsonl of a run) as a PNG: loss, on a log scale if it is positive, and validation PSNR in dB."""
+    """Draw `log` (log.jsonl of a run) as a PNG: loss, on a log scale if all are positive, and validation PSNR."""
     reports = [json.loads(line) for line in log.read_text().splitlines()]
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     FigureCanvasAgg(figure)
