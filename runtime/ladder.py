@@ -7,7 +7,7 @@ this device and how much slower than that the device has become (heat, other wor
 
 import logging
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -21,11 +21,14 @@ import numpy as np
 from unblur.runtime.bundle import Bundle, read_bundle
 from unblur.runtime.deblur import Deblurrer
 from unblur.runtime.frames import Frame
-from unblur.runtime.runner import Device, Precision, find_model
+from unblur.runtime.runner import Device, Precision, Runner, find_model
 
 _log = logging.getLogger(__name__)
 
 Clock = Callable[[], float]
+
+UNKNOWN_SIZE_HW = (720, 1280)
+"""What to time the rungs on if a source does not tell its size."""
 
 _WINDOW = 5  # frames that the slow-down is read from: how fast it is noticed, and how soon forgotten
 _HEADROOM = 0.9  # go up only to what takes at most this share of the deadline
@@ -235,3 +238,37 @@ def _quality_db(bundle: Bundle, rung: Deblurrer) -> float | None:
     wanted = (rung.runner.precision, rung.spec.steps)
     hops = bundle.manifest.ledger
     return next((hop.later_db for hop in hops if (hop.precision, hop.steps) == wanted), None)
+
+
+class Pace:
+    """A ladder as the file loop takes it: every frame with the most steps that fit `deadline_ms`.
+
+    steps: recursion steps -> frames so far. late: frames that took longer. Closes the ladder.
+    """
+
+    def __init__(self, ladder: Ladder, deadline_ms: float) -> None:
+        self._ladder = ladder
+        self._deadline_ms = deadline_ms
+        self.steps: Counter[int] = Counter()
+        self.late = 0
+
+    @property
+    def runner(self) -> Runner:
+        """The rung of most steps."""
+        return self._ladder.top.runner
+
+    def __call__(self, frame_rgb: Frame, out: Frame | None = None) -> Frame:
+        """uint8 RGB (H, W, 3) -> the same shape, in `out` if it is given."""
+        out = np.empty_like(frame_rgb, order="C") if out is None else out
+        restored = self._ladder.restore(frame_rgb, out, deadline_ms=self._deadline_ms)
+        self.steps[restored.steps] += 1
+        self.late += restored.late
+        return restored.rgb
+
+    def __enter__(self) -> "Pace":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._ladder.close()

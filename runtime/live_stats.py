@@ -1,6 +1,7 @@
 """What a live loop counted and timed: fixed memory, however many weeks it runs."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -37,6 +38,11 @@ class LatencyHistogram:
             raise ValueError("no duration was counted")
         bucket = int(np.searchsorted(total, max(percent / 100 * total[-1], 1)))
         return min(float(_LOWEST_MS * _GROWTH ** (bucket + 0.5)), self.max_ms)
+
+    def counts_below(self, bounds_ms: Sequence[float]) -> list[int]:
+        """How many durations were at most each bound, within half a percent of it."""
+        total = np.cumsum(self._counts)
+        return [int(total[_bucket(bound)]) for bound in bounds_ms]
 
     def statistics(self) -> dict[str, float]:
         """p50, p90, p99, mean and max in milliseconds; empty if nothing was counted."""

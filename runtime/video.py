@@ -4,7 +4,7 @@ A camera or a network stream is a scheme, as in `v4l2:///dev/video0`: add it to 
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from unblur.runtime.errors import BadInput
 from unblur.runtime.images import IMAGE_SUFFIXES, MAX_PIXELS, is_image_path
 from unblur.runtime.media import MediaInfo, Sink, Source
 from unblur.runtime.picture_media import FolderSink, PictureSink, PictureSource
+from unblur.runtime.tee_sink import TeeSink
 from unblur.runtime.video_sink import FORMATS, VideoSink
 from unblur.runtime.video_source import VideoSource
 
@@ -29,6 +30,19 @@ def open_source(text: str, *, max_pixels: int = MAX_PIXELS, rate: Fraction = DEF
     if scheme not in _SOURCES:
         raise _unknown_scheme(text, scheme)
     return _SOURCES[scheme](rest, max_pixels, rate)
+
+
+def is_live(text: str) -> bool:
+    """True if `text` names a camera or a stream, which does not wait for who reads it."""
+    return _split_scheme(text)[0] != "file"
+
+
+def open_sinks(texts: Sequence[str], info: MediaInfo, *, crf: int = DEFAULT_CRF) -> Sink:
+    """One sink that writes to all that `texts` name; see `open_sink`. ValueError if there are none."""
+    if not texts:
+        raise ValueError("no sink was given")
+    sinks = [open_sink(text, info, crf=crf) for text in texts]
+    return sinks[0] if len(sinks) == 1 else TeeSink(sinks)
 
 
 def open_sink(text: str, info: MediaInfo, *, crf: int = DEFAULT_CRF) -> Sink:
