@@ -16,6 +16,7 @@ from unblur.runtime.errors import BadInput, SpecMismatch
 from unblur.runtime.spec import ModelSpec, OptionValue
 from unblur.train.networks.base import DeblurringNetwork, count_parameters, gflop_720p
 from unblur.train.networks.lprn import LPRN
+from unblur.train.networks.msr_gan import MSRGAN, MSRGANDiscriminator
 from unblur.train.networks.msrm_dffm import MSRMDFFM
 from unblur.train.networks.srn import SRN
 
@@ -84,6 +85,7 @@ PRESETS: Mapping[str, Preset] = {
     "srn-wor": _srn("w/oR", state="none"),
     "srn-sc": _srn("SC", shared=False, state="none"),
     "srn-ss": _srn("SS", scales=1, state="none"),
+    "msr-gan": Preset("msr-gan", MSRGAN, {}, "seed 000 (MSR-GAN)", MSRGANDiscriminator),
     "msrm-dffm": _unet(msrm=True, dffm=True),
     "msrm-dffm-base": _unet(msrm=False, dffm=False),
     "msrm-dffm-only-msrm": _unet(msrm=True, dffm=False),

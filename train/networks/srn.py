@@ -123,8 +123,8 @@ class SRN(DeblurringNetwork):
         Scale i adds the radius of the network, in its own pixels of 2^i, the step up to it adds one of the next
         coarser, and averaging down to the coarsest its own size less one.
         """
-        pixel_sizes = [2**scale for scale in range(self.scales)]
-        network: int = self.networks[0].radius
+        pixel_sizes: list[int] = [2**scale for scale in range(self.scales)]
+        network = _radius(self.blocks, self.kernel // 2, self.state, strided=self.layout == "encoder-decoder")
         return sum(pixel_sizes) * network + sum(pixel_sizes[1:]) + pixel_sizes[-1] - 1
 
 
@@ -153,7 +153,6 @@ class _ScaleNetwork(nn.Module):
             ]
         )
         self.output = nn.Sequential(*body(width), nn.Conv2d(width, 3, kernel, padding=kernel // 2))
-        self.radius = _radius(blocks, kernel // 2, state, self.strided)
 
     def forward(self, images: Tensor, state: State = ()) -> tuple[Tensor, State]:
         features, skips = images, []
@@ -209,7 +208,7 @@ def _blocks(channels: int, count: int, kernel: int, block: Block) -> list[nn.Mod
     return [ConvReLU(channels, channels, kernel) for _ in range(2 * count)]
 
 
-def _radius(blocks: int, reach: int, state: Memory, strided: bool) -> int:
+def _radius(blocks: int, reach: int, state: Memory, *, strided: bool) -> int:
     """Radius in its own pixels that `_ScaleNetwork` sees. reach: of one convolution, in positions.
 
     A stride costs one more position of the finer grid, a transposed convolution reaches one of the coarser.
