@@ -21,7 +21,7 @@ from unblur.runtime.frames import Frame
 from unblur.runtime.images import list_images, read_image
 from unblur.runtime.pairs import Pair, find_pairs
 from unblur.train.blur import REACH_PX, average_frames, camera_shake, lens_blur
-from unblur.train.recipe import Recipe
+from unblur.train.recipe import Augmentation, Recipe
 
 CLIP_SUFFIXES = frozenset({".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v"})
 _BLUR_FRAMES = range(7, 25, 2)  # odd, 7 to 23, as GoPro's
@@ -107,7 +107,7 @@ class CropDataset(Dataset[tuple[Tensor, Tensor]]):
         rng = np.random.default_rng([self._recipe.seed, index])
         kind = self._kinds[int(rng.choice(len(self._kinds), p=self._shares))]
         blurred, sharp = self._draw(kind, rng)
-        turns, mirror = int(rng.integers(4)), bool(rng.integers(2))
+        turns, mirror = _orientation(self._recipe.augmentation, rng)
         return _tensor(blurred, turns, mirror), _tensor(sharp, turns, mirror)
 
     def _draw(self, kind: str, rng: np.random.Generator) -> PairOfFrames:
@@ -167,6 +167,12 @@ def _centre(frame: Frame, crop: int) -> Frame:
     height, width = (min(crop, side) // 16 * 16 or side for side in frame.shape[:2])
     top, left = (frame.shape[0] - height) // 2, (frame.shape[1] - width) // 2
     return np.ascontiguousarray(frame[top : top + height, left : left + width])
+
+
+def _orientation(augmentation: Augmentation, rng: np.random.Generator) -> tuple[int, bool]:
+    """Quarter turns, and whether to mirror left and right."""
+    turns = int(rng.integers(4)) if augmentation == "turns" else 0
+    return turns, augmentation != "none" and bool(rng.integers(2))
 
 
 def _tensor(frame: Frame, turns: int, mirror: bool) -> Tensor:

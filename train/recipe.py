@@ -10,6 +10,7 @@ from unblur.runtime.errors import SpecMismatch
 
 SCHEMA = 2  # 1, without a field that says so: one learning rate curve, L1 and its FFT, no discriminator
 
+Augmentation = Literal["turns", "mirror", "none"]
 ContentKind = Literal["l1", "l2", "fft_l1", "perceptual"]
 OverOutputs = Literal["mean", "sum"]
 AdversarialKind = Literal["vanilla", "minimax", "wgan-gp"]
@@ -70,6 +71,7 @@ class Recipe:
     """Everything that decides a training run beside the data and the length.
 
     crop: side of the square training crop in pixels. batch: crops per optimiser step, over all processes.
+    augmentation: crops are mirrored, and with "turns" also turned by quarters, at random.
     content, over_outputs: terms of the content loss, and whether a network's outputs are summed or averaged over.
     learning_rate: the peak, after a linear warm-up over `warmup_share` of the run; then `decay` brings it to
     `final_learning_rate`, see `unblur.train.rate`. betas, weight_decay: of AdamW, which without decay is Adam.
@@ -79,6 +81,7 @@ class Recipe:
 
     crop: int = 160
     batch: int = 8
+    augmentation: Augmentation = "turns"
     content: tuple[LossTerm, ...] = (LossTerm("l1"), LossTerm("fft_l1", 0.1))
     over_outputs: OverOutputs = "mean"
     adversarial: Adversarial | None = None
@@ -94,6 +97,7 @@ class Recipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        _check_choice("augmentation", self.augmentation, Augmentation)
         _check_choice("decay", self.decay, Decay)
         _check_choice("over_outputs", self.over_outputs, OverOutputs)
 
@@ -176,6 +180,7 @@ _MSR_GAN = Recipe(
 _MSRM_DFFM = Recipe(
     crop=256,
     batch=4,
+    augmentation="mirror",
     over_outputs="sum",
     learning_rate=1e-4,
     final_learning_rate=1e-6,

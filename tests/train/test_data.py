@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from unblur.runtime.errors import BadInput
+from unblur.runtime.images import write_image
 from unblur.train.data import CropDataset, DecodedImages, TrainingData, open_training_data, validation_frames
-from unblur.train.recipe import BlurMix, Recipe
+from unblur.train.recipe import Augmentation, BlurMix, Recipe
 
 RECIPE = Recipe(crop=32, batch=2)
 
@@ -77,6 +78,18 @@ def test_held_out_pairs_are_validated_on_and_not_trained_on(pairs_folder: Path) 
 def test_pictures_smaller_than_the_crop_are_mirrored_outward(pairs_folder: Path) -> None:
     blurred, _ = CropDataset(opened(pairs_folder), replace(RECIPE, crop=160), 1)[0]
     assert blurred.shape == (3, 160, 160)
+
+
+@pytest.mark.parametrize(("augmentation", "orientations"), [("none", 1), ("mirror", 2), ("turns", 8)])
+def test_orientations(
+    augmentation: Augmentation, orientations: int, photograph: np.ndarray, tmp_path: Path
+) -> None:
+    for side in ("blur", "sharp"):
+        (tmp_path / side).mkdir()
+        write_image(tmp_path / side / "square.png", np.ascontiguousarray(photograph[:32, :32]))
+    data = open_training_data(tmp_path, None, None, hold_out=0, advance=lambda: None)
+    dataset = CropDataset(data, replace(RECIPE, augmentation=augmentation), 60)
+    assert len({dataset[index][0].numpy().tobytes() for index in range(60)}) == orientations
 
 
 def test_decoded_images_stay_within_their_bytes(pairs_folder: Path) -> None:

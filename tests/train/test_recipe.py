@@ -48,6 +48,8 @@ def test_choices_are_checked() -> None:
         LossTerm("l3")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="adversarial is 'hinge', expected one of vanilla, minimax, wgan-gp"):
         Adversarial("hinge", 1.0)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="augmentation is 'noise', expected one of turns, mirror, none"):
+        Recipe(augmentation="noise")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="over_outputs is 'last', expected one of mean, sum"):
         Recipe(over_outputs="last")  # type: ignore[arg-type]
 
