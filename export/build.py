@@ -9,8 +9,8 @@ from unblur.export.engine_request import DEFAULT_SIZE, Target, profile_from_text
 from unblur.export.engine_store import Stored, store_engine
 from unblur.export.trt_api import load_api
 from unblur.runtime.bundle import ENGINES, read_bundle
-from unblur.runtime.engine_record import BuildOptions, EngineIdentity
-from unblur.runtime.errors import SpecMismatch
+from unblur.runtime.engine_record import SUFFIX, BuildOptions, EngineIdentity, owner_of
+from unblur.runtime.errors import BadInput, SpecMismatch
 from unblur.runtime.runner import Precision, find_model
 
 
@@ -70,6 +70,8 @@ def find_sources(
     loses nothing to see; an .onnx file has only its own.
     """
     path = find_model(model)
+    if path.suffix == SUFFIX:
+        raise BadInput(f"{path} is an engine already; build from {owner_of(path) or 'the model it was made of'}")
     if path.is_dir():
         bundle = read_bundle(path)
         variants = [bundle.variant(precision, steps) for precision in precisions or ("fp16",)]

@@ -1,6 +1,5 @@
 """`unblur verify`: re-check a bundle on this machine."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -20,11 +19,11 @@ def verify(
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default one per core.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
 ) -> None:
-    """Check a bundle on this machine: every byte, golden vectors, parity of its precisions, quality on pairs.
+    """Check a bundle on this machine: every byte, golden vectors, parity, engines, quality on pairs.
 
     Exit code 0 if all passed, 1 if something did not, 2 if it could not be checked.
     """
-    from unblur.runtime.console import print_json, progress
+    from unblur.runtime.console import print_json, progress, stages_on
     from unblur.runtime.pairs import check_pairs, find_pairs
     from unblur.runtime.runner import find_model
     from unblur.runtime.verify import verify as verify_model
@@ -33,11 +32,7 @@ def verify(
     path = find_model(model)
     found = [] if pairs is None else find_pairs(pairs)
     with progress() as bar:
-
-        def stage(name: str, total: int) -> Callable[[], object]:
-            task = bar.add_task(name, total=total, note="")
-            return lambda: bar.advance(task)
-
+        stage = stages_on(bar)
         if found:
             check_pairs(found, stage("reading pairs", len(found)))
         result = verify_model(path, found, stage, threads=threads)

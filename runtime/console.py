@@ -4,11 +4,14 @@ import json
 import logging
 import math
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+Stage = Callable[[str, int], Callable[[], object]]
+"""Called with the name of a stage and its length; what it returns is called once per unit of work done."""
 
 stderr = Console(stderr=True, highlight=False)
 stdout = Console(highlight=False)
@@ -31,6 +34,21 @@ def progress(unit: str = "") -> Progress:
         transient=True,
         disable=not stderr.is_terminal,
     )
+
+
+def silent(stage: str, total: int) -> Callable[[], object]:
+    """A `Stage` that shows nothing."""
+    return lambda: None
+
+
+def stages_on(bar: Progress) -> Stage:
+    """A `Stage` that adds a line to a progress bar."""
+
+    def stage(name: str, total: int) -> Callable[[], object]:
+        task = bar.add_task(name, total=total, note="")
+        return lambda: bar.advance(task)
+
+    return stage
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from unblur.runtime.engine_record import (
     Profile,
     check_engine,
     find_engines,
+    owner_of,
     read_engine,
     read_record,
 )
@@ -62,7 +63,7 @@ def examine(facts: SystemFacts) -> list[Check]:
 def examine_model(model: Path, facts: SystemFacts) -> list[Check]:
     """Whether a bundle, an .onnx file or an engine runs on this machine."""
     if model.suffix == SUFFIX:
-        return [_engine(model, facts, str(model.parent.parent) if model.parent.name == ENGINES else "MODEL")]
+        return [_engine(model, facts, str(owner_of(model) or "MODEL"))]
     if not model.is_dir():
         return [_file(model)]
     try:

@@ -77,7 +77,7 @@ def check_first_output(bundle: Bundle, variant: Variant, engine: Path, runner: E
     identity = f"{read_record(engine).engine_sha256} {runner.device}\n"
     if note.is_file() and note.read_text() == identity:
         return
-    psnr_db = _psnr_db(bundle, variant, runner)
+    psnr_db = engine_psnr_db(bundle, variant, runner)
     threshold_db = ENGINE_TOLERANCE_DB[variant.precision]
     if not psnr_db >= threshold_db:
         raise ParityError(
@@ -89,8 +89,8 @@ def check_first_output(bundle: Bundle, variant: Variant, engine: Path, runner: E
             temporary.write_text(identity)
 
 
-def _psnr_db(bundle: Bundle, variant: Variant, runner: EngineRunner) -> float:
-    """NaN if the output holds NaN or infinity.
+def engine_psnr_db(bundle: Bundle, variant: Variant, runner: EngineRunner) -> float:
+    """Of an engine against the ONNX file it was made from; NaN if its output holds NaN or infinity.
 
     An engine of a fixed size does not take the golden picture; it is compared with its ONNX file on the CPU, on
     that picture repeated to its size, which takes as long as the CPU takes for one frame.

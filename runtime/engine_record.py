@@ -153,6 +153,11 @@ def find_engines(folder: Path) -> list[Path]:
     return sorted(file for file in files if not file.name.startswith("."))
 
 
+def owner_of(engine: Path) -> Path | None:
+    """The bundle that an engine file lies in, if it lies in one."""
+    return engine.parent.parent if engine.parent.name == ENGINES else None
+
+
 def write_engine(folder: Path, engine: bytes, record: EngineRecord) -> Path:
     """Write `KEY.engine` and then its record, each whole or not at all; returns the path of the engine.
 

@@ -4,17 +4,20 @@
     print(verification.passed, verification.blurred_db, verification.ledgers[0].qualities)
 
 A bundle is checked from the outside in: every byte, the golden vectors of each variant, the parity from fp32 to
-fp16 to INT8 for each number of steps, and whether tiles equal the whole picture. With pairs each variant is also
-judged against ground truth.
+fp16 to INT8 for each number of steps, whether tiles equal the whole picture, and every engine in it. With pairs
+each variant is also judged against ground truth.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
 from unblur.runtime.bundle import Bundle, Variant, read_bundle
+from unblur.runtime.console import Stage, silent
+from unblur.runtime.engine_checks import EngineCheck, check_engines
+from unblur.runtime.engine_record import SUFFIX, owner_of
 from unblur.runtime.errors import BadInput
 from unblur.runtime.frames import Frame
 from unblur.runtime.pairs import Pair, read_pair
@@ -26,9 +29,6 @@ from unblur.runtime.tiles import halo_of, tiling_error_db
 
 TILING_THRESHOLD_DB = 70.0
 """Least PSNR of tiles against the whole picture where tiling should be exact; rounding alone leaves over 100 dB."""
-
-Stage = Callable[[str, int], Callable[[], object]]
-"""Called with the name of a stage and its length; what it returns is called once per unit of work done."""
 
 
 @dataclass(frozen=True)
@@ -46,13 +46,15 @@ class Verification:
     """What `verify` found.
 
     pairs: of ground truth used. golden: a result per variant; none for an .onnx file. ledgers: one per number of
-    steps, the model's own first. tiling: None if there was no picture large enough to cut.
+    steps, the model's own first. tiling: None if there was no picture large enough to cut. engines: one per file in
+    `engines/`.
     """
 
     pairs: int
     golden: tuple[GoldenResult, ...]
     ledgers: tuple[Ledger, ...]
     tiling: Tiling | None
+    engines: tuple[EngineCheck, ...] = ()
 
     @property
     def blurred_db(self) -> float | None:
@@ -62,23 +64,24 @@ class Verification:
     def passed(self) -> bool:
         golden_passed = all(golden.passed for golden in self.golden)
         parity_passed = all(ledger.passed for ledger in self.ledgers)
-        return golden_passed and parity_passed and (self.tiling is None or self.tiling.passed)
-
-
-def _silent(stage: str, total: int) -> Callable[[], object]:
-    return lambda: None
+        engines_passed = all(engine.passed for engine in self.engines)
+        tiling_passed = self.tiling is None or self.tiling.passed
+        return golden_passed and parity_passed and tiling_passed and engines_passed
 
 
 def verify(
-    path: Path, pairs: Sequence[Pair] = (), stage: Stage = _silent, *, threads: int | None = None
+    path: Path, pairs: Sequence[Pair] = (), stage: Stage = silent, *, threads: int | None = None
 ) -> Verification:
     """Check the bundle or the .onnx file at `path`.
 
     Without pairs, parity is measured on the golden picture. fp32 and fp16 are judged as they run, INT8 without
     graph optimisation: that is what an engine computes, while a CPU's fused 8-bit products may saturate.
 
-    Raises BundleError if a byte differs, BadInput for an .onnx file without pairs: nothing to hold it against.
+    Raises BundleError if a byte differs, BadInput for an .onnx file without pairs: nothing to hold it against, and
+    for an engine: its bundle holds what it is compared with.
     """
+    if path.suffix == SUFFIX:
+        raise BadInput(f"{path} is a single engine; verify {owner_of(path) or 'the bundle it was built for'}")
     if path.is_dir():
         return _verify_bundle(read_bundle(path), pairs, stage, threads)
     if not pairs:
@@ -104,7 +107,7 @@ def _verify_bundle(bundle: Bundle, pairs: Sequence[Pair], stage: Stage, threads:
             progress = stage(f"{names} at {chain[0].steps} steps", len(frames))
             ledgers.append(measure(runners, frames, progress))
             tiling = tiling or _tiling(runners[0], pairs)
-    return Verification(len(pairs), tuple(golden), tuple(ledgers), tiling)
+    return Verification(len(pairs), tuple(golden), tuple(ledgers), tiling, check_engines(bundle))
 
 
 def _open(bundle: Bundle, variant: Variant, threads: int | None) -> Runner:

@@ -4,9 +4,11 @@ from collections.abc import Iterator
 from dataclasses import asdict
 
 from rich import box
+from rich.markup import escape
 from rich.table import Table
 
 from unblur.runtime.console import stdout
+from unblur.runtime.engine_checks import EngineCheck
 from unblur.runtime.parity import Hop, Ledger, Quality
 from unblur.runtime.verify import Verification
 
@@ -27,6 +29,7 @@ def document(result: Verification) -> dict[str, object]:
         "hops": [hop_document(hop) for ledger in result.ledgers for hop in ledger.hops],
         "golden": [{**asdict(golden), "psnr_db": _finite(golden.psnr_db)} for golden in result.golden],
         "tiling": None if tiling is None else {**asdict(tiling), "psnr_db": _finite(tiling.psnr_db)},
+        "engines": [_engine_document(engine) for engine in result.engines],
         "pass": result.passed,
     }
 
@@ -36,6 +39,10 @@ def hop_document(hop: Hop) -> dict[str, object]:
     return {**asdict(hop), "psnr_db": _finite(hop.psnr_db), "pass": hop.passed}
 
 
+def _engine_document(engine: EngineCheck) -> dict[str, object]:
+    return {**asdict(engine), "psnr_db": None if engine.psnr_db is None else _finite(engine.psnr_db)}
+
+
 def print_report(model: str, result: Verification) -> None:
     """Print tables and the verdict on stdout."""
     for ledger in result.ledgers:
@@ -43,6 +50,8 @@ def print_report(model: str, result: Verification) -> None:
             stdout.print(hop_table(ledger))
     if result.golden:
         stdout.print(_golden_table(result))
+    for engine in result.engines:
+        stdout.print(_engine_line(engine), soft_wrap=True)
     if result.pairs:
         stdout.print(_quality_table(result))
     if result.tiling is not None:
@@ -83,6 +92,15 @@ def _golden_table(result: Verification) -> Table:
             _word(golden.passed),
         )
     return table
+
+
+def _engine_line(engine: EngineCheck) -> str:
+    """Whether it passed, or why not; on one line, since the name alone fills half of one."""
+    if engine.verdict == "passed":
+        found = f"{_finite(engine.psnr_db or 0):.1f} dB, needs {engine.threshold_db:g}"
+        return f"Engine {engine.name}: {found} {_word(True)}"
+    word = "[yellow]not run here[/]" if engine.verdict == "not run" else _word(False)
+    return f"Engine {engine.name}: {word}: {escape(engine.reason)}"
 
 
 def _quality_table(result: Verification) -> Table:

@@ -88,6 +88,13 @@ def test_a_wrong_target_is_found_before_anything_is_deployed(checkpoint: Path, t
     assert "--target is 'rtx'" in str(result.exception)
 
 
+def test_an_engine_is_not_built_again(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"x\.engine is an engine already; build from the model it was made of"):
+        unblur_build(tmp_path / "x.engine", "--target", "rtx-sm86")
+    with pytest.raises(BadInput, match=r"is an engine already; build from .*small\.unblur$"):
+        unblur_build(tmp_path / "small.unblur/engines/x.engine", "--target", "rtx-sm86")
+
+
 def test_an_onnx_file_has_one_precision(model: Path) -> None:
     with pytest.raises(SpecMismatch, match="is fp16, asked for int8; give a bundle"):
         unblur_build(model, "--target", "rtx-sm86", "--precision", "int8")
