@@ -33,7 +33,7 @@ def diff(
     """Show what two calibration tables do not agree in; exit with 1 if there is anything."""
     with needs_extra("export"):
         from unblur.calibration import table_diff
-        from unblur.calibration.table import read_table
+        from unblur.runtime.calibration_table import read_table
     found = table_diff.diff(read_table(first), read_table(second), percent=percent)
     if json:
         print_json(
@@ -66,8 +66,8 @@ def to_cache(
     TensorRT takes a cache only from its own version and for the kind of calibrator that reads it.
     """
     with needs_extra("export"):
-        from unblur.calibration.table import read_table
         from unblur.calibration.trt_cache import cache_from_table, version_from_text
+        from unblur.runtime.calibration_table import read_table
     cache = cache_from_table(
         read_table(table), version_from_text(tensorrt), "MinMaxCalibration" if minmax else "EntropyCalibration2"
     )

@@ -1,18 +1,21 @@
 """Which convolutions become INT8.
 
-Every one does, except those that published results and NVIDIA's advice for low-level vision name as costly:
+Two kinds are costly by published results and by NVIDIA's advice for low-level vision, and stay float until a search
+has measured what they cost here (`calibration/search.py`):
 
-- the first convolution reads the image, whose 8-bit steps would be rounded a second time;
-- the last one writes the residual of the image, where an error is seen as it is;
-- the convolutions of an attention gate scale everything after them and cost next to nothing.
+- the first convolution reads the image, whose 8-bit steps are rounded a second time;
+- the last one writes the residual of the image, where an error is seen as it is.
 
-The *global* image residual, an Add, is never quantised: only the inputs of convolutions are. All three are
-recognised by structure, not by name, so the rule holds for every network. It is decided per weight tensor: the
-steps of a recursion share their weights, and one that is INT8 in one step and float in another is stored twice.
+The convolutions of an attention gate stay float anyway: they scale everything after them and cost next to nothing.
+The *global* image residual, an Add, is never quantised: only convolutions read the image in INT8. All of it is
+recognised by structure, not by name, so the rules hold for every network. They are decided per weight tensor, a
+*layer* from here on: the steps of a recursion share their weights, and one that is INT8 in one step and float in
+another is stored twice.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from functools import cached_property
 
 from onnx import ModelProto, NodeProto
@@ -27,39 +30,100 @@ _MOVES = frozenset(
 _TO_IMAGE = _MOVES | {"Add", "Sub", "Clip", "Tanh", "Sigmoid"}
 _TO_GATE = _MOVES | {"Add", "GlobalAveragePool", "LeakyRelu", "PRelu", "ReduceMean", "Relu", *CONVOLUTIONS}
 _GATES = frozenset({"Sigmoid", "HardSigmoid", "Softmax"})
+_SHOWN_NAMES = 8
 
 
 @dataclass(frozen=True)
 class Placement:
-    """quantized: the nodes that get Q/DQ, in graph order. kept: weight tensor -> why it stays float."""
+    """quantized: the nodes that get Q/DQ, in graph order. kept: layer -> why it stays float. excluded: layers that
+    are float because the user or a search said so. images: those of the activations that are the image itself.
+    """
 
     quantized: tuple[NodeProto, ...]
     kept: Mapping[str, str]
+    excluded: tuple[str, ...] = ()
+    images: frozenset[str] = frozenset()
 
     @property
     def activations(self) -> tuple[str, ...]:
         """The tensors whose ranges are needed: what the quantised convolutions read, each once."""
         return tuple(dict.fromkeys(node.input[0] for node in self.quantized))
 
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """The weights that become INT8, each once."""
+        return tuple(dict.fromkeys(node.input[1] for node in self.quantized))
 
-def place(model: ModelProto) -> Placement:
-    """Decide for every convolution with constant weights; CalibrationError if none is left for INT8."""
+    @property
+    def reads(self) -> dict[str, tuple[str, ...]]:
+        """Layer -> the tensors it is applied to, in graph order: one for each step of a recursion."""
+        reads: dict[str, tuple[str, ...]] = {}
+        for node in self.quantized:
+            reads[node.input[1]] = (*reads.get(node.input[1], ()), node.input[0])
+        return reads
+
+    def only(self, layers: Collection[str]) -> "Placement":
+        """With these layers in INT8 alone; the others of this placement are excluded."""
+        quantized = tuple(node for node in self.quantized if node.input[1] in layers)
+        left_out = tuple(layer for layer in self.layers if layer not in layers)
+        images = self.images.intersection(node.input[0] for node in quantized)
+        return Placement(quantized, self.kept, self.excluded + left_out, images)
+
+
+def place(model: ModelProto, exclude: Sequence[str] = (), *, cautious: bool = True) -> Placement:
+    """Decide for every convolution with constant weights.
+
+    exclude: names of weights or nodes that stay float, as glob patterns. cautious: keep those that read or write
+    the image in float too; without it only gates are kept.
+    Raises CalibrationError if a pattern fits no convolution, or if none is left for INT8.
+    """
     graph = _Flow(model)
-    convolutions = [
-        node for node in model.graph.node if node.op_type in CONVOLUTIONS and node.input[1] in graph.initializers
-    ]
+    if not graph.convolutions:
+        raise CalibrationError("the model has no convolutions with constant weights; INT8 is made of those alone")
     kept: dict[str, str] = {}
-    for node in convolutions:
-        reason = graph.reason_to_keep(node)
+    for node in graph.convolutions:
+        reason = graph.reason_to_keep(node, cautious=cautious)
         if reason is not None:
             kept.setdefault(node.input[1], reason)
-    quantized = tuple(node for node in convolutions if node.input[1] not in kept)
+    excluded = tuple(layer for layer in _named(graph.convolutions, exclude) if layer not in kept)
+    return _placement(graph, kept, excluded)
+
+
+def place_as(model: ModelProto, kept: Mapping[str, str], excluded: Iterable[str]) -> Placement:
+    """The placement that a calibration table records."""
+    return _placement(_Flow(model), kept, tuple(excluded))
+
+
+def _placement(graph: "_Flow", kept: Mapping[str, str], excluded: tuple[str, ...]) -> Placement:
+    quantized = tuple(
+        node for node in graph.convolutions if node.input[1] not in kept and node.input[1] not in excluded
+    )
     if not quantized:
         raise CalibrationError(
-            f"nothing to quantise: all {len(convolutions)} convolutions read or write the image or are gates; "
-            "use fp16 for this network"
+            f"nothing to quantise: all {len(graph.convolutions)} convolutions read or write the image, are gates, "
+            "or were excluded; use fp16 for this network"
         )
-    return Placement(quantized, kept)
+    images = frozenset(node.input[0] for node in quantized if graph.is_image(node.input[0]))
+    return Placement(quantized, kept, excluded, images)
+
+
+def _named(convolutions: Sequence[NodeProto], patterns: Sequence[str]) -> tuple[str, ...]:
+    """The weights of the convolutions whose weight or node a pattern fits."""
+    names = {name for node in convolutions for name in (node.name, node.input[1])}
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            weights = list(dict.fromkeys(node.input[1] for node in convolutions))
+            more = ", ..." if len(weights) > _SHOWN_NAMES else ""
+            raise CalibrationError(
+                f"no convolution is called '{pattern}'; the model has {', '.join(weights[:_SHOWN_NAMES])}{more}"
+            )
+    return tuple(
+        dict.fromkeys(
+            node.input[1]
+            for node in convolutions
+            if any(fnmatchcase(name, pattern) for name in (node.name, node.input[1]) for pattern in patterns)
+        )
+    )
 
 
 class _Flow:
@@ -67,9 +131,12 @@ class _Flow:
 
     def __init__(self, model: ModelProto) -> None:
         self._graph = model.graph
-        self.initializers = {tensor.name for tensor in self._graph.initializer}
+        initializers = {tensor.name for tensor in self._graph.initializer}
         self._inputs = {value.name for value in self._graph.input}
         self._outputs = {value.name for value in self._graph.output}
+        self.convolutions = tuple(
+            node for node in self._graph.node if node.op_type in CONVOLUTIONS and node.input[1] in initializers
+        )
 
     @cached_property
     def _producer(self) -> dict[str, NodeProto]:
@@ -83,14 +150,24 @@ class _Flow:
                 consumers.setdefault(name, []).append(node)
         return consumers
 
-    def reason_to_keep(self, node: NodeProto) -> str | None:
-        if any(name in self._inputs for name in self._upstream(node.input[0])):
-            return "reads the image"
-        if any(name in self._outputs for name in self._downstream(node.output[0])):
-            return "writes the image"
+    def reason_to_keep(self, node: NodeProto, *, cautious: bool) -> str | None:
         if self._only_feeds_gates(node.output[0]):
             return "attention gate"
+        if cautious and self._comes_from_image(node.input[0]):
+            return "reads the image"
+        if cautious and self._becomes_image(node.output[0]):
+            return "writes the image"
         return None
+
+    def is_image(self, name: str) -> bool:
+        """True if a tensor is the image or an estimate of it, but for moves and sums."""
+        return self._comes_from_image(name) or self._becomes_image(name)
+
+    def _comes_from_image(self, name: str) -> bool:
+        return any(tensor in self._inputs for tensor in self._upstream(name))
+
+    def _becomes_image(self, name: str) -> bool:
+        return any(tensor in self._outputs for tensor in self._downstream(name))
 
     def _upstream(self, name: str) -> Iterator[str]:
         """`name` and every tensor that reaches it by being moved, not computed with."""
@@ -119,7 +196,7 @@ class _Flow:
                     pending.extend(consumer.output)
 
     def _only_feeds_gates(self, name: str) -> bool:
-        """True if whatever is made from `name` ends in a sigmoid or softmax and nowhere else."""
+        """True if whatever is made from `name` ends in a sigmoid or softmax that is not the image, nowhere else."""
         pending, seen = [name], set[str]()
         while pending:
             tensor = pending.pop()
@@ -130,6 +207,6 @@ class _Flow:
                 if consumer.op_type in _TO_GATE:
                     pending.extend(output for output in consumer.output if output not in seen)
                     seen.update(consumer.output)
-                elif consumer.op_type not in _GATES:
+                elif consumer.op_type not in _GATES or self._becomes_image(consumer.output[0]):
                     return False
         return True

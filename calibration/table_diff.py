@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from unblur.calibration.table import CalibrationTable, TensorRange, fields_of
+from unblur.runtime.calibration_table import CalibrationTable, TensorRange, fields_of
 
 _RANGES = ("ranges", "implicit")
 

@@ -23,7 +23,8 @@ from onnx import ModelProto, NodeProto
 
 from unblur.calibration.onnx_file import spec_of
 from unblur.calibration.placement import Placement, place
-from unblur.calibration.table import CalibrationTable, TensorRange, model_sha256, preprocessing_of
+from unblur.calibration.table import model_sha256
+from unblur.runtime.calibration_table import CalibrationTable, TensorRange, preprocessing_of
 from unblur.runtime.errors import BadInput, CalibrationError
 
 Algorithm = Literal["LegacyCalibration", "EntropyCalibration", "EntropyCalibration2", "MinMaxCalibration"]
@@ -112,20 +113,20 @@ def cache_from_table(
 def table_from_cache(cache: TensorRTCache, model: ModelProto, *, where: str = "the cache") -> CalibrationTable:
     """The table for `model`, an fp32 graph, with the ranges of a cache.
 
-    A convolution whose input has no scale stays float, as TensorRT would leave it. The cache does not say how its
-    ranges were found; what a tensor took is given as what its scale holds. Raises CalibrationError if the cache
-    names a tensor that the model has not, or none that INT8 needs.
+    A convolution that lacks a scale at its input or output stays float, as TensorRT would leave it. The cache does
+    not say how its ranges were found; what a tensor took is given as what its scale holds. Raises CalibrationError
+    if the cache names a tensor that the model has not, or suffices for no convolution.
     """
     _check_names(cache, model, where)
-    placement, spec = place(model), spec_of(model)
-    known = [name for name in placement.activations if name in cache.scales]
-    if not known:
+    candidates, spec = place(model, cautious=False), spec_of(model)
+    unscaled = {node.input[1] for node in candidates.quantized if not _has_scales(cache, node)}
+    placement = candidates.only([layer for layer in candidates.layers if layer not in unscaled])
+    if not placement.quantized:
         raise CalibrationError(
-            f"{where} has no scale for any of the {len(placement.activations)} tensors that the convolutions of "
-            f"'{spec.preset}' read; it belongs to another model"
+            f"{where} has not the scales that any of the {len(candidates.layers)} layers of '{spec.preset}' needs; "
+            "it belongs to another model"
         )
-    unknown = [node.input[1] for node in placement.quantized if node.input[0] not in cache.scales]
-    others = [name for name in cache_tensors(model, placement) if name in cache.scales and name not in known]
+    others = [name for name in cache.scales if name in cache_tensors(model, placement)]
     return CalibrationTable(
         method="imported",
         percentile=None,
@@ -135,10 +136,12 @@ def table_from_cache(cache: TensorRTCache, model: ModelProto, *, where: str = "t
         model_sha256=model_sha256(model),
         preprocessing=preprocessing_of(spec),
         images={},
-        ranges={name: _range(cache.amax(name)) for name in known},
-        implicit={name: _range(cache.amax(name)) for name in others},
+        ranges={name: _range(cache.amax(name)) for name in placement.activations},
+        implicit={name: _range(cache.amax(name)) for name in others if name not in placement.activations},
         kept=placement.kept,
-        excluded=tuple(dict.fromkeys(unknown)),
+        excluded=placement.excluded,
+        reads=placement.reads,
+        image_tensors=tuple(sorted(placement.images)),
     )
 
 
@@ -180,6 +183,10 @@ def _digits(version: Version) -> str:
     """NV_TENSORRT_VERSION: 8.6.1 is 8601, 10.3.0 is 100300."""
     major, minor, patch = version
     return f"{major}{minor:02}{patch:02}" if major >= 10 else f"{major}{minor}{patch:02}"
+
+
+def _has_scales(cache: TensorRTCache, node: NodeProto) -> bool:
+    return node.input[0] in cache.scales and node.output[0] in cache.scales
 
 
 def _range(amax: float) -> TensorRange:

@@ -36,7 +36,7 @@ IMPORTED_PACKAGES: Mapping[str, set[str]] = {
 }
 GPU_BINDINGS = {"runtime/cuda_pycuda.py": {"pycuda"}, "runtime/cuda_python.py": {"cuda"}}  # imported where they are
 RUNTIME_FOR_TRAIN = {"spec", "frames", "images", "pairs", "metrics", "shake", "errors", "atomic", "console"}
-RUNTIME_FOR_TRAIN |= {"media", "video"}  # clips that pairs are made of
+RUNTIME_FOR_TRAIN |= {"media", "video", "calibration_table"}  # clips that pairs are made of; what QAT is for
 EXTRAS = ("torch", "onnx", "onnxscript", "onnxsim", "accelerate", "safetensors", "matplotlib")
 EXTRAS += ("tensorrt", "tensorrt_rtx", "pycuda", "cuda")
 MAX_LINES = 400

@@ -202,7 +202,9 @@ def test_what_is_no_onnx_file_is_refused_in_one_line(fault: str, fp32: ModelProt
     elif fault == "empty":
         path.touch()
     elif fault == "weights gone":
-        onnx.save(fp32, path, save_as_external_data=True, location="weights", size_threshold=0)
+        moved = ModelProto()
+        moved.CopyFrom(fp32)  # onnx.save empties the weights of what it is given
+        onnx.save(moved, path, save_as_external_data=True, location="weights", size_threshold=0)
         (tmp_path / "weights").unlink()
     with pytest.raises(BadInput, match=r"model\.onnx (does not exist|is damaged or not|is empty or not)") as caught:
         read_foreign(path)

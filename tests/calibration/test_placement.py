@@ -1,7 +1,7 @@
 import pytest
 from onnx import ModelProto, helper
 
-from unblur.calibration.placement import place
+from unblur.calibration.placement import place, place_as
 from unblur.runtime.errors import CalibrationError
 
 
@@ -40,4 +40,66 @@ def test_a_network_with_nothing_to_quantise_is_refused(fp32: ModelProto) -> None
             del node.input[1:]
             del node.attribute[:]
     with pytest.raises(CalibrationError, match="nothing to quantise: all 6 convolutions"):
+        place(model)
+
+
+def test_a_search_may_have_what_reads_and_writes_the_image(fp32: ModelProto) -> None:
+    placement = place(fp32, cautious=False)
+    assert placement.kept == {"gate.w": "attention gate"}
+    assert placement.layers == ("embed.w", "body.w", "tail.w")
+    assert placement.images == {"blurred"}
+
+
+def test_a_sigmoid_that_makes_the_image_is_no_gate(fp32: ModelProto) -> None:
+    model = ModelProto()
+    model.CopyFrom(fp32)
+    model.graph.node[-1].CopyFrom(helper.make_node("Sigmoid", ["tail2"], ["restored"], "squash"))
+    assert "tail.w" in place(model, cautious=False).layers
+
+
+def test_gates_of_a_recurrent_cell_that_feed_a_tanh_too_become_int8(fp32: ModelProto) -> None:
+    """One convolution for all gates, as ConvLSTM has it: split, then sigmoids and a tanh."""
+    model = ModelProto()
+    model.CopyFrom(fp32)
+    for node in list(model.graph.node):
+        if node.name.startswith("sigmoid"):
+            node.op_type = "Tanh"
+    assert "gate.w" in place(model).layers
+
+
+@pytest.mark.parametrize("pattern", ["body.w", "b*", "body_2"])
+def test_layers_are_excluded_by_the_name_of_a_weight_or_node(fp32: ModelProto, pattern: str) -> None:
+    placement = place(fp32, [pattern], cautious=False)
+    assert placement.layers == ("embed.w", "tail.w")
+    assert placement.excluded == ("body.w",)
+
+
+def test_excluding_what_is_kept_anyway_changes_nothing(fp32: ModelProto) -> None:
+    assert place(fp32, ["gate*"]).excluded == ()
+
+
+def test_a_pattern_that_fits_nothing_lists_the_names(fp32: ModelProto) -> None:
+    message = r"no convolution is called 'boddy\*'; the model has embed.w, body.w, gate.w, tail.w$"
+    with pytest.raises(CalibrationError, match=message):
+        place(fp32, ["boddy*"])
+
+
+def test_a_choice_leaves_the_rest_out(fp32: ModelProto) -> None:
+    chosen = place(fp32, cautious=False).only({"body.w"})
+    assert chosen.layers == ("body.w",)
+    assert chosen.excluded == ("embed.w", "tail.w")
+    assert chosen.images == frozenset()
+    again = place_as(fp32, chosen.kept, chosen.excluded)
+    assert (again.layers, again.excluded, again.images) == (chosen.layers, chosen.excluded, chosen.images)
+
+
+def test_a_model_without_convolutions_is_refused(fp32: ModelProto) -> None:
+    model = ModelProto()
+    model.CopyFrom(fp32)
+    for node in model.graph.node:
+        if node.op_type == "Conv":
+            node.op_type = "Identity"
+            del node.input[1:]
+            del node.attribute[:]
+    with pytest.raises(CalibrationError, match="the model has no convolutions with constant weights"):
         place(model)

@@ -10,17 +10,16 @@ from hypothesis import strategies as st
 from onnx import ModelProto
 
 from unblur.calibration.onnx_file import describe, spec_of
-from unblur.calibration.table import (
+from unblur.calibration.table import bound_to, check_fits, model_sha256
+from unblur.calibration.table_diff import diff
+from unblur.runtime.calibration_table import (
     CalibrationTable,
     Measured,
     Preprocessing,
     TensorRange,
-    bound_to,
-    model_sha256,
     preprocessing_of,
     read_table,
 )
-from unblur.calibration.table_diff import diff
 from unblur.runtime.errors import BadInput, CalibrationError
 
 
@@ -39,6 +38,7 @@ def table(fp32: ModelProto) -> CalibrationTable:
         implicit={"body1": TensorRange(-1 / 3, 0.25, 1 / 3)},
         kept={"gate.w": "attention gate"},
         excluded=("body.w",),
+        reads={"body.w": ("features1", "features2")},
         measured=Measured(budget_db=0.1, delta_db=-0.03, int8_macs=0.75),
     )
 
@@ -107,7 +107,7 @@ def test_a_table_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 def test_a_table_fits_its_own_model(table: CalibrationTable, fp32: ModelProto, tmp_path: Path) -> None:
     (tmp_path / "t.json").write_text(table.to_json())
-    read_table(tmp_path / "t.json").check_fits(fp32)
+    check_fits(read_table(tmp_path / "t.json"), fp32)
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_a_foreign_table_is_refused_with_the_field(
     field: str, value: object, message: str, table: CalibrationTable, fp32: ModelProto
 ) -> None:
     with pytest.raises(CalibrationError, match=message):
-        replace(table, **{field: value}).check_fits(fp32, where="t.json")  # type: ignore[arg-type]
+        check_fits(replace(table, **{field: value}), fp32, where="t.json")  # type: ignore[arg-type]
 
 
 def test_another_way_to_feed_the_model_is_refused_with_the_field(table: CalibrationTable, fp32: ModelProto) -> None:
@@ -136,9 +136,21 @@ def test_another_way_to_feed_the_model_is_refused_with_the_field(table: Calibrat
     with pytest.raises(
         CalibrationError, match=r"its preprocessing\.value_range is \(0\.0, 1\.0\), the model's \(-1"
     ):
-        table.check_fits(model)
-    bound_to(table, model).check_fits(model)
-    assert bound_to(table, model).preprocessing.size_hw == (64, 96)
+        check_fits(table, model)
+
+
+def test_a_table_is_bound_to_other_weights_of_its_network_alone(table: CalibrationTable, fp32: ModelProto) -> None:
+    tuned = ModelProto()
+    tuned.CopyFrom(fp32)
+    tuned.graph.initializer[0].raw_data = bytes(len(tuned.graph.initializer[0].raw_data))
+    with pytest.raises(CalibrationError, match="model_sha256"):
+        check_fits(table, tuned)
+    check_fits(bound_to(table, tuned), tuned)
+    foreign = replace(table, ranges={"relu_7": TensorRange(0, 1, 1)})
+    with pytest.raises(
+        CalibrationError, match="its tensor 'relu_7' is 'in the table', the model's 'not in the graph'"
+    ):
+        bound_to(foreign, tuned)
 
 
 def test_equal_tables_do_not_differ(table: CalibrationTable) -> None:

@@ -8,7 +8,7 @@ from made_up_tables import made_up_table
 from onnx import ModelProto
 
 from unblur.calibration.placement import place
-from unblur.calibration.table import CalibrationTable
+from unblur.calibration.table import check_fits
 from unblur.calibration.trt_cache import (
     TensorRTCache,
     cache_from_table,
@@ -17,6 +17,7 @@ from unblur.calibration.trt_cache import (
     table_from_cache,
     version_from_text,
 )
+from unblur.runtime.calibration_table import CalibrationTable
 from unblur.runtime.errors import BadInput, CalibrationError
 
 AS_TENSORRT_WRITES = """TRT-8601-EntropyCalibration2
@@ -139,18 +140,33 @@ def test_the_cache_names_what_quantised_layers_read_and_write_and_no_more(
 def test_a_table_comes_back_from_its_cache(fp32: ModelProto, table: CalibrationTable) -> None:
     cache = cache_from_table(table, (8, 6, 1))
     back = table_from_cache(cache, fp32)
-    back.check_fits(fp32)
-    assert (back.method, back.excluded, back.kept) == ("imported", (), table.kept)
+    check_fits(back, fp32)
+    assert back.method == "imported"
+    assert {*back.kept, *back.excluded} == set(table.kept)
     assert list(back.ranges) == list(table.ranges)
+    assert back.reads == table.reads
     assert cache_from_table(back, (8, 6, 1)) == cache
 
 
 def test_a_convolution_without_a_scale_stays_float(fp32: ModelProto, table: CalibrationTable) -> None:
     cache = cache_from_table(table, (8, 6, 1))
-    lacking = replace(cache, scales={name: text for name, text in cache.scales.items() if name != "features2"})
+    everywhere = replace(
+        cache,
+        scales={
+            **cache.scales,
+            "scaled1": "3c000000",
+            "tail1": "3c000000",
+            "scaled2": "3c000000",
+            "tail2": "3c000000",
+        },
+    )
+    assert table_from_cache(everywhere, fp32).reads.keys() == {"body.w", "tail.w"}
+    lacking = replace(
+        everywhere, scales={name: everywhere.scales[name] for name in everywhere.scales if name != "body2"}
+    )
     back = table_from_cache(lacking, fp32)
-    assert back.excluded == ("body.w",)
-    assert set(back.ranges) == {"features1"}
+    assert back.excluded == ("embed.w", "body.w")
+    assert set(back.ranges) == {"scaled1", "scaled2"}
 
 
 def test_a_cache_of_another_model_is_refused(fp32: ModelProto) -> None:
@@ -160,5 +176,5 @@ def test_a_cache_of_another_model_is_refused(fp32: ModelProto) -> None:
     ):
         table_from_cache(foreign, fp32, where="c")
     no_use = TensorRTCache((8, 6, 1), "MinMaxCalibration", {"blurred": "3c010204", "(Unnamed Layer* 2)": "0"})
-    with pytest.raises(CalibrationError, match="no scale for any of the 2 tensors that the convolutions of 'tiny'"):
+    with pytest.raises(CalibrationError, match="has not the scales that any of the 3 layers of 'tiny' needs"):
         table_from_cache(no_use, fp32)

@@ -4,8 +4,9 @@ from onnx import ModelProto
 
 from unblur.calibration.onnx_file import spec_of
 from unblur.calibration.placement import place
-from unblur.calibration.table import CalibrationTable, TensorRange, model_sha256, preprocessing_of
+from unblur.calibration.table import model_sha256
 from unblur.calibration.trt_cache import cache_tensors
+from unblur.runtime.calibration_table import CalibrationTable, TensorRange, preprocessing_of
 
 
 def made_up_table(model: ModelProto) -> CalibrationTable:
@@ -25,4 +26,6 @@ def made_up_table(model: ModelProto) -> CalibrationTable:
         ranges={name: ranges[name] for name in placement.activations},
         implicit={name: seen for name, seen in ranges.items() if name not in placement.activations},
         kept=placement.kept,
+        reads=placement.reads,
+        image_tensors=tuple(sorted(placement.images)),
     )
