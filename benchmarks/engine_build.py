@@ -13,8 +13,8 @@ from typing import Annotated
 import torch
 import typer
 
+from unblur.calibration.calibrate import calibrate
 from unblur.calibration.onnx_file import write_onnx
-from unblur.calibration.quantize import quantize_minmax
 from unblur.calibration.sample import find_sample
 from unblur.export.build import Order, build_engines
 from unblur.export.engine_from_onnx import Source, read_source
@@ -55,7 +55,7 @@ def sources(preset: str, folder: Path) -> Iterator[Source]:
         torch.nn.init.normal_(parameter, std=0.03)
     write_image(folder / "frame.png", golden_frame())
     fp32 = onnx_from_network(network)
-    int8 = quantize_minmax(fp32, find_sample(folder, blurred=False)).model
+    int8 = calibrate(fp32, find_sample(folder, blurred=False)).model
     for name, model in {"fp32": fp32, "fp16": fp16_from_fp32(fp32), "int8": int8_fp16_from_int8(int8)}.items():
         write_onnx(folder / f"{name}.onnx", model)
         yield read_source(folder / f"{name}.onnx")

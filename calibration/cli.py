@@ -1,25 +1,25 @@
-"""`unblur calibrate`."""
+"""`unblur calibrate`; the commands beside it are in cli_table and cli_lint."""
 
 import sys
 import time
+from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from unblur.calibration import cli_lint, cli_table
 from unblur.runtime.atomic import atomic_file
-from unblur.runtime.console import print_json, progress, stderr
-from unblur.runtime.errors import BadInput, needs_extra
+from unblur.runtime.console import print_json, progress, stages_on, stderr
+from unblur.runtime.errors import needs_extra
 
 if TYPE_CHECKING:
-    from unblur.calibration.judge import Cost
-    from unblur.calibration.quantize import Quantized
+    from unblur.calibration.calibrate import Calibrated, Settings
     from unblur.calibration.sample import Sample
-    from unblur.calibration.table import CalibrationTable
 
-METHODS = ("minmax",)
-_JUDGED_PICTURES = 8
+Method = Literal["minmax", "percentile", "entropy", "mse"]
+StepPolicy = Literal["per-step", "shared", "clamped"]
 
 
 def register(app: typer.Typer) -> None:
@@ -31,82 +31,103 @@ def register(app: typer.Typer) -> None:
 
 def calibrate(
     model: Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="An fp32 model from `unblur export`.")],
-    images: Annotated[Path, typer.Option(help="Folder of pictures, or of pairs (the blurred side is used).")],
+    images: Annotated[Path, typer.Option(help="Folder of pictures, or of pairs, which bring ground truth.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="The INT8 model to write.")],
-    method: Annotated[str, typer.Option(help=f"How ranges are chosen: {', '.join(METHODS)}.")] = "minmax",
+    method: Annotated[Method, typer.Option(help="How a range is chosen.")] = "minmax",
+    percentile: Annotated[float, typer.Option(min=50, max=100, help="Of that method, in percent.")] = 99.99,
+    steps_policy: Annotated[
+        StepPolicy, typer.Option(help="Ranges of a recursion: of each step, of all, or the largest.")
+    ] = "per-step",
+    budget_db: Annotated[
+        float | None, typer.Option(min=0, help="Search the most INT8 that loses no more PSNR than this.")
+    ] = None,
+    exclude: Annotated[
+        list[str] | None, typer.Option(metavar="GLOB", help="Keep layers of this name float; repeat for more.")
+    ] = None,
     blur: Annotated[bool, typer.Option("--blur", help="The pictures are sharp: shake each one first.")] = False,
     table: Annotated[Path | None, typer.Option(help="Also write the table of ranges, as JSON.")] = None,
+    from_table: Annotated[
+        Path | None, typer.Option(help="Take ranges and choice of layers from this table; pictures only judge.")
+    ] = None,
+    sensitivity: Annotated[
+        Path | None, typer.Option(help="Also draw what each layer costs, as PNG; takes two runs a layer.")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
 ) -> None:
     """Make the INT8 form of a model, with ranges measured on pictures like those it will see.
 
-    Convolutions become INT8 but for the first, the last and the attention gates; the rest stays float32 here,
-    `unblur deploy` makes it float16.
+    Convolutions become INT8 but for attention gates and, without --budget-db, the first and the last; the rest
+    stays float32 here, `unblur deploy` makes it float16.
     """
-    if method not in METHODS:
-        raise BadInput(f"unknown method '{method}'; this version has: {', '.join(METHODS)}")
     with needs_extra("export"):
+        from unblur.calibration.calibrate import Settings
         from unblur.calibration.onnx_file import check_onnx_name, onnx_bytes
         from unblur.calibration.sample import find_sample
     check_onnx_name(output)
     started_s = time.monotonic()
     sample = find_sample(images, blurred=blur)
-    with atomic_file(output) as temporary:
-        quantized = _quantize(model, sample)
-        temporary.write_bytes(onnx_bytes(quantized.model))
-        cost = _judge(model, temporary, sample)
-    if table is not None:
-        with atomic_file(table) as temporary:
-            temporary.write_text(quantized.table.to_json())
-    if json:
-        seconds = round(time.monotonic() - started_s, 2)
-        print_json({**_document(quantized.table, cost), "seconds": seconds, "bytes": output.stat().st_size})
-    else:
-        stderr.print(f"{output}: {_sentence(quantized.table, cost)}")
+    settings = Settings(method, percentile, steps_policy, budget_db, tuple(exclude or ()), sensitivity is not None)
+    with ExitStack() as stack:
+        paths = {path: stack.enter_context(atomic_file(path)) for path in (output, table, sensitivity) if path}
+        made = _make(model, sample, settings, from_table)
+        paths[output].write_bytes(onnx_bytes(made.model))
+        if table is not None:
+            paths[table].write_text(made.table.to_json())
+        if sensitivity is not None:
+            paths[sensitivity].write_bytes(_plot(made))
+    _tell(output, made, time.monotonic() - started_s, json=json)
 
 
-def _quantize(model: Path, sample: "Sample") -> "Quantized":
+def _make(model: Path, sample: "Sample", settings: "Settings", from_table: Path | None) -> "Calibrated":
+    from unblur.calibration import calibrate as room
     from unblur.calibration.onnx_file import read_onnx
-    from unblur.calibration.quantize import quantize_minmax
+    from unblur.calibration.table import read_table
 
     fp32 = read_onnx(model)
-    with progress("pictures") as bar:
-        task = bar.add_task("calibrating", total=len(sample), note="")
-        return quantize_minmax(fp32, sample, lambda: bar.advance(task))
+    with progress() as bar:
+        if from_table is None:
+            return room.calibrate(fp32, sample, settings, stages_on(bar))
+        return room.apply(fp32, read_table(from_table), sample, stages_on(bar), sensitivity=settings.sensitivity)
 
 
-def _judge(fp32: Path, int8: Path, sample: "Sample") -> "Cost":
-    """With graph optimisation off for INT8: Q/DQ evaluated in float is what an engine computes."""
-    from unblur.calibration.judge import measure_cost
-    from unblur.runtime.onnx_runner import OnnxRunner
+def _plot(made: "Calibrated") -> bytes:
+    from unblur.calibration.sensitivity_plot import sensitivity_png
 
-    judged = sample.spread(_JUDGED_PICTURES)
-    with (
-        progress("pictures") as bar,
-        OnnxRunner(fp32) as reference,
-        OnnxRunner(int8, graph_optimization=False) as candidate,
-    ):
-        task = bar.add_task("judging", total=len(judged), note="")
-        return measure_cost(reference, candidate, judged, lambda: bar.advance(task))
+    return b"" if made.sensitivity is None else sensitivity_png(made.sensitivity.layers)
 
 
-def _document(table: "CalibrationTable", cost: "Cost") -> dict[str, object]:
+def _tell(output: Path, made: "Calibrated", seconds: float, *, json: bool) -> None:
+    if json:
+        print_json({**_document(made), "seconds": round(seconds, 2), "bytes": output.stat().st_size})
+    else:
+        stderr.print(f"{output}: {_sentence(made)}")
+
+
+def _document(made: "Calibrated") -> dict[str, object]:
+    table = made.table
     return {
         "method": table.method,
         "images": len(table.images),
         "tensors": len(table.ranges),
         "peak_rss_mb": _peak_rss_mb(),
-        "delta_db": round(cost.delta_db, 4),
-        "parity_db": round(cost.parity_db, 2),
+        "delta_db": round(made.cost.delta_db, 4),
+        "worst_db": round(min(made.cost.deltas_db), 4),
+        "parity_db": round(made.cost.parity_db, 2),
+        "int8_macs": round(made.int8_macs, 4),
         "float": dict(table.kept),
+        "excluded": list(table.excluded),
+        "drift": {drift.weight: [round(ratio, 3) for ratio in drift.ratios] for drift in made.drift},
+        "sensitivity": None if made.sensitivity is None else asdict(made.sensitivity),
     }
 
 
-def _sentence(table: "CalibrationTable", cost: "Cost") -> str:
+def _sentence(made: "Calibrated") -> str:
+    table, cost = made.table, made.cost
+    excluded = f", {len(table.excluded)} layers left out" if table.excluded else ""
     return (
-        f"INT8, {len(table.ranges)} activations calibrated on {len(table.images)} pictures; "
-        f"{cost.delta_db:+.3f} dB against float32, {cost.parity_db:.1f} dB from it at worst, "
-        f"on {cost.pictures} shaken pictures"
+        f"INT8 in {made.int8_macs:.1%} of the multiply-accumulates{excluded}; {len(table.ranges)} activations "
+        f"calibrated on {len(table.images)} pictures; {cost.delta_db:+.3f} dB against float32, "
+        f"{cost.parity_db:.1f} dB from it at worst, on {len(cost.deltas_db)} crops"
     )
 
 

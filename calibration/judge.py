@@ -1,46 +1,123 @@
-"""What INT8 costs, in dB, when no sharp reference of the calibration pictures is known.
+"""What INT8 costs, in dB against ground truth.
 
-A camera shake of ours is laid over each picture, and the picture itself is the reference. That does not tell how
-well the network deblurs, but how much of it INT8 loses.
+Where the calibration folder holds pairs, their sharp sides are the truth. Elsewhere a camera shake of ours is laid
+over each picture, and the picture itself is the truth: that does not tell how well the network deblurs, but how
+much of it INT8 loses.
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from statistics import fmean
 
+import numpy as np
+from onnx import ModelProto
+from onnxruntime import GraphOptimizationLevel, InferenceSession, SessionOptions
+
+from unblur.calibration.onnx_file import onnx_bytes, spec_of
 from unblur.calibration.sample import Sample, shaken
-from unblur.runtime.frames import Batch, Frame, Padding, batch_from_frame, frame_from_batch
-from unblur.runtime.metrics import psnr_db, psnr_float_db
-from unblur.runtime.runner import Runner
+from unblur.runtime.frames import Batch, Frame, Padding, batch_from_frame
+from unblur.runtime.metrics import psnr_float_db
+from unblur.runtime.pairs import find_pairs, read_pair
+
+TRIALS = 8
+_SIDE = 256
+_EQUAL = 1e-10
+"""Added to each mean square error: 100 dB is as good as equal, and two equal forms differ by nothing."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A picture to restore and what it should become, uint8 (H, W, 3)."""
+
+    blurred: Frame
+    sharp: Frame
 
 
 @dataclass(frozen=True)
 class Cost:
-    """delta_db: PSNR of the candidate minus that of the reference, mean; negative is a loss.
-    parity_db: the candidate against the reference on float images, in the worst picture.
+    """deltas_db: PSNR of a form minus that of float32, a value per trial; negative is a loss.
+    parity_db: the form against float32, in the worst trial.
     """
 
-    pictures: int
-    delta_db: float
+    deltas_db: tuple[float, ...]
     parity_db: float
 
+    @property
+    def delta_db(self) -> float:
+        """Mean over the trials."""
+        return fmean(self.deltas_db)
 
-def measure_cost(
-    reference: Runner, candidate: Runner, sample: Sample, progress: Callable[[], object] | None = None
-) -> Cost:
-    """Restore shaken copies of the pictures with both forms of one network."""
-    deltas, parities = [], []
-    for index, picture in enumerate(sample.pictures()):
-        height, width = picture.shape[:2]
-        padding = Padding.to_multiple((height, width), reference.spec.multiple_of)
-        batch = batch_from_frame(shaken(picture, index), padding)
-        expected, restored = reference.infer(batch), candidate.infer(batch)
-        parities.append(psnr_float_db(restored, expected))
-        deltas.append(_psnr_db(restored, picture, padding) - _psnr_db(expected, picture, padding))
-        if progress is not None:
-            progress()
-    return Cost(len(deltas), fmean(deltas), min(parities))
+    @property
+    def loss_db(self) -> float:
+        """The least budget that this keeps to: the mean loss, or half the worst trial's if that is more."""
+        return max(-self.delta_db, -min(self.deltas_db) / 2)
 
 
-def _psnr_db(restored: Batch, picture: Frame, padding: Padding) -> float:
-    return psnr_db(frame_from_batch(restored, padding), picture)
+def find_trials(sample: Sample, count: int = TRIALS) -> Iterator[Trial]:
+    """Crops of at most 256 x 256 from the middle of at most `count` pictures, spread over the sample."""
+    chosen = sample.spread(count)
+    if chosen.paths[0].parent == sample.folder:
+        for index, picture in enumerate(chosen.pictures()):
+            yield Trial(_centre(shaken(picture, index)), _centre(picture))
+    else:  # below the folder there are only sides of pairs
+        pairs = {pair.blurred: pair for pair in find_pairs(sample.folder)}
+        for path in chosen.paths:
+            yield Trial(*map(_centre, read_pair(pairs[path])))
+
+
+class Judge:
+    """Restores some trials once by the fp32 form, and again by every form that it is asked about.
+
+    Values are compared before rounding to 8 bits, which would hide what a single layer costs. All forms are
+    evaluated without graph optimisation: Q/DQ in float is what an engine computes, while a CPU's fused 8-bit
+    products saturate.
+    """
+
+    def __init__(
+        self, fp32: ModelProto, trials: Iterable[Trial], progress: Callable[[], object] | None = None
+    ) -> None:
+        self._multiple_of = spec_of(fp32).multiple_of
+        self._trials = tuple(trials)
+        self._progress = progress or (lambda: None)
+        self._expected = list(self._restore(fp32))
+
+    def batches(self) -> Iterator[Batch]:
+        """The blurred pictures as the network takes them, float32 (1, 3, H, W), padded."""
+        for trial in self._trials:
+            height, width = trial.blurred.shape[:2]
+            yield batch_from_frame(trial.blurred, Padding.to_multiple((height, width), self._multiple_of))
+
+    def cost(self, candidate: ModelProto) -> Cost:
+        """What `candidate`, another form of the network, makes of the trials against what fp32 made of them."""
+        deltas, parities = [], []
+        for trial, expected, restored in zip(self._trials, self._expected, self._restore(candidate), strict=True):
+            sharp = _whole_batch(trial.sharp)
+            deltas.append(10 * math.log10(_mse(expected, sharp) / _mse(restored, sharp)))
+            parities.append(psnr_float_db(restored, expected))
+        return Cost(tuple(deltas), min(parities))
+
+    def _restore(self, model: ModelProto) -> Iterator[Batch]:
+        options = SessionOptions()
+        options.graph_optimization_level = GraphOptimizationLevel.ORT_DISABLE_ALL
+        session = InferenceSession(onnx_bytes(model), options, providers=["CPUExecutionProvider"])
+        for trial, batch in zip(self._trials, self.batches(), strict=True):
+            height, width = trial.blurred.shape[:2]
+            (restored,) = session.run(None, {model.graph.input[0].name: batch})
+            self._progress()
+            yield np.ascontiguousarray(restored[:, :, :height, :width])
+
+
+def _mse(restored: Batch, sharp: Batch) -> float:
+    return float(np.mean(np.square(np.clip(restored, 0, 1) - sharp), dtype=np.float64)) + _EQUAL
+
+
+def _whole_batch(frame: Frame) -> Batch:
+    height, width = frame.shape[:2]
+    return batch_from_frame(frame, Padding.to_multiple((height, width), 1))
+
+
+def _centre(picture: Frame) -> Frame:
+    height, width = picture.shape[:2]
+    top, left = max(height - _SIDE, 0) // 2, max(width - _SIDE, 0) // 2
+    return np.ascontiguousarray(picture[top : top + _SIDE, left : left + _SIDE])

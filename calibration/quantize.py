@@ -1,4 +1,4 @@
-"""fp32 graph -> explicit Q/DQ graph: collect the ranges, decide the placement, edit.
+"""fp32 graph -> explicit Q/DQ graph, through ONNX Runtime's quantiser with our ranges and our placement.
 
 The settings are those that TensorRT takes as they are: signed 8 bit with zero point 0 on both sides, one scale a
 tensor for activations and one a channel for weights, biases in float, only the inputs of Conv and ConvTranspose.
@@ -7,22 +7,17 @@ pattern. What is not quantised stays float32 here, so that the cost of INT8 is s
 `unblur.export.precision` turns that rest into float16 for an engine.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
 
 import numpy as np
-from onnx import ModelProto
+from onnx import GraphProto, ModelProto
 from onnxruntime.quantization import CalibrationMethod, QuantType
 from onnxruntime.quantization.calibrate import TensorData, TensorsData
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
-from unblur.calibration.observe import Range, observe_minmax
-from unblur.calibration.onnx_file import describe, precision_of, sort_nodes, spec_of, strip_provenance
-from unblur.calibration.placement import CONVOLUTIONS, Placement, place
-from unblur.calibration.sample import Sample
-from unblur.calibration.table import CalibrationTable, TensorRange, model_sha256, preprocessing_of
-from unblur.calibration.trt_cache import cache_tensors
-from unblur.runtime.errors import CalibrationError
+from unblur.calibration.onnx_file import describe, sort_nodes, spec_of, strip_provenance
+from unblur.calibration.placement import CONVOLUTIONS, Placement, place_as
+from unblur.calibration.table import CalibrationTable, TensorRange, check_fits
 
 _TENSORRT_SETTINGS = {
     "ActivationSymmetric": True,
@@ -32,54 +27,11 @@ _TENSORRT_SETTINGS = {
 }
 
 
-@dataclass(frozen=True)
-class Quantized:
-    """An INT8 model and the table of ranges it was made from."""
+def quantize(model: ModelProto, placement: Placement, ranges: Mapping[str, TensorRange]) -> ModelProto:
+    """The INT8 form of an fp32 graph: the weights of the placed convolutions in 8 bits, Q/DQ before them.
 
-    model: ModelProto
-    table: CalibrationTable
-
-
-def quantize_minmax(model: ModelProto, sample: Sample, progress: Callable[[], object] | None = None) -> Quantized:
-    """The INT8 form of an fp32 graph, every range as wide as what was seen on the pictures.
-
-    One picture is held at a time. progress: called once a picture.
-    Raises CalibrationError if `model` is not fp32 or nothing in it can be quantised, BadInput for a bad picture.
-    """
-    if precision_of(model) != "fp32":
-        raise CalibrationError(
-            f"INT8 is made from the fp32 model, this one is '{precision_of(model)}'; export with --precision fp32"
-        )
-    placement = place(model)
-    batches = sample.batches(spec_of(model).multiple_of)
-    implicit = [name for name in cache_tensors(model, placement) if name not in placement.activations]
-    ranges = observe_minmax(model, [*placement.activations, *implicit], batches, progress)
-    spec = spec_of(model)
-    table = CalibrationTable(
-        method="minmax",
-        percentile=None,
-        step_policy="per-step",
-        preset=spec.preset,
-        steps=spec.steps,
-        model_sha256=model_sha256(model),
-        preprocessing=preprocessing_of(spec, blurred=sample.blurred),
-        images=sample.hashes(),
-        ranges={name: _widest(ranges[name]) for name in placement.activations},
-        implicit={name: _widest(ranges[name]) for name in implicit},
-        kept=placement.kept,
-    )
-    return Quantized(insert_qdq(model, placement, ranges), table)
-
-
-def _widest(seen: Range) -> TensorRange:
-    """A tensor that is always zero fits any range."""
-    return TensorRange(seen.lowest, seen.highest, max(-seen.lowest, seen.highest) or 1.0)
-
-
-def insert_qdq(model: ModelProto, placement: Placement, ranges: Mapping[str, Range]) -> ModelProto:
-    """Quantise the weights of the placed convolutions and put Q/DQ before them; `model` is left alone.
-
-    ranges: for each of `placement.activations`; a scale is the largest magnitude / 127.
+    ranges: of `placement.activations` at least; a scale is amax / 127. A weight that several steps share is stored
+    once. `model` is left alone.
     """
     copy = ModelProto()
     copy.CopyFrom(model)
@@ -89,24 +41,46 @@ def insert_qdq(model: ModelProto, placement: Placement, ranges: Mapping[str, Ran
         reduce_range=False,
         weight_qType=QuantType.QInt8,
         activation_qType=QuantType.QInt8,
-        tensors_range=_tensors_data(ranges),
+        tensors_range=_tensors_data({name: ranges[name] for name in placement.activations}),
         nodes_to_quantize=[node.name for node in placement.quantized],
         nodes_to_exclude=[],
         op_types_to_quantize=list(CONVOLUTIONS),
         extra_options=_TENSORRT_SETTINGS,
     )
     quantized: ModelProto = quantizer.quantize_model()
+    _keep_images_float(quantized.graph, placement.images)
     sort_nodes(quantized.graph)
     strip_provenance(quantized)
     describe(quantized, spec_of(model), "int8")
     return quantized
 
 
-def _tensors_data(ranges: Mapping[str, Range]) -> TensorsData:
+def quantize_with(model: ModelProto, table: CalibrationTable) -> ModelProto:
+    """The INT8 form that `table` was made for; CalibrationError with the field at fault if it is another's."""
+    check_fits(table, model)
+    return quantize(model, place_as(model, table.kept, table.excluded), table.ranges)
+
+
+def _keep_images_float(graph: GraphProto, images: Collection[str]) -> None:
+    """Let all but convolutions read the image itself, where ONNX Runtime let everything read its INT8 form.
+
+    The identity branch of a residual in the middle of a network should be INT8, which TensorRT fuses; that of the
+    whole image would round the result to 7 bits, for pixels are never negative.
+    """
+    integers = {node.input[0]: node.output[0] for node in graph.node if node.op_type == "QuantizeLinear"}
+    rounded = {node.input[0]: node.output[0] for node in graph.node if node.op_type == "DequantizeLinear"}
+    originals = {rounded[integers[name]]: name for name in images}
+    for node in graph.node:
+        if node.op_type not in CONVOLUTIONS:
+            for index, name in enumerate(node.input):
+                node.input[index] = originals.get(name, name)
+
+
+def _tensors_data(ranges: Mapping[str, TensorRange]) -> TensorsData:
     return TensorsData(
         CalibrationMethod.MinMax,
         {
-            name: TensorData(lowest=np.float32(seen.lowest), highest=np.float32(seen.highest))
+            name: TensorData(lowest=np.float32(-seen.amax), highest=np.float32(seen.amax))
             for name, seen in ranges.items()
         },
     )

@@ -15,8 +15,8 @@ from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
 
+from unblur.calibration.calibrate import Settings, calibrate
 from unblur.calibration.onnx_file import write_onnx
-from unblur.calibration.quantize import quantize_minmax
 from unblur.calibration.sample import Sample
 from unblur.calibration.table import CalibrationTable
 from unblur.export.onnx_from_checkpoint import onnx_from_network
@@ -155,7 +155,7 @@ def _write_models(
     for variant in anytime:
         write_onnx(folder / variant.file, simplify(onnx_from_network(network.at_steps(variant.steps))).model)
         advance()
-    quantized = quantize_minmax(model, sample, stage("calibrating", len(sample)))
+    quantized = calibrate(model, sample, Settings(budget_db=0.1), stage)
     write_onnx(folder / int8.file, int8_fp16_from_int8(quantized.model))
     (folder / CALIBRATION_TABLE).write_text(quantized.table.to_json())
     return quantized.table

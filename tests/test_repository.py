@@ -30,7 +30,8 @@ IMPORTED_ROOMS: Mapping[str, set[str]] = {
 ON_DEVICE = {"numpy", "onnxruntime", "av", "PIL", "typer", "rich"}
 IMPORTED_PACKAGES: Mapping[str, set[str]] = {
     "runtime": ON_DEVICE,
-    "calibration": ON_DEVICE | {"onnx", "google"},  # google.protobuf: what onnx raises on a damaged file
+    # google.protobuf: what onnx raises on a damaged file
+    "calibration": ON_DEVICE | {"onnx", "google", "matplotlib"},
     "train": ON_DEVICE | {"torch", "accelerate", "safetensors", "matplotlib"},
     "export": ON_DEVICE | {"torch", "onnx", "onnxscript", "onnxsim"},
 }

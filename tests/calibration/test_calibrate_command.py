@@ -1,58 +1,80 @@
 import json
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import typer
 from onnx import ModelProto
 from typer.testing import CliRunner, Result
 
-from unblur.calibration.cli import register
+from unblur.calibration import cli, ranges
 from unblur.calibration.onnx_file import describe, precision_of, read_onnx, spec_of, write_onnx
-from unblur.runtime.errors import BadInput, CalibrationError, MissingExtra, SpecMismatch
+from unblur.runtime import calibration_table
+from unblur.runtime.errors import BadInput, CalibrationError, MissingExtra, SpecMismatch, UnblurError
+from unblur.runtime.images import image_size_hw
 
 
 def _calibrate(*arguments: str | Path) -> Result:
     app = typer.Typer()
-    register(app)
+    cli.register(app)
     return CliRunner().invoke(app, ["calibrate", *map(str, arguments)])
 
 
 def test_json_is_the_only_thing_on_stdout(fp32_file: Path, pictures: Path, tmp_path: Path) -> None:
-    output, table = tmp_path / "int8.onnx", tmp_path / "table.json"
-    result = _calibrate(fp32_file, "--images", pictures, "-o", output, "--table", table, "--json")
+    output, table, plot = (tmp_path / name for name in ("int8.onnx", "table.json", "plot.png"))
+    files = ("-o", output, "--table", table, "--sensitivity", plot)
+    result = _calibrate(fp32_file, "--images", pictures, *files, "--json")
     assert result.exit_code == 0, result.exception
     report = json.loads(result.stdout)
     assert (report["method"], report["images"], report["tensors"]) == ("minmax", 3, 2)
     assert abs(report["delta_db"]) < 0.1
+    assert report["worst_db"] <= report["delta_db"]
     assert report["parity_db"] > 45
     assert report["bytes"] == output.stat().st_size
     assert report["peak_rss_mb"] > 20
     assert report["seconds"] > 0
+    assert report["int8_macs"] == pytest.approx(0.5714, abs=1e-4)  # 8 x 8 of 3 x 8 + 8 x 8 + 8 x 3
+    assert [layer["layer"] for layer in report["sensitivity"]["layers"]] == ["body.w"]
+    assert set(report["sensitivity"]["sqnr_db"]) == {"features1", "features2"}
     assert precision_of(read_onnx(output)) == "int8"
     assert list(json.loads(table.read_text())["images"]) == ["a.png", "b.png", "c.png"]
+    assert image_size_hw(plot)[1] > 600
 
 
 def test_people_get_a_sentence(fp32_file: Path, pictures: Path, tmp_path: Path) -> None:
-    result = _calibrate(fp32_file, "--images", pictures, "-o", tmp_path / "int8.onnx", "--blur")
+    options = ("--blur", "--method", "entropy", "--budget-db", "1", "--exclude", "embed*")
+    result = _calibrate(fp32_file, "--images", pictures, "-o", tmp_path / "int8.onnx", *options)
     assert result.exit_code == 0, result.exception
     assert result.stdout == ""
-    assert "2 activations calibrated on 3 pictures" in " ".join(result.stderr.split())
+    told = " ".join(result.stderr.split())
+    assert "INT8 in 78.6% of the multiply-accumulates, 1 layers left out" in told
+    assert "4 activations calibrated on 3 pictures" in told
 
 
-def test_a_method_of_a_later_version_is_refused_with_the_list(
-    fp32_file: Path, pictures: Path, tmp_path: Path
-) -> None:
-    result = _calibrate(fp32_file, "--images", pictures, "-o", tmp_path / "x.onnx", "--method", "entropy")
-    assert isinstance(result.exception, BadInput)
-    assert str(result.exception) == "unknown method 'entropy'; this version has: minmax"
+def test_a_table_takes_the_place_of_observing(fp32_file: Path, pictures: Path, tmp_path: Path) -> None:
+    first, second, table = (tmp_path / name for name in ("1.onnx", "2.onnx", "table.json"))
+    options = ("--method", "percentile", "--percentile", "99", "--budget-db", "1")
+    made = _calibrate(fp32_file, "--images", pictures, "-o", first, "--table", table, *options)
+    again = _calibrate(fp32_file, "--images", pictures, "-o", second, "--from-table", table)
+    assert (made.exit_code, again.exit_code) == (0, 0), again.exception
+    assert first.read_bytes() == second.read_bytes()
 
 
-@pytest.mark.parametrize("fault", ["no model", "damaged model", "foreign model", "fp16 model", "no pictures"])
+def test_the_methods_offered_are_those_there_are() -> None:
+    assert get_args(cli.Method) == get_args(ranges.Method)
+    assert get_args(cli.StepPolicy) == get_args(calibration_table.StepPolicy)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    ["no model", "damaged model", "foreign model", "fp16 model", "no pictures", "no table", "no such layer"],
+)
 def test_bad_input_leaves_no_file(
     fault: str, fp32: ModelProto, fp32_file: Path, pictures: Path, tmp_path: Path
 ) -> None:
-    expected: type[Exception] = BadInput
+    expected: type[UnblurError] = BadInput
+    more: tuple[str | Path, ...] = ()
     if fault == "no model":
         fp32_file.unlink()
     elif fault == "damaged model":
@@ -69,11 +91,18 @@ def test_bad_input_leaves_no_file(
         half.CopyFrom(fp32)
         describe(half, spec_of(fp32), "fp16")
         write_onnx(fp32_file, half)
+    elif fault == "no table":
+        more = ("--from-table", tmp_path / "missing.json")
+    elif fault == "no such layer":
+        expected, more = CalibrationError, ("--exclude", "nothing*")
     else:
         for picture in pictures.iterdir():
             picture.unlink()
-    result = _calibrate(fp32_file, "--images", pictures, "-o", tmp_path / "int8.onnx")
+    int8 = tmp_path / "int8.onnx"
+    files = ("-o", int8, "--table", int8.with_suffix(".json"), "--sensitivity", int8.with_suffix(".png"))
+    result = _calibrate(fp32_file, "--images", pictures, *files, *more)
     assert isinstance(result.exception, expected)
+    assert result.exception.exit_code == 2
     assert "\n" not in str(result.exception)
     assert not list(tmp_path.glob("*int8*"))
     assert not list(tmp_path.glob(".*"))

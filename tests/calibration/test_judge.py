@@ -1,38 +1,67 @@
 from pathlib import Path
 
+import numpy as np
+import pytest
 from onnx import ModelProto
 
-from unblur.calibration.judge import measure_cost
-from unblur.calibration.observe import Range
-from unblur.calibration.onnx_file import write_onnx
+from unblur.calibration.judge import Cost, Judge, Trial, find_trials
 from unblur.calibration.placement import place
-from unblur.calibration.quantize import insert_qdq, quantize_minmax
+from unblur.calibration.quantize import quantize
 from unblur.calibration.sample import find_sample
-from unblur.runtime.onnx_runner import OnnxRunner
+from unblur.calibration.table import TensorRange
+from unblur.runtime.images import write_image
+from unblur.runtime.pairs import find_pairs, read_pair
 
 
-def test_a_model_loses_nothing_against_itself(fp32_file: Path, pictures: Path) -> None:
-    with OnnxRunner(fp32_file) as reference, OnnxRunner(fp32_file) as candidate:
-        cost = measure_cost(reference, candidate, find_sample(pictures))
-    assert cost.delta_db == 0
-    assert cost.parity_db == float("inf")
-    assert cost.pictures == 3
+def _int8(fp32: ModelProto, amax: float) -> ModelProto:
+    placement = place(fp32)
+    return quantize(fp32, placement, dict.fromkeys(placement.activations, TensorRange(0, amax, amax)))
 
 
-def test_int8_costs_something_and_little(fp32: ModelProto, fp32_file: Path, pictures: Path, tmp_path: Path) -> None:
-    write_onnx(tmp_path / "int8.onnx", quantize_minmax(fp32, find_sample(pictures)).model)
+def test_a_model_loses_nothing_against_itself(fp32: ModelProto, pictures: Path) -> None:
     counted: list[None] = []
-    with OnnxRunner(fp32_file) as reference, OnnxRunner(tmp_path / "int8.onnx") as candidate:
-        cost = measure_cost(reference, candidate, find_sample(pictures), lambda: counted.append(None))
+    judge = Judge(fp32, find_trials(find_sample(pictures)), lambda: counted.append(None))
+    assert judge.cost(fp32) == Cost((0.0, 0.0, 0.0), float("inf"))
+    assert len(counted) == 6
+
+
+def test_int8_costs_something_and_little(fp32: ModelProto, pictures: Path) -> None:
+    cost = Judge(fp32, find_trials(find_sample(pictures))).cost(_int8(fp32, 2.0))
     assert 0 < abs(cost.delta_db) < 0.1
     assert 45 < cost.parity_db < 90
-    assert len(counted) == 3
 
 
-def test_a_broken_table_is_seen(fp32: ModelProto, fp32_file: Path, pictures: Path, tmp_path: Path) -> None:
-    """Ranges far too narrow clip the activations, and the judge must see it."""
-    narrow = dict.fromkeys(place(fp32).activations, Range(0.0, 0.05))
-    write_onnx(tmp_path / "clipped.onnx", insert_qdq(fp32, place(fp32), narrow))
-    with OnnxRunner(fp32_file) as reference, OnnxRunner(tmp_path / "clipped.onnx") as candidate:
-        cost = measure_cost(reference, candidate, find_sample(pictures))
+def test_ranges_far_too_narrow_are_seen(fp32: ModelProto, pictures: Path) -> None:
+    cost = Judge(fp32, find_trials(find_sample(pictures))).cost(_int8(fp32, 0.05))
     assert cost.parity_db < 40
+
+
+def test_a_restoration_that_is_perfect_is_comparable(fp32: ModelProto) -> None:
+    """The camera's constant picture: PSNR may be infinite, the difference of two is a number all the same."""
+    constant = np.full((32, 32, 3), 128, np.uint8)
+    cost = Judge(fp32, [Trial(constant, constant)]).cost(fp32)
+    assert cost.deltas_db == (0.0,)
+
+
+def test_the_budget_that_is_kept_to_is_the_mean_or_half_of_the_worst() -> None:
+    assert Cost((-0.1, -0.1, -0.1), 50).loss_db == pytest.approx(0.1)
+    assert Cost((0.0, 0.0, -0.6), 50).loss_db == pytest.approx(0.3)
+    assert Cost((0.2, 0.2, 0.2), 50).loss_db < 0
+
+
+def test_without_pairs_a_picture_is_the_truth_of_its_shaken_copy(pictures: Path) -> None:
+    first, *_ = trials = list(find_trials(find_sample(pictures)))
+    assert len(trials) == 3
+    assert first.blurred.shape == first.sharp.shape == (33, 47, 3)
+    assert first.blurred.std() < 0.8 * first.sharp.std()
+
+
+def test_of_pairs_the_sharp_sides_are_the_truth_cropped_to_their_middle(tmp_path: Path) -> None:
+    rng = np.random.default_rng(4)
+    for side in ("blur", "sharp"):
+        (tmp_path / side).mkdir()
+        write_image(tmp_path / side / "0.png", rng.integers(0, 256, (300, 270, 3), np.uint8))
+    (trial,) = find_trials(find_sample(tmp_path))
+    blurred, sharp = read_pair(find_pairs(tmp_path)[0])
+    assert np.array_equal(trial.blurred, blurred[22:278, 7:263])
+    assert np.array_equal(trial.sharp, sharp[22:278, 7:263])

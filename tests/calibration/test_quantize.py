@@ -1,5 +1,5 @@
-import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +9,27 @@ from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, numpy_helper
 from onnxruntime import GraphOptimizationLevel, InferenceSession, SessionOptions
 
+from unblur.calibration.calibrate import Settings, calibrate
+from unblur.calibration.observe import observe
 from unblur.calibration.onnx_file import describe, onnx_bytes, precision_of, spec_of
-from unblur.calibration.quantize import quantize_minmax
+from unblur.calibration.placement import place
+from unblur.calibration.quantize import quantize, quantize_with
 from unblur.calibration.sample import find_sample
+from unblur.calibration.table import CalibrationTable, TensorRange
 from unblur.runtime.errors import CalibrationError
+
+
+@pytest.fixture(scope="module")
+def ranges(fp32: ModelProto) -> dict[str, TensorRange]:
+    """Wide enough for pictures of any kind."""
+    names = place(fp32, cautious=False).activations
+    batch = np.random.default_rng(2).random((1, 3, 64, 96), np.float32)
+    seen = {name: found.range for name, found in observe(fp32, names, [batch], kind="ranges").items()}
+    return {name: TensorRange(found.lowest, found.highest, found.magnitude) for name, found in seen.items()}
+
+
+def _int8(fp32: ModelProto, ranges: dict[str, TensorRange], *, cautious: bool = True) -> ModelProto:
+    return quantize(fp32, place(fp32, cautious=cautious), ranges)
 
 
 def _initializers(model: ModelProto) -> dict[str, NDArray[np.generic]]:
@@ -27,8 +44,8 @@ def _restore(model: ModelProto, images: NDArray[np.float32]) -> NDArray[np.float
     return restored
 
 
-def test_q_dq_is_what_tensorrt_takes(fp32: ModelProto, pictures: Path) -> None:
-    model = quantize_minmax(fp32, find_sample(pictures)).model
+def test_q_dq_is_what_tensorrt_takes(fp32: ModelProto, ranges: dict[str, TensorRange]) -> None:
+    model = _int8(fp32, ranges)
     onnx.checker.check_model(model, full_check=True)
     tensors = _initializers(model)
     operators = Counter(node.op_type for node in model.graph.node)
@@ -41,54 +58,48 @@ def test_q_dq_is_what_tensorrt_takes(fp32: ModelProto, pictures: Path) -> None:
     assert tensors["body.b"].dtype == np.float32
 
 
-def test_the_residual_adds_the_convolution_as_it_is(fp32: ModelProto, pictures: Path) -> None:
-    model = quantize_minmax(fp32, find_sample(pictures)).model
+def test_the_residual_adds_the_convolution_as_it_is(fp32: ModelProto, ranges: dict[str, TensorRange]) -> None:
+    model = _int8(fp32, ranges)
     add = next(node for node in model.graph.node if node.name == "add_1")
     producers = {name: node.op_type for node in model.graph.node for name in node.output}
     assert producers[add.input[1]] == "Conv"
 
 
-def test_a_shared_weight_is_stored_once_and_in_8_bits(fp32: ModelProto, pictures: Path) -> None:
-    model = quantize_minmax(fp32, find_sample(pictures)).model
+def test_a_shared_weight_is_stored_once_and_in_8_bits(fp32: ModelProto, ranges: dict[str, TensorRange]) -> None:
+    model = _int8(fp32, ranges)
     of_body = [name for name in _initializers(model) if name.startswith("body.w")]
     assert sorted(of_body) == ["body.w_quantized", "body.w_scale", "body.w_zero_point"]
     assert _initializers(model)["body.w_quantized"].dtype == np.int8
 
 
-def test_scales_are_the_largest_magnitude_over_127(fp32: ModelProto, pictures: Path) -> None:
-    quantized = quantize_minmax(fp32, find_sample(pictures))
-    tensors = _initializers(quantized.model)
-    for name, seen in quantized.table.ranges.items():
-        assert tensors[f"{name}_scale"] == pytest.approx(max(-seen.lowest, seen.highest) / 127, rel=1e-6)
+def test_a_scale_is_the_chosen_magnitude_over_127(fp32: ModelProto, ranges: dict[str, TensorRange]) -> None:
+    tensors = _initializers(_int8(fp32, ranges))
+    assert tensors["features1_scale"] == pytest.approx(ranges["features1"].amax / 127, rel=1e-6)
     weights = _initializers(fp32)["body.w"]
     largest = np.abs(weights).max(axis=(1, 2, 3))
     assert tensors["body.w_scale"] == pytest.approx(largest / 127, rel=1e-6)
 
 
-def test_the_restored_image_stays_close(fp32: ModelProto, pictures: Path) -> None:
-    model = quantize_minmax(fp32, find_sample(pictures)).model
+def test_only_convolutions_read_the_image_in_int8(fp32: ModelProto, ranges: dict[str, TensorRange]) -> None:
+    """The global residual adds the image as it came; the residual inside adds what TensorRT fuses."""
+    model = _int8(fp32, ranges, cautious=False)
+    reads = {node.name: node.input[0] for node in model.graph.node}
+    producers = {name: node.op_type for node in model.graph.node for name in node.output}
+    assert producers[reads["embed_1"]] == "DequantizeLinear"
+    assert (reads["residual_1"], reads["residual_2"]) == ("blurred", "blurred")
+    assert producers[reads["add_1"]] == "DequantizeLinear"
+
+
+def test_the_restored_image_stays_close(fp32: ModelProto, ranges: dict[str, TensorRange]) -> None:
+    model = _int8(fp32, ranges)
     images = np.random.default_rng(3).random((1, 3, 64, 96), np.float32)
     expected, restored = _restore(fp32, images), _restore(model, images)
     error = np.mean((restored - expected) ** 2)
     assert 0 < error < 10 ** (-50 / 10)  # better than 50 dB, and really quantised
 
 
-def test_the_table_says_what_it_was_measured_on(fp32: ModelProto, pictures: Path) -> None:
-    first, second = (quantize_minmax(fp32, find_sample(pictures)) for _ in range(2))
-    assert onnx_bytes(first.model) == onnx_bytes(second.model)
-    assert first.table.identity == second.table.identity
-    document = json.loads(first.table.to_json())
-    assert document["schema"] == 2
-    assert document["method"] == "minmax"
-    assert list(document["images"]) == ["a.png", "b.png", "c.png"]
-    assert document["ranges"]["features1"]["lowest"] == 0  # behind a ReLU
-    assert document["kept"]["gate.w"] == "attention gate"
-    other = quantize_minmax(fp32, find_sample(pictures, blurred=True)).table
-    assert other.identity != first.table.identity
-
-
-def test_spec_and_precision_go_into_the_metadata(fp32: ModelProto, pictures: Path) -> None:
-    model = quantize_minmax(fp32, find_sample(pictures)).model
+def test_spec_and_precision_go_into_the_metadata(fp32: ModelProto, ranges: dict[str, TensorRange]) -> None:
+    model = _int8(fp32, ranges)
     assert precision_of(model) == "int8"
     assert spec_of(model) == spec_of(fp32)
     assert model.producer_name == "unblur"
@@ -98,9 +109,16 @@ def test_spec_and_precision_go_into_the_metadata(fp32: ModelProto, pictures: Pat
     ]
 
 
-def test_only_fp32_is_quantised(fp32: ModelProto, pictures: Path) -> None:
-    model = ModelProto()
-    model.CopyFrom(fp32)
-    describe(model, spec_of(fp32), "fp16")
-    with pytest.raises(CalibrationError, match="this one is 'fp16'; export with --precision fp32"):
-        quantize_minmax(model, find_sample(pictures))
+def test_a_table_makes_the_same_model_again(fp32: ModelProto, pictures: Path) -> None:
+    made = calibrate(fp32, find_sample(pictures), Settings(exclude=("tail*",), budget_db=1.0))
+    table = CalibrationTable.from_json(made.table.to_json(), where="here")
+    assert onnx_bytes(quantize_with(fp32, table)) == onnx_bytes(made.model)
+
+
+def test_a_table_of_another_model_is_refused_with_the_field(fp32: ModelProto, pictures: Path) -> None:
+    table = calibrate(fp32, find_sample(pictures)).table
+    other = ModelProto()
+    other.CopyFrom(fp32)
+    describe(other, replace(spec_of(fp32), steps=3), "fp32")
+    with pytest.raises(CalibrationError, match="its steps is 2, the model's 3"):
+        quantize_with(other, table)

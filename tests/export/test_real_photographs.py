@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from onnx import ModelProto
 
+from unblur.calibration.calibrate import calibrate
 from unblur.calibration.onnx_file import write_onnx
-from unblur.calibration.quantize import quantize_minmax
 from unblur.calibration.sample import Sample, find_sample
 from unblur.export.precision import fp16_from_fp32, int8_fp16_from_int8
 from unblur.export.torch_runner import TorchRunner
@@ -35,7 +35,7 @@ def crops(sample: Sample) -> list[Frame]:
 def test_every_precision_stays_within_its_threshold(
     network: DeblurringNetwork, fp32: ModelProto, sample: Sample, crops: list[Frame], tmp_path: Path
 ) -> None:
-    int8 = quantize_minmax(fp32, sample).model
+    int8 = calibrate(fp32, sample).model
     forms = {"fp32": fp32, "fp16": fp16_from_fp32(fp32), "int8": int8_fp16_from_int8(int8)}
     for name, model in forms.items():
         write_onnx(tmp_path / f"{name}.onnx", model)

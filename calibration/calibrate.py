@@ -1,0 +1,163 @@
+"""Pictures -> ranges -> the most INT8 within a budget -> what it costs: the work of `unblur calibrate`."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from onnx import ModelProto
+
+from unblur.calibration.bench import Bench
+from unblur.calibration.judge import Cost, find_trials
+from unblur.calibration.observe import Observed, observe
+from unblur.calibration.onnx_file import precision_of, spec_of
+from unblur.calibration.placement import Placement, place, place_as
+from unblur.calibration.quantize import quantize, quantize_with
+from unblur.calibration.ranges import Method
+from unblur.calibration.sample import Sample
+from unblur.calibration.search import most_int8
+from unblur.calibration.sensitivity import Sensitivity
+from unblur.calibration.steps import Drift, StepPolicy, ranges_for_steps, step_drift
+from unblur.calibration.table import (
+    CalibrationTable,
+    Measured,
+    TensorRange,
+    model_sha256,
+    preprocessing_of,
+)
+from unblur.calibration.trt_cache import cache_tensors
+from unblur.runtime.console import Stage, silent
+from unblur.runtime.errors import CalibrationError
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to calibrate.
+
+    method: how a range is chosen from the values that a tensor took. percentile: of that method, in percent.
+    step_policy: how the steps of a recursion share ranges. budget_db: most that INT8 may lose against ground truth
+    in the mean, and half of what it may lose in the worst picture; None is no search, and convolutions that read or
+    write the image stay float. exclude: names of layers that stay float, as glob patterns. sensitivity: measure
+    every layer even if the search does not need it.
+    """
+
+    method: Method = "minmax"
+    percentile: float = 99.99
+    step_policy: StepPolicy = "per-step"
+    budget_db: float | None = None
+    exclude: tuple[str, ...] = ()
+    sensitivity: bool = False
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """An INT8 model, the table it was made from, and what it loses on the calibration pictures.
+
+    int8_macs: the share of multiply-accumulates that run in INT8, 0 to 1. sensitivity: None if neither the search
+    nor the user wanted to know. drift: how the ranges of a recursion moved from step to step, before any policy.
+    """
+
+    model: ModelProto
+    table: CalibrationTable
+    cost: Cost
+    int8_macs: float
+    sensitivity: Sensitivity | None = None
+    drift: tuple[Drift, ...] = ()
+
+
+def calibrate(
+    model: ModelProto, sample: Sample, settings: Settings | None = None, stage: Stage = silent
+) -> Calibrated:
+    """The INT8 form of an fp32 graph, with ranges measured on the pictures.
+
+    Raises CalibrationError if `model` is not fp32, nothing in it can be quantised, a tensor is not finite or the
+    budget cannot be met; BadInput for a bad picture.
+    """
+    settings = settings or Settings()
+    _check_precision(model)
+    candidates = place(model, settings.exclude, cautious=settings.budget_db is None)
+    observed = _observed(model, candidates, sample, settings, stage)
+    ranges = _ranges(model, observed, settings)
+    bench = Bench(model, candidates, ranges, find_trials(sample), stage)
+    chosen = frozenset(candidates.layers)
+    if settings.budget_db is not None:
+        chosen = most_int8(bench.macs, bench.evaluate, settings.budget_db)
+    placement, cost = candidates.only(chosen), bench.evaluate(chosen)
+    measured = Measured(settings.budget_db, round(cost.delta_db, 4), round(bench.share(chosen), 4))
+    return Calibrated(
+        model=quantize(model, placement, ranges),
+        table=_table(model, placement, sample, settings, ranges, measured),
+        cost=cost,
+        int8_macs=bench.share(chosen),
+        sensitivity=bench.sensitivity(chosen) if settings.sensitivity or placement.excluded else None,
+        drift=step_drift(model, {name: observed[name].range for name in placement.activations}),
+    )
+
+
+def apply(
+    model: ModelProto, table: CalibrationTable, sample: Sample, stage: Stage = silent, *, sensitivity: bool = False
+) -> Calibrated:
+    """The INT8 form that `table` was made for, judged on the pictures; CalibrationError if it is another's."""
+    _check_precision(model)
+    int8 = quantize_with(model, table)
+    placement = place_as(model, table.kept, table.excluded)
+    bench = Bench(model, placement, table.ranges, find_trials(sample), stage)
+    chosen = frozenset(placement.layers)
+    measured = bench.sensitivity(chosen) if sensitivity else None
+    return Calibrated(int8, table, bench.evaluate(chosen), bench.share(chosen), measured)
+
+
+def _check_precision(model: ModelProto) -> None:
+    if precision_of(model) != "fp32":
+        raise CalibrationError(
+            f"INT8 is made from the fp32 model, this one is '{precision_of(model)}'; export with --precision fp32"
+        )
+
+
+def _observed(
+    model: ModelProto, placement: Placement, sample: Sample, settings: Settings, stage: Stage
+) -> dict[str, Observed]:
+    """What was seen of all the tensors that explicit or implicit INT8 needs."""
+    return observe(
+        model,
+        tuple(dict.fromkeys((*placement.activations, *cache_tensors(model, placement)))),
+        sample.batches(spec_of(model).multiple_of),
+        kind="ranges" if settings.method == "minmax" else "histograms",
+        names=[path.name for path in sample.paths],
+        progress=stage("observing", len(sample)),
+    )
+
+
+def _ranges(model: ModelProto, observed: Mapping[str, Observed], settings: Settings) -> dict[str, TensorRange]:
+    chosen = ranges_for_steps(model, observed, settings.method, settings.step_policy, settings.percentile)
+    return {
+        name: TensorRange(seen.range.lowest, seen.range.highest, chosen[name].magnitude)
+        for name, seen in observed.items()
+    }
+
+
+def _table(
+    model: ModelProto,
+    placement: Placement,
+    sample: Sample,
+    settings: Settings,
+    ranges: Mapping[str, TensorRange],
+    measured: Measured,
+) -> CalibrationTable:
+    spec = spec_of(model)
+    implicit = [name for name in cache_tensors(model, placement) if name not in placement.activations]
+    return CalibrationTable(
+        method=settings.method,
+        percentile=settings.percentile if settings.method == "percentile" else None,
+        step_policy=settings.step_policy,
+        preset=spec.preset,
+        steps=spec.steps,
+        model_sha256=model_sha256(model),
+        preprocessing=preprocessing_of(spec, blurred=sample.blurred),
+        images=sample.hashes(),
+        ranges={name: ranges[name] for name in placement.activations},
+        implicit={name: ranges[name] for name in implicit},
+        kept=placement.kept,
+        excluded=placement.excluded,
+        reads=placement.reads,
+        image_tensors=tuple(sorted(placement.images)),
+        measured=measured,
+    )

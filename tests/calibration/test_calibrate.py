@@ -1,0 +1,117 @@
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from onnx import ModelProto, numpy_helper
+
+from unblur.calibration.calibrate import Settings, apply, calibrate
+from unblur.calibration.onnx_file import describe, onnx_bytes, read_onnx, spec_of
+from unblur.calibration.sample import Sample, find_sample
+from unblur.calibration.table import Measured
+from unblur.runtime.errors import CalibrationError
+from unblur.runtime.images import write_image
+from unblur.runtime.runner import find_model
+
+
+@pytest.fixture
+def sample(pictures: Path) -> Sample:
+    return find_sample(pictures)
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> Sample:
+    """Two that come with scikit-image, small."""
+    from skimage import data
+
+    folder = tmp_path_factory.mktemp("photographs")
+    for name, picture in {"cat": data.chelsea(), "cup": data.coffee()}.items():
+        write_image(folder / f"{name}.png", np.ascontiguousarray(picture[100:228, 100:292]))
+    return find_sample(folder, blurred=True)
+
+
+@pytest.fixture(scope="module")
+def trained() -> ModelProto:
+    """The smallest network that ships: what INT8 does to a random one says nothing about a loss."""
+    return read_onnx(find_model("lprn-n") / "fp32.onnx")
+
+
+def test_the_table_says_what_was_done(fp32: ModelProto, sample: Sample) -> None:
+    made, again = (calibrate(fp32, sample) for _ in range(2))
+    assert onnx_bytes(made.model) == onnx_bytes(again.model)
+    assert made.table.identity == again.table.identity
+    assert made.table.method == "minmax"
+    assert list(made.table.images) == ["a.png", "b.png", "c.png"]
+    assert made.table.ranges["features1"].lowest == 0  # behind a ReLU
+    assert made.table.kept["gate.w"] == "attention gate"
+    assert made.table.measured == Measured(None, round(made.cost.delta_db, 4), round(made.int8_macs, 4))
+    assert 0.5 < made.int8_macs < 0.6
+    assert made.sensitivity is None
+    assert calibrate(fp32, find_sample(sample.folder, blurred=True)).table.identity != made.table.identity
+
+
+def test_within_a_budget_the_first_and_the_last_become_int8_too(fp32: ModelProto, sample: Sample) -> None:
+    made = calibrate(fp32, sample, Settings(budget_db=0.5))
+    assert made.table.excluded == ()
+    assert set(made.table.kept) == {"gate.w"}
+    assert made.int8_macs > 0.99
+    assert made.table.measured is not None
+    assert made.table.measured.budget_db == 0.5
+
+
+def test_layers_that_break_the_budget_are_left_out_and_told(trained: ModelProto, photographs: Sample) -> None:
+    """A percentile so low that most layers clip what they need."""
+    clipping = Settings("percentile", percentile=95, budget_db=0.02)
+    made = calibrate(trained, photographs, clipping)
+    assert 0 < len(made.table.excluded) < 5
+    assert made.cost.loss_db <= 0.02
+    assert made.int8_macs < 0.9
+    assert made.sensitivity is not None
+    assert {cost.layer for cost in made.sensitivity.layers if not cost.int8} == set(made.table.excluded)
+    everything = calibrate(trained, photographs, replace(clipping, budget_db=9))
+    assert everything.table.excluded == ()
+    assert everything.cost.loss_db > 0.02
+
+
+def test_a_budget_that_no_choice_keeps_to_tells_the_best(trained: ModelProto, photographs: Sample) -> None:
+    clipping = Settings("percentile", percentile=80, budget_db=0.01, exclude=("body.*", "reconstruct.*"))
+    message = r"keeps to a loss of 0.01 dB; the best reachable loses 0\.\d+ dB, with '(embed|head).weight' alone"
+    with pytest.raises(CalibrationError, match=message):
+        calibrate(trained, photographs, clipping)
+
+
+def test_a_table_gives_the_same_model_again(fp32: ModelProto, sample: Sample) -> None:
+    made = calibrate(fp32, sample, Settings(exclude=("tail*",), budget_db=1.0))
+    again = apply(fp32, made.table, sample, sensitivity=True)
+    assert onnx_bytes(again.model) == onnx_bytes(made.model)
+    assert (again.cost, again.int8_macs, again.table) == (made.cost, made.int8_macs, made.table)
+    assert again.sensitivity is not None
+    assert [cost.layer for cost in again.sensitivity.layers] == ["embed.w", "body.w"]
+
+
+@pytest.mark.parametrize("use", ["calibrate", "apply"])
+def test_only_fp32_is_quantised(fp32: ModelProto, sample: Sample, use: str) -> None:
+    model = ModelProto()
+    model.CopyFrom(fp32)
+    describe(model, spec_of(fp32), "fp16")
+    with pytest.raises(CalibrationError, match="this one is 'fp16'; export with --precision fp32"):
+        calibrate(model, sample) if use == "calibrate" else apply(model, calibrate(fp32, sample).table, sample)
+
+
+def test_one_constant_picture_is_enough_to_get_a_model(fp32: ModelProto, tmp_path: Path) -> None:
+    """Whatever the scales are worth: they are positive, and the loss is a number."""
+    (tmp_path / "grey").mkdir()
+    write_image(tmp_path / "grey" / "one.png", np.zeros((40, 40, 3), np.uint8))
+    made = calibrate(fp32, find_sample(tmp_path / "grey", blurred=True), Settings(budget_db=0.1))
+    scales = [numpy_helper.to_array(it) for it in made.model.graph.initializer if it.name.endswith("_scale")]
+    assert all((scale > 0).all() for scale in scales)
+    assert np.isfinite(made.cost.delta_db)
+
+
+def test_weights_that_diverged_are_named_by_tensor_and_picture(fp32: ModelProto, sample: Sample) -> None:
+    model = ModelProto()
+    model.CopyFrom(fp32)
+    bias = next(tensor for tensor in model.graph.initializer if tensor.name == "embed.b")
+    bias.CopyFrom(numpy_helper.from_array(np.full(8, np.nan, np.float32), "embed.b"))
+    with pytest.raises(CalibrationError, match=r"tensor '\w+' is not finite on calibration picture 1 \(a.png\)"):
+        calibrate(model, sample)

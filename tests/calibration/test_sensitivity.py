@@ -1,0 +1,75 @@
+from io import BytesIO
+
+import numpy as np
+import pytest
+from onnx import ModelProto
+from PIL import Image
+
+from unblur.calibration.bench import Bench
+from unblur.calibration.judge import Trial
+from unblur.calibration.observe import observe
+from unblur.calibration.placement import place
+from unblur.calibration.sensitivity import LayerCost, sqnr_db
+from unblur.calibration.sensitivity_plot import sensitivity_png
+from unblur.calibration.table import TensorRange
+from unblur.runtime.frames import Padding, batch_from_frame
+
+
+@pytest.fixture(scope="module")
+def trials() -> list[Trial]:
+    rng = np.random.default_rng(5)
+    return [Trial(*rng.integers(0, 256, (2, 48, 64, 3), np.uint8)) for _ in range(2)]
+
+
+@pytest.fixture(scope="module")
+def ranges(fp32: ModelProto, trials: list[Trial]) -> dict[str, TensorRange]:
+    batches = [batch_from_frame(trial.blurred, Padding((48, 64), (48, 64))) for trial in trials]
+    seen = observe(fp32, place(fp32, cautious=False).activations, batches, kind="ranges")
+    return {
+        name: TensorRange(found.range.lowest, found.range.highest, found.range.magnitude)
+        for name, found in seen.items()
+    }
+
+
+def test_a_layer_whose_range_is_too_narrow_is_found(
+    fp32: ModelProto, ranges: dict[str, TensorRange], trials: list[Trial]
+) -> None:
+    narrow = {name: TensorRange(0, 1, 0.02) if name.startswith("features") else it for name, it in ranges.items()}
+    bench = Bench(fp32, place(fp32, cautious=False), narrow, trials)
+    sensitivity = bench.sensitivity(frozenset({"embed.w", "tail.w"}))
+    costs = {cost.layer: cost for cost in sensitivity.layers}
+    assert list(costs) == ["embed.w", "body.w", "tail.w"]
+    assert abs(costs["body.w"].alone_db) > 5 * abs(costs["embed.w"].alone_db)
+    assert abs(costs["body.w"].spared_db) > 5 * abs(costs["tail.w"].spared_db)
+    assert [cost.int8 for cost in sensitivity.layers] == [True, False, True]
+    assert sum(cost.macs_share for cost in sensitivity.layers) == pytest.approx(1, abs=1e-3)  # the gate is the rest
+    assert sensitivity.sqnr_db["features1"] < 10 < sensitivity.sqnr_db["blurred"]
+
+
+def test_a_choice_is_judged_once(fp32: ModelProto, ranges: dict[str, TensorRange], trials: list[Trial]) -> None:
+    counted: list[None] = []
+    bench = Bench(fp32, place(fp32), ranges, trials, lambda name, total: lambda: counted.append(None))
+    assert bench.evaluate(frozenset({"body.w"})) is bench.evaluate(frozenset({"body.w"}))
+    assert len(counted) == 1
+
+
+def test_sqnr_is_that_of_rounding_and_clipping(fp32: ModelProto) -> None:
+    """Against numpy; half of the values are clipped."""
+    batch = np.random.default_rng(6).random((1, 3, 32, 32), np.float32)
+    rounded = np.clip(np.rint(batch / (0.5 / 127)), -128, 127) * (0.5 / 127)
+    expected = 10 * np.log10(np.square(batch).sum() / np.square(batch - rounded).sum())
+    measured = sqnr_db(fp32, {"blurred": TensorRange(0, 1, 0.5)}, [batch])
+    assert measured["blurred"] == pytest.approx(expected, abs=0.01)
+
+
+def test_a_tensor_that_is_always_zero_has_no_noise(fp32: ModelProto) -> None:
+    black = np.zeros((1, 3, 32, 32), np.float32)
+    assert sqnr_db(fp32, {"blurred": TensorRange(0, 1, 1.0)}, [black]) == {"blurred": 0.0}
+
+
+def test_the_plot_has_a_row_a_layer_up_to_forty() -> None:
+    costs = [LayerCost(f"layer{index}", 0.01, 0.001 * index, 0.0, index % 2 == 0) for index in range(60)]
+    few, many, most = (Image.open(BytesIO(sensitivity_png(costs[:count]))) for count in (5, 40, 60))
+    assert few.size[0] == many.size[0]
+    assert few.size[1] < many.size[1] == most.size[1]
+    assert sensitivity_png(costs[:5]) == sensitivity_png(costs[:5])
