@@ -11,7 +11,10 @@ from pathlib import Path
 from unblur.runtime.errors import BadInput
 from unblur.runtime.images import IMAGE_SUFFIXES, MAX_PIXELS, is_image_path
 from unblur.runtime.media import MediaInfo, Sink, Source
+from unblur.runtime.null_sink import NullSink
 from unblur.runtime.picture_media import FolderSink, PictureSink, PictureSource
+from unblur.runtime.source_url import read_options, split_options
+from unblur.runtime.synthetic_source import MovingScene, SyntheticSource
 from unblur.runtime.tee_sink import TeeSink
 from unblur.runtime.video_sink import FORMATS, VideoSink
 from unblur.runtime.video_source import VideoSource
@@ -85,8 +88,22 @@ def _file_sink(text: str, info: MediaInfo, crf: int) -> Sink:
     return PictureSink(path)
 
 
-_SOURCES: Mapping[str, Callable[[str, int, Fraction], Source]] = {"file": _file_source}
-_SINKS: Mapping[str, Callable[[str, MediaInfo, int], Sink]] = {"file": _file_sink}
+def _test_source(text: str, max_pixels: int, rate: Fraction) -> Source:
+    address, given = split_options(text)
+    url = f"test://{text}"
+    if address != "moving":
+        raise BadInput(f"{url} is no test source; there is test://moving?size=720x1280&fps=30&blur=12")
+    return SyntheticSource(read_options(MovingScene, given, url), url, max_pixels=max_pixels)
+
+
+_SOURCES: Mapping[str, Callable[[str, int, Fraction], Source]] = {"file": _file_source, "test": _test_source}
+
+
+def _null_sink(text: str, info: MediaInfo, crf: int) -> Sink:
+    return NullSink()
+
+
+_SINKS: Mapping[str, Callable[[str, MediaInfo, int], Sink]] = {"file": _file_sink, "null": _null_sink}
 
 
 def _split_scheme(text: str) -> tuple[str, str]:

@@ -171,7 +171,7 @@ def test_the_source_is_never_overwritten(folder: Path, make_clip: MakeClip, tmp_
             open_sink(str(sink), frames.info)
 
 
-@pytest.mark.parametrize("text", ["v4l2:///dev/video7", "rtsp://camera/1", "test:bars"])
+@pytest.mark.parametrize("text", ["v4l2:///dev/video7", "rtsp://camera/1", "bars:smpte"])
 def test_an_unknown_scheme(folder: Path, text: str) -> None:
     expected = (
         rf"^{text} has the unknown scheme '{text.partition(':')[0]}:'; for a file of that name write \./{text}$"
