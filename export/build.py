@@ -4,11 +4,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from unblur.export.engine_from_onnx import BuildWatch, Source, identify, read_source
+from unblur.calibration.trt_cache import CACHE_FILE
+from unblur.export.engine_from_onnx import BuildWatch, Source, calibrated, identify, read_source
 from unblur.export.engine_request import DEFAULT_SIZE, Target, profile_from_text
 from unblur.export.engine_store import Stored, store_engine
-from unblur.export.trt_api import load_api
-from unblur.runtime.bundle import ENGINES, read_bundle
+from unblur.export.trt_api import dla_needs_cache, load_api
+from unblur.runtime.bundle import ENGINES, Bundle, read_bundle
 from unblur.runtime.engine_record import SUFFIX, BuildOptions, EngineIdentity, owner_of
 from unblur.runtime.errors import BadInput, SpecMismatch
 from unblur.runtime.runner import Precision, find_model
@@ -61,22 +62,40 @@ def build_engines(order: Order, watching: Watching = _silent) -> Iterator[Stored
         )
 
 
+def needs_cache(targets: Sequence[Target], options: BuildOptions) -> bool:
+    """Whether INT8 has to come from a calibration cache: it does for a DLA of TensorRT up to 10.7."""
+    on_dla = options.dla_core is not None and any(target.flavour == "tensorrt" for target in targets)
+    return on_dla and dla_needs_cache(load_api("tensorrt").version)
+
+
 def find_sources(
-    model: str | Path, precisions: Sequence[Precision] = (), steps: int | None = None
+    model: str | Path,
+    precisions: Sequence[Precision] = (),
+    steps: int | None = None,
+    *,
+    cache: Path | None = None,
+    implicit: bool = False,
 ) -> tuple[tuple[Source, ...], Path]:
     """The ONNX files that `model` names, and the folder where its engines belong.
 
     model: a shipped preset, a bundle or an .onnx file. precisions: of a bundle, by default fp16, which is fast and
-    loses nothing to see; an .onnx file has only its own.
+    loses nothing to see; an .onnx file has only its own. cache: a calibration cache; INT8 is then made from it and
+    the fp32 model. implicit: take the bundle's own cache for INT8.
     """
     path = find_model(model)
     if path.suffix == SUFFIX:
         raise BadInput(f"{path} is an engine already; build from {owner_of(path) or 'the model it was made of'}")
     if path.is_dir():
         bundle = read_bundle(path)
-        variants = [bundle.variant(precision, steps) for precision in precisions or ("fp16",)]
-        return tuple(read_source(path / variant.file) for variant in variants), path / ENGINES
+        wanted = precisions or (("fp16",) if cache is None else ("int8",))
+        if "int8" in wanted and implicit:
+            cache = cache or _cache_of(bundle)
+        elif "int8" not in wanted and cache is not None:
+            raise BadInput(f"--calibration-cache is for INT8, not for {', '.join(wanted)}; add --precision int8")
+        return tuple(_variant(bundle, precision, steps, cache) for precision in wanted), path / ENGINES
     source = read_source(path)
+    if cache is not None:
+        source = calibrated(source, cache)
     if tuple(precisions) not in ((), (source.precision,)):
         raise SpecMismatch(f"{path} is {source.precision}, asked for {', '.join(precisions)}; give a bundle")
     if steps not in (None, source.spec.steps):
@@ -84,6 +103,22 @@ def find_sources(
             f"{path} runs {source.spec.steps} steps, asked for {steps}; export it with --steps {steps}"
         )
     return (source,), path.parent
+
+
+def _variant(bundle: Bundle, precision: Precision, steps: int | None, cache: Path | None) -> Source:
+    """A variant as it is, or, with a cache, INT8 as the fp32 variant and the cache."""
+    if cache is None or precision != "int8":
+        return read_source(bundle.path / bundle.variant(precision, steps).file)
+    return calibrated(read_source(bundle.path / bundle.variant("fp32", steps).file), cache)
+
+
+def _cache_of(bundle: Bundle) -> Path:
+    if CACHE_FILE not in bundle.manifest.files:
+        raise BadInput(
+            f"{bundle.path} has no {CACHE_FILE}, from which this DLA takes INT8; deploy it again, or give one with "
+            "--calibration-cache"
+        )
+    return bundle.path / CACHE_FILE
 
 
 def _identify(order: Order, source: Source, target: Target) -> EngineIdentity:

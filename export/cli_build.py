@@ -51,6 +51,10 @@ def build(
     hardware_compatible: Annotated[
         bool, typer.Option("--hardware-compatible", help="Runs on every GPU from Ampere (SM80) up.")
     ] = False,
+    calibration_cache: Annotated[
+        Path | None,
+        typer.Option(help="INT8 from the fp32 model and TensorRT's calibration cache, up to TensorRT 10."),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Build even if the engine is there.")] = False,
     layers: Annotated[Path | None, typer.Option(help="Write a report of the layers, JSON.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
@@ -59,24 +63,32 @@ def build(
 
     A TensorRT engine is for the GPU, the TensorRT version and the system it was built on: build it on the device.
     RTX engines are for GeForce and RTX PRO cards of one architecture with the same TensorRT-RTX; not for Jetson.
+    A DLA up to TensorRT 10.7 takes INT8 from the calibration cache in the bundle, or that of --calibration-cache.
     """
     targets = checked_targets(target)
-    from unblur.export.build import Order, find_sources
+    from unblur.export.build import Order, find_sources, needs_cache
     from unblur.runtime.engine_record import BuildOptions
 
-    sources, folder = find_sources(model, precisions_from_text(precision), steps)
+    options = BuildOptions(
+        level=level,
+        workspace_mb=workspace_mb,
+        dla_core=dla,
+        version_compatible=version_compatible,
+        hardware_compatible=hardware_compatible,
+    )
+    sources, folder = find_sources(
+        model,
+        precisions_from_text(precision),
+        steps,
+        cache=calibration_cache,
+        implicit=needs_cache(targets, options),
+    )
     order = Order(
         sources=sources,
         targets=targets,
         folder=output or folder,
         sizes=tuple(size or ()),
-        options=BuildOptions(
-            level=level,
-            workspace_mb=workspace_mb,
-            dla_core=dla,
-            version_compatible=version_compatible,
-            hardware_compatible=hardware_compatible,
-        ),
+        options=options,
         force=force,
         detailed=layers is not None,
     )

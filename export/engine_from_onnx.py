@@ -14,13 +14,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast, get_args
 
 from onnx import ModelProto
 
 from unblur.calibration.onnx_file import precision_of, read_onnx, spec_of
+from unblur.calibration.trt_cache import TensorRTCache, read_cache, table_from_cache, version_from_text
 from unblur.export.engine_request import Target
 from unblur.export.timing_cache import TimingCache
 from unblur.export.trt_api import ParseProblem, Settings, TrtApi, dla_refusal, dla_types_weakly
@@ -40,7 +41,11 @@ from unblur.runtime.spec import ModelSpec
 
 @dataclass(frozen=True)
 class Source:
-    """An ONNX file that an engine is made from. input, output: names of its tensors."""
+    """An ONNX file that an engine is made from.
+
+    precision: of the engine. input, output: names of the graph's tensors. calibration: the ranges of an INT8 engine
+    whose graph is fp32, see `calibrated`.
+    """
 
     path: Path
     data: bytes
@@ -49,6 +54,7 @@ class Source:
     precision: Precision
     input: str
     output: str
+    calibration: TensorRTCache | None = None
 
 
 @dataclass(frozen=True)
@@ -102,6 +108,19 @@ def read_source(path: Path) -> Source:
     )
 
 
+def calibrated(source: Source, cache: Path) -> Source:
+    """Implicit INT8: an fp32 graph, and the ranges in a TensorRT calibration cache.
+
+    Raises SpecMismatch if the graph is not fp32, BadInput or CalibrationError if the cache cannot be read or is of
+    another model, which TensorRT itself would not notice.
+    """
+    if source.precision != "fp32":
+        raise SpecMismatch(f"{source.path} is {source.precision}, a calibration cache goes with an fp32 model")
+    calibration = read_cache(cache)
+    table_from_cache(calibration, source.model, where=str(cache))
+    return replace(source, precision="int8", calibration=calibration)
+
+
 def identify(
     source: Source, target: Target, api: TrtApi, profiles: Sequence[Profile], options: BuildOptions
 ) -> EngineIdentity:
@@ -109,7 +128,7 @@ def identify(
 
     Raises EngineMismatch if this version cannot build it, DeviceError if it takes a GPU and there is none.
     """
-    _check_options(api, source.precision, options)
+    _check_options(api, source, options)
     if target.flavour == "rtx":
         sm, gpu = target.sm or 0, None
         _check_architecture(api, sm)
@@ -127,6 +146,7 @@ def identify(
         profiles=tuple(profiles),
         options=options,
         onnx_sha256=hash_of(source.data),
+        calibration_sha256=_hash_of_cache(source.calibration),
     )
 
 
@@ -156,9 +176,18 @@ def engine_from_onnx(
             raise
 
 
-def _check_options(api: TrtApi, precision: Precision, options: BuildOptions) -> None:
+def _hash_of_cache(cache: TensorRTCache | None) -> str | None:
+    return None if cache is None else hash_of(cache.to_text().encode())
+
+
+def _check_options(api: TrtApi, source: Source, options: BuildOptions) -> None:
+    if source.calibration is not None and not api.can_read_calibration:
+        raise EngineMismatch(
+            f"--calibration-cache cannot be had: {api.name} has no implicit INT8; "
+            "build the INT8 model, whose graph holds its ranges"
+        )
     if options.dla_core is not None:
-        refusal = dla_refusal(api.flavour, api.version, precision)
+        refusal = dla_refusal(api.flavour, api.version, source.precision, calibrated=source.calibration is not None)
         if refusal:
             raise EngineMismatch(f"--dla cannot be had: {refusal}")
     if api.flavour == "rtx" and (options.hardware_compatible or options.version_compatible):
@@ -210,7 +239,11 @@ def _build(
     detailed: bool,
 ) -> Built:
     started = time.perf_counter()
-    weakly = api.must_type_weakly or (identity.options.dla_core is not None and dla_types_weakly(api.version))
+    weakly = (
+        api.must_type_weakly
+        or source.calibration is not None
+        or (identity.options.dla_core is not None and dla_types_weakly(api.version))
+    )
     builder = api.create_builder()
     network = api.create_network(builder, weakly_typed=weakly)
     problems = api.parse(network, source.data)
@@ -221,7 +254,7 @@ def _build(
         api.add_profile(builder, config, source.input, profile)
     if timings is not None:
         api.attach_timings(config, timings.read())
-    engine = api.build(builder, network, config, watch)
+    engine = api.build(builder, network, config, watch, _calibration_text(source, api))
     if engine is None:
         raise EngineMismatch(f"{api.name} could not build the engine: {api.last_error()}")
     record = EngineRecord(
@@ -240,6 +273,14 @@ def _build(
             timings.update(lambda others: api.merged_timings(config, others))
 
     return Built(engine, record, api.layers(network), inspection, keep_timings)
+
+
+def _calibration_text(source: Source, api: TrtApi) -> str | None:
+    """The cache under the header without which this version does not read it."""
+    if source.calibration is None:
+        return None
+    version = version_from_text(api.version)
+    return replace(source.calibration, version=version, algorithm="EntropyCalibration2").to_text()
 
 
 @contextmanager

@@ -98,6 +98,13 @@ class TrtApi:
         return hasattr(self._trt, "IProgressMonitor") and hasattr(self._trt.IBuilderConfig, "progress_monitor")
 
     @property
+    def can_read_calibration(self) -> bool:
+        """Implicit INT8, with ranges from a calibration cache: up to 10.x, never in TensorRT-RTX."""
+        return hasattr(self._trt, "IInt8EntropyCalibrator2") and hasattr(
+            self._trt.IBuilderConfig, "int8_calibrator"
+        )
+
+    @property
     def can_cache_timings(self) -> bool:
         """TensorRT-RTX looks for a GPU as soon as a timing cache is attached, and measures nothing without one."""
         return self.flavour == "tensorrt"
@@ -173,14 +180,21 @@ class TrtApi:
                 f"{self.name} refuses the size {profile}: {self.last_error()}; give another --size"
             )
 
-    def build(self, builder: Any, network: Any, config: Any, watch: Watch) -> bytes | None:
+    def build(
+        self, builder: Any, network: Any, config: Any, watch: Watch, calibration: str | None = None
+    ) -> bytes | None:
         """The engine; None if it failed or was stopped, `last_error` has the reason.
 
-        `watch` hears nothing, and stops nothing, where a version cannot report progress.
+        `watch` hears nothing, and stops nothing, where a version cannot report progress. calibration: the text of a
+        calibration cache under this version's header, for implicit INT8.
         """
+        # TensorRT keeps neither object alive: the names do.
         monitor = _monitor(self._trt, watch) if self.can_report_progress else None
         if monitor is not None:
-            config.progress_monitor = monitor  # which TensorRT does not keep alive: the name does
+            config.progress_monitor = monitor
+        calibrator = None if calibration is None else _calibrator(self._trt, calibration)
+        if calibrator is not None:
+            config.int8_calibrator = calibrator
         engine = builder.build_serialized_network(network, config)
         return None if engine is None else bytes(engine)
 
@@ -252,9 +266,10 @@ class TrtApi:
         config.set_compute_capability(getattr(self._trt.ComputeCapability, f"SM{sm}"), 0)
 
 
-def dla_refusal(flavour: Flavour, version: str, precision: Precision) -> str | None:
+def dla_refusal(flavour: Flavour, version: str, precision: Precision, *, calibrated: bool = False) -> str | None:
     """Why this version cannot build that precision for a DLA; None if it can.
 
+    calibrated: the ranges of INT8 come from a calibration cache, not from Q/DQ nodes.
     From NVIDIA's release notes: 8.x to 10.7 take INT8 only from a calibration cache, 10.8 to 11.4.0 have no DLA for
     Jetson, 11.4.1 has it again, strongly typed.
     """
@@ -265,9 +280,17 @@ def dla_refusal(flavour: Flavour, version: str, precision: Precision) -> str | N
         return "a DLA computes in fp16 or INT8, not in fp32"
     if (10, 8) <= numbers < (11, 4, 1):
         return f"TensorRT {version} has no DLA; 10.7 is the last before, 11.4.1 the first after"
-    if precision == "int8" and numbers < (11,):
-        return f"the DLA of TensorRT {version} takes INT8 from a calibration cache only, not from Q/DQ; build fp16"
+    if precision == "int8" and dla_needs_cache(version) and not calibrated:
+        return (
+            f"the DLA of TensorRT {version} takes INT8 from a calibration cache only, not from Q/DQ; give a bundle "
+            "that has one, or the fp32 model with --calibration-cache"
+        )
     return None
+
+
+def dla_needs_cache(version: str) -> bool:
+    """Up to 10.7 a DLA takes its INT8 ranges from a calibration cache."""
+    return version_numbers(version) < (10, 8)
 
 
 def dla_types_weakly(version: str) -> bool:
@@ -302,6 +325,31 @@ def _monitor(module: Any, watch: Watch) -> Any:
             """Nothing to say: the next phase says it."""
 
     return Monitor()
+
+
+def _calibrator(module: Any, text: str) -> Any:
+    """An IInt8Calibrator that gives a cache and no pictures: if TensorRT does not take the cache, the build fails.
+
+    EntropyCalibrator2 is the one that a DLA takes.
+    """
+
+    class Calibrator(module.IInt8EntropyCalibrator2):  # type: ignore[misc]  # TensorRT has no types
+        def __init__(self) -> None:
+            module.IInt8EntropyCalibrator2.__init__(self)
+
+        def get_batch_size(self) -> int:
+            return 1
+
+        def get_batch(self, names: list[str]) -> None:
+            """No pictures."""
+
+        def read_calibration_cache(self) -> bytes:
+            return text.encode()
+
+        def write_calibration_cache(self, cache: bytes) -> None:
+            """It would be the one that was read."""
+
+    return Calibrator()
 
 
 def _problem(error: Any) -> ParseProblem:

@@ -9,7 +9,7 @@ from typing import Literal
 
 from unblur.runtime.bundle import ENGINES, Bundle, Variant
 from unblur.runtime.cuda import open_cuda
-from unblur.runtime.engine_choice import ENGINE_TOLERANCE_DB, engine_psnr_db
+from unblur.runtime.engine_choice import ENGINE_TOLERANCE_DB, engine_psnr_db, made_from
 from unblur.runtime.engine_record import EngineRecord, check_engine, find_engines, read_engine, read_record
 from unblur.runtime.engine_runner import EngineRunner, device_facts
 from unblur.runtime.errors import DeviceError, EngineMismatch, MissingExtra
@@ -71,7 +71,7 @@ def _made_from(bundle: Bundle, record: EngineRecord) -> Variant:
     identity = record.identity
     for variant in bundle.manifest.variants:
         if (variant.precision, variant.steps) == (identity.precision, identity.steps):
-            if identity.onnx_sha256 == bundle.manifest.files[variant.file].sha256:
+            if made_from(bundle, variant, identity):
                 return variant
             raise EngineMismatch(f"it was built from another {variant.file}; remove it and build it again")
     raise EngineMismatch(

@@ -15,7 +15,7 @@ import numpy as np
 
 from unblur.runtime.atomic import atomic_file
 from unblur.runtime.bundle import ENGINES, Bundle, Variant
-from unblur.runtime.engine_record import EngineRecord, Profile, find_engines, read_record
+from unblur.runtime.engine_record import EngineIdentity, EngineRecord, Profile, find_engines, read_record
 from unblur.runtime.engine_runner import EngineRunner
 from unblur.runtime.errors import DeviceError, EngineMismatch, MissingExtra, ParityError
 from unblur.runtime.frames import Batch, Padding, batch_from_frame
@@ -118,14 +118,23 @@ def _candidates(
         except EngineMismatch as error:
             reasons.append(str(error))
     for variant in variants:
-        sha256 = bundle.manifest.files[variant.file].sha256
         for engine, record in records:
             if (record.identity.precision, record.identity.steps) != (variant.precision, variant.steps):
                 continue
-            if record.identity.onnx_sha256 == sha256:
+            if made_from(bundle, variant, record.identity):
                 yield engine, variant
             else:
                 reasons.append(f"{variant.precision} engine: it was built from another {variant.file}")
+
+
+def made_from(bundle: Bundle, variant: Variant, identity: EngineIdentity) -> bool:
+    """Whether an engine of that precision and steps was made from this bundle's files as they are now.
+
+    Implicit INT8 is made from the fp32 file and a calibration cache, and judged as the INT8 variant.
+    """
+    precision = variant.precision if identity.calibration_sha256 is None else "fp32"
+    sources = _variants(bundle, [precision], variant.steps)
+    return identity.onnx_sha256 in [bundle.manifest.files[source.file].sha256 for source in sources]
 
 
 def _variants(bundle: Bundle, precisions: Sequence[Precision], steps: int) -> list[Variant]:

@@ -23,7 +23,7 @@ from unblur.runtime.runner import Precision
 from unblur.runtime.spec import ModelSpec
 
 SUFFIX = ".engine"
-SCHEMA = 1
+SCHEMA = 2
 
 Flavour = Literal["tensorrt", "rtx"]
 FLAVOUR_NAMES = {"tensorrt": "TensorRT", "rtx": "TensorRT-RTX"}
@@ -78,7 +78,8 @@ class EngineIdentity:
 
     version: of TensorRT, all its numbers. sm: 10 * major + minor of the compute capability, 87 for Orin. gpu: the
     name of the GPU it was tuned on; None for RTX engines, which were built without one. platform: as
-    `this_platform`. onnx_sha256: of the ONNX file it was made from.
+    `this_platform`. onnx_sha256: of the ONNX file it was made from. calibration_sha256: of the calibration cache of
+    implicit INT8, which is made from the fp32 file; None where the graph itself holds the precision.
     """
 
     flavour: Flavour
@@ -91,6 +92,7 @@ class EngineIdentity:
     profiles: tuple[Profile, ...]
     options: BuildOptions
     onnx_sha256: str
+    calibration_sha256: str | None = None
 
     @property
     def key(self) -> str:

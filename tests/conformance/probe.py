@@ -45,6 +45,10 @@ def behaviour(flavour: str) -> dict[str, object]:
         monitor = trt_api._monitor(sys.modules[flavour], Watch())
         monitor.phase_start("phase", None, 3)
         answer["monitor_stops"] = monitor.step_complete("phase", 0) is False
+    if api.can_read_calibration:
+        calibrator = trt_api._calibrator(sys.modules[flavour], "TRT-100300")
+        algorithm = calibrator.get_algorithm()
+        answer["calibration"] = [calibrator.read_calibration_cache().decode(), algorithm.name]
     if flavour == "tensorrt":  # its library is a stand-in that gives null
         try:
             api.create_builder()

@@ -45,6 +45,12 @@ PROGRESS = {
     *(("IProgressMonitor", name) for name in ("__init__", "phase_start", "step_complete", "phase_finish")),
     ("IBuilderConfig", "progress_monitor"),
 }
+IMPLICIT_INT8 = {
+    ("", "IInt8EntropyCalibrator2"),
+    *(("IInt8EntropyCalibrator2", name) for name in ("__init__", "get_batch", "get_batch_size")),
+    *(("IInt8EntropyCalibrator2", f"{verb}_calibration_cache") for verb in ("read", "write")),
+    ("IBuilderConfig", "int8_calibrator"),
+}
 IMPLICIT_BATCH = {("NetworkDefinitionCreationFlag", "EXPLICIT_BATCH")}
 
 # What a version may lack, because trt_api asks before it touches it; all else must be there.
@@ -58,12 +64,16 @@ MAY_LACK = {
     },
     "10.3.0": ONE_ARCHITECTURE,
     "10.13.3.9": ONE_ARCHITECTURE,
-    "11.4.0.106": ONE_ARCHITECTURE | WEAK_TYPING | IMPLICIT_BATCH,
-    "1.7.1.116": WEAK_TYPING | IMPLICIT_BATCH,
+    "11.4.0.106": ONE_ARCHITECTURE | WEAK_TYPING | IMPLICIT_BATCH | IMPLICIT_INT8,
+    "1.7.1.116": WEAK_TYPING | IMPLICIT_BATCH | IMPLICIT_INT8,
 }
 # Reached through the result of another call, where the source alone does not tell the class.
 BY_HAND = [
     Touch("EngineInspector", "get_engine_information", 1),
+    Touch("IInt8EntropyCalibrator2", "get_batch", 1),
+    Touch("IInt8EntropyCalibrator2", "get_batch_size", 0),
+    Touch("IInt8EntropyCalibrator2", "read_calibration_cache", 0),
+    Touch("IInt8EntropyCalibrator2", "write_calibration_cache", 1),
     Touch("ILogger", "log"),
     Touch("ILogger", "ERROR"),
     Touch("ILogger", "INTERNAL_ERROR"),
@@ -157,6 +167,7 @@ def test_our_own_code_meets_the_version(answer: dict[str, Any]) -> None:
     assert answer["must_type_weakly"] == (major == 8)
     assert answer["can_report_progress"] == (major != 8)
     assert answer.get("monitor_stops", True)
+    assert (answer.get("calibration") == ["TRT-100300", "ENTROPY_CALIBRATION_2"]) == (major in (8, 10))
     assert (answer["architectures"] is not None) == rtx
     if rtx:
         assert {75, 80, 86, 89, 120} <= set(answer["architectures"])

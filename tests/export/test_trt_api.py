@@ -241,6 +241,25 @@ def test_no_engine_is_none() -> None:
     assert api().build(Builder(), Network([]), Config(), watch) == b"engine"
 
 
+def test_a_calibration_cache_reaches_the_builder() -> None:
+    watch: Any = None
+    trt, config = (
+        api(IInt8EntropyCalibrator2=object, IBuilderConfig=SimpleNamespace(int8_calibrator=None)),
+        Config(),
+    )
+    assert trt.can_read_calibration
+    trt.build(Builder(), Network([]), config, watch, "TRT-8601-EntropyCalibration2\n")
+    calibrator: Any = config.int8_calibrator  # type: ignore[attr-defined]
+    assert calibrator.read_calibration_cache() == b"TRT-8601-EntropyCalibration2\n"
+    assert (calibrator.get_batch_size(), calibrator.get_batch(["blurred"])) == (1, None)
+    calibrator.write_calibration_cache(b"")
+
+
+def test_without_calibrators_no_cache_is_read() -> None:
+    assert not api().can_read_calibration
+    assert not api(IInt8EntropyCalibrator2=object).can_read_calibration
+
+
 def test_a_builder_that_is_null_is_an_error_of_the_device() -> None:
     def null(logger: Any) -> None:
         logger.log(Logger.ERROR, "no CUDA-capable\n device")

@@ -45,6 +45,7 @@ class Workshop:
         options: BuildOptions = PLAIN,
         precision: Precision = "fp16",
         onnx_sha256: str = "0" * 64,
+        calibration_sha256: str | None = None,
         **text: object,
     ) -> Path:
         """text: what the engine does, see EngineText."""
@@ -62,6 +63,7 @@ class Workshop:
             profiles=profiles,
             options=options,
             onnx_sha256=onnx_sha256,
+            calibration_sha256=calibration_sha256,
         )
         record = EngineRecord(identity, SPEC, "blurred", "restored", hash_of(engine), len(engine), 1.5)
         return write_engine(self.folder, engine, record)

@@ -118,6 +118,13 @@ def test_an_engine_of_other_weights_fails(workshop: Workshop) -> None:
     assert workshop.module.executions == 0
 
 
+def test_implicit_int8_is_made_from_fp32(workshop: Workshop) -> None:
+    fp32 = read_bundle(workshop.folder.parent).manifest.files["fp32.onnx"].sha256
+    build(workshop, "int8", onnx_sha256=fp32, calibration_sha256="1" * 64)
+    (found,) = check_engines(read_bundle(workshop.folder.parent))
+    assert found.verdict == "passed"
+
+
 def test_a_single_engine_points_to_its_bundle(workshop: Workshop, tmp_path: Path) -> None:
     engine = build(workshop)
     with pytest.raises(BadInput, match=f"is a single engine; verify {workshop.folder.parent}$"):

@@ -131,7 +131,7 @@ def test_a_record_that_cannot_be_opened_is_refused(engine: Path) -> None:
 
 def test_a_record_of_another_schema_is_refused(engine: Path) -> None:
     record_path(engine).write_text('{"schema": 99}')
-    with pytest.raises(EngineMismatch, match=r"has schema 99, this version of unblur reads 1; build it again"):
+    with pytest.raises(EngineMismatch, match=r"has schema 99, this version of unblur reads 2; build it again"):
         read_record(engine)
 
 
