@@ -133,7 +133,7 @@ class Ladder:
             RungCost(cost.steps, max(other.ms for other in measured[: index + 1]), cost.db)
             for index, cost in enumerate(measured)
         )
-        self._rungs = tuple(rungs)
+        self.rungs = tuple(rungs)
         self._controller = Controller([cost.ms for cost in self.costs])
 
     @property
@@ -144,7 +144,7 @@ class Ladder:
     @property
     def top(self) -> Deblurrer:
         """The rung of most steps."""
-        return self._rungs[-1]
+        return self.rungs[-1]
 
     def restore(
         self, frame_rgb: Frame, out: Frame, *, deadline_ms: float | None = None, most_steps: int | None = None
@@ -153,18 +153,18 @@ class Ladder:
 
         deadline_ms: None always takes the most. most_steps: no rung above it; the lowest rung if all are.
         """
-        rung = len(self._rungs) - 1 if deadline_ms is None else self._controller.choose(deadline_ms)
+        rung = len(self.rungs) - 1 if deadline_ms is None else self._controller.choose(deadline_ms)
         while most_steps is not None and rung > 0 and self.costs[rung].steps > most_steps:
             rung -= 1
         began_s = self._clock()
-        rgb = self._rungs[rung](frame_rgb, out=out)
+        rgb = self.rungs[rung](frame_rgb, out=out)
         elapsed_ms = (self._clock() - began_s) * 1e3
         self._controller.observe(rung, elapsed_ms)
         late = deadline_ms is not None and elapsed_ms > deadline_ms
         return Restored(rgb, self.costs[rung].steps, elapsed_ms, late)
 
     def close(self) -> None:
-        for rung in self._rungs:
+        for rung in self.rungs:
             rung.close()
 
     def __enter__(self) -> "Ladder":

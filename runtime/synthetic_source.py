@@ -131,4 +131,4 @@ def _smear(panorama: Frame, blur: int) -> Frame:
     width = panorama.shape[1]
     mean = (sums[:, blur : blur + width] - sums[:, :width]) / blur
     levels = 255 * np.clip(mean, 0, 1) ** (1 / _GAMMA)
-    return np.rint(levels).astype(np.uint8)
+    return np.asarray(np.rint(levels), np.uint8)

@@ -1,0 +1,223 @@
+"""How live the live loop is: latency, overhead, and a deadline held on a device that slows down.
+
+    python -m benchmarks.live --plot docs/anytime.png
+
+Everything runs on a synthetic camera in real time. Expected: latency p99 of at most two frame times and one
+inference for a network slower than the camera; at most 3 percent of overhead; at least 99 percent of the frames in
+time while the device runs at half its speed for a third of the run. Wants a machine that does nothing else.
+"""
+
+import json
+import statistics
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Annotated
+
+import matplotlib.pyplot as plt
+import typer
+
+from unblur.runtime.deblur import Deblurrer
+from unblur.runtime.feed import Feed
+from unblur.runtime.frames import Batch
+from unblur.runtime.ladder import Ladder
+from unblur.runtime.live import LiveControls, LiveResult, LiveSummary, run_live
+from unblur.runtime.live_stats import LiveStats
+from unblur.runtime.null_sink import NullSink
+from unblur.runtime.runner import Precision, Runner, open_runner
+from unblur.runtime.spec import ModelSpec
+from unblur.runtime.video import open_source
+
+CAMERA_FPS = 30
+FRAME_MS = 1000 / CAMERA_FPS
+
+
+@dataclass
+class Throttled:
+    """A runner on a device that can be made `slowdown` times slower."""
+
+    runner: Runner
+    slowdown: float = 1.0
+
+    @property
+    def spec(self) -> ModelSpec:
+        return self.runner.spec
+
+    @property
+    def device(self) -> str:
+        return self.runner.device
+
+    @property
+    def precision(self) -> Precision:
+        return self.runner.precision
+
+    def infer(self, batch: Batch) -> Batch:
+        began_s = time.perf_counter()
+        restored = self.runner.infer(batch)
+        time.sleep((time.perf_counter() - began_s) * (self.slowdown - 1))
+        return restored
+
+    def close(self) -> None:
+        self.runner.close()
+
+    def __enter__(self) -> "Throttled":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+@dataclass
+class Trace:
+    """What happened to every frame of a run: seconds since its start, steps, milliseconds, late or not."""
+
+    times_s: list[float] = field(default_factory=list)
+    steps: list[int] = field(default_factory=list)
+    elapsed_ms: list[float] = field(default_factory=list)
+    late: int = 0
+
+    def add(self, result: LiveResult) -> None:
+        self.times_s.append(time.monotonic())
+        self.steps.append(result.restored.steps)
+        self.elapsed_ms.append(result.restored.ms)
+        self.late += result.restored.late
+
+    @property
+    def share_in_time(self) -> float:
+        return 1 - self.late / len(self.steps)
+
+
+def main(
+    model: Annotated[str, typer.Option(help="A shipped preset or a bundle.")] = "lprn-n",
+    seconds: Annotated[float, typer.Option(help="Length of each run.")] = 60,
+    plot: Annotated[Path | None, typer.Option(help="Draw the run with the deadline.")] = None,
+) -> None:
+    """Print one JSON document with what was asked and what was measured; exit 1 if something was missed."""
+    results = [measure_latency(model, seconds), measure_deadline(model, seconds, plot)]
+    met = all(check["met"] for result in results for check in result["checks"])  # type: ignore[attr-defined]
+    print(json.dumps(results, indent=1))
+    sys.exit(0 if met else 1)
+
+
+def measure_latency(model: str, seconds: float) -> dict[str, object]:
+    """All steps on a frame size for which they take two to ten frame times."""
+    with Deblurrer(model) as deblur:
+        size_hw = (360, 640)
+        ladder = Ladder([deblur], size_hw)
+        summary = _run(ladder, size_hw, seconds, LiveControls(), lambda result: None)
+    restore = summary.stages_ms["restore"]
+    allowed_ms = 2 * FRAME_MS + restore["p99"]
+    overhead = (1e3 * summary.seconds / sum(summary.steps.values()) - restore["mean"]) / restore["mean"]
+    return {
+        "what": f"{model} at {size_hw[0]} x {size_hw[1]}, camera at {CAMERA_FPS} fps, no deadline",
+        "frames": summary.frames,
+        "dropped": summary.dropped,
+        "inference_p50_ms": restore["p50"],
+        "checks": [
+            _check("latency p99, ms", summary.latency_ms["p99"], allowed_ms),
+            _check("overhead of the loop over inference", overhead, 0.03),
+        ],
+    }
+
+
+def measure_deadline(model: str, seconds: float, plot: Path | None) -> dict[str, object]:
+    """The whole ladder; in the middle third the device runs at half its speed. Then all steps, for comparison."""
+    size_hw = (180, 320)
+    with ExitStack() as stack:
+        runners = [Throttled(stack.enter_context(open_runner(model, steps=count))) for count in _steps_of(model)]
+        ladder = Ladder([Deblurrer(runner) for runner in runners], size_hw)
+        deadline_ms = 1.35 * ladder.costs[-1].ms
+        anytime, fixed = (
+            _run_throttled(Ladder(ladder.rungs[first:], size_hw), runners, size_hw, seconds, deadline_ms)
+            for first in (0, -1)
+        )
+    if plot is not None:
+        _draw(plot, model, anytime, fixed, deadline_ms)
+    return {
+        "what": f"{model} at {size_hw[0]} x {size_hw[1]}, deadline {deadline_ms:.1f} ms, half speed for a third",
+        "rungs_ms": {cost.steps: round(cost.ms, 1) for cost in ladder.costs},
+        "frames": len(anytime.steps),
+        "fixed_in_time": fixed.share_in_time,
+        "checks": [_check("frames in time", anytime.share_in_time, 0.99, at_least=True)],
+    }
+
+
+def _steps_of(model: str) -> list[int]:
+    """What `unblur deploy` puts into a bundle: one, two, three, and all."""
+    with Deblurrer(model) as deblur:
+        return sorted({1, 2, 3, deblur.spec.steps})
+
+
+def _run_throttled(
+    ladder: Ladder, runners: list[Throttled], size_hw: tuple[int, int], seconds: float, deadline_ms: float
+) -> Trace:
+    trace, began_s = Trace(), time.monotonic()
+
+    def watch(result: LiveResult) -> None:
+        trace.add(result)
+        in_middle = 1 / 3 < (time.monotonic() - began_s) / seconds < 2 / 3
+        for runner in runners:
+            runner.slowdown = 2.0 if in_middle else 1.0
+
+    _run(ladder, size_hw, seconds, LiveControls(deadline_ms=deadline_ms), watch)
+    trace.times_s = [time_s - began_s for time_s in trace.times_s]
+    return trace
+
+
+def _run(
+    ladder: Ladder,
+    size_hw: tuple[int, int],
+    seconds: float,
+    controls: LiveControls,
+    on_result: Callable[[LiveResult], None],
+) -> LiveSummary:
+    stats, stop = LiveStats(), threading.Event()
+    source = f"test://moving?size={size_hw[0]}x{size_hw[1]}&fps={CAMERA_FPS}&blur=12"
+    with Feed(lambda: open_source(source), stats) as feed, NullSink() as sink:
+        threading.Timer(seconds, stop.set).start()
+        return run_live(feed, ladder, sink, stats, controls=controls, stop=stop, on_result=on_result)
+
+
+def _check(what: str, got: float, asked: float, *, at_least: bool = False) -> dict[str, object]:
+    met = got >= asked if at_least else got <= asked
+    return {"what": what, "asked": asked, "got": got, "met": met}
+
+
+def _draw(path: Path, model: str, anytime: Trace, fixed: Trace, deadline_ms: float) -> None:
+    """Two rows that share the time: milliseconds of every frame, with and without the ladder; the steps taken."""
+    figure, (upper, lower) = plt.subplots(
+        2, 1, figsize=(8, 4.6), sharex=True, height_ratios=(2, 1), layout="constrained"
+    )
+    for trace, label, colour in ((fixed, "always all steps", "#c0504d"), (anytime, "anytime", "#1f6f8b")):
+        upper.plot(trace.times_s, trace.elapsed_ms, ".", markersize=2.5, color=colour, label=label)
+    upper.axhline(deadline_ms, color="0.2", linewidth=1)
+    upper.annotate(f"deadline {deadline_ms:.0f} ms", (0.995, deadline_ms), xycoords=("axes fraction", "data"),
+                   ha="right", va="bottom", fontsize=8)  # fmt: skip
+    upper.set_ylim(0, 2.4 * statistics.median(fixed.elapsed_ms))
+    upper.set_ylabel("network, ms per frame")
+    upper.legend(loc="upper left", frameon=False, markerscale=4, fontsize=8)
+    upper.set_title(
+        f"{model} while the device runs at half its speed: {anytime.share_in_time:.1%} of the frames in time, "
+        f"{fixed.share_in_time:.1%} with all steps",
+        fontsize=9,
+    )
+    lower.step(anytime.times_s, anytime.steps, where="post", color="#1f6f8b", linewidth=1)
+    lower.set_ylabel("steps")
+    lower.set_yticks(sorted(set(anytime.steps)))
+    lower.set_xlabel("seconds")
+    end_s = anytime.times_s[-1]
+    for axes in (upper, lower):
+        axes.axvspan(end_s / 3, 2 * end_s / 3, color="0.93", zorder=0)
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=120)
+
+
+if __name__ == "__main__":
+    typer.run(main)
