@@ -37,15 +37,20 @@ def choose_range(observed: Observed, method: Method, percentile: float = 99.99) 
     """
     if method not in get_args(Method):
         raise ValueError(f"method is one of {', '.join(get_args(Method))}, got '{method}'")
-    magnitude = observed.range.magnitude
-    if magnitude < _TINIEST:
+    if is_zero(observed.range):
         return _DEAD
+    magnitude = observed.range.magnitude
     if method == "minmax":
         return Range(-magnitude, magnitude)
     if observed.histogram is None:
         raise CalibrationError(f"method '{method}' needs histograms, and only ranges were observed; observe those")
     threshold = min(_threshold(observed.histogram, method, percentile), magnitude)
     return Range(-threshold, threshold)
+
+
+def is_zero(seen: Range) -> bool:
+    """True if a tensor was zero, or so small that no float32 scale holds it."""
+    return seen.magnitude < _TINIEST
 
 
 def _threshold(histogram: Histogram, method: Method, percentile: float) -> float:

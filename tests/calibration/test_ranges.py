@@ -64,15 +64,16 @@ def _divergence(counts: NDArray[np.float64], kept: int) -> float:
 
 
 @given(SMALL)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100, deadline=None, derandomize=True)
 def test_minmax_is_the_largest_magnitude(values: Values) -> None:
     largest = float(np.abs(values).max())
     chosen = choose_range(_observed(values), "minmax")
-    assert chosen == (Range(-largest, largest) if largest > 1e-35 else Range(-1.0, 1.0))
+    has_scale = largest / 127 >= np.finfo(np.float32).tiny
+    assert chosen == (Range(-largest, largest) if has_scale else Range(-1.0, 1.0))
 
 
 @given(SMALL, st.floats(0.5, 100))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200, deadline=None, derandomize=True)
 def test_percentile_is_the_exact_quantile_to_a_bin(values: Values, percentile: float) -> None:
     magnitudes = np.abs(values).astype(np.float64)
     if magnitudes.max() < 1e-30:
@@ -99,7 +100,7 @@ def test_entropy_is_the_brute_force_minimum(spread: str) -> None:
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 3))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20, deadline=None, derandomize=True)
 def test_entropy_of_sparse_histograms_is_the_brute_force_minimum(seed: int, values_per_bin: int) -> None:
     """Few values leave bins empty, the case in which levels and the last bin need care."""
     rng = np.random.default_rng(seed)
@@ -124,7 +125,7 @@ def test_mse_is_within_a_percent_of_the_best_threshold(spread: str) -> None:
 
 
 @given(hnp.arrays(np.float32, st.integers(200, 400), elements=st.floats(-1, 1, width=32)), st.floats(1, 30))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40, deadline=None, derandomize=True)
 def test_mse_of_few_values_is_no_worse_than_minmax(values: Values, outlier: float) -> None:
     """With few values the grid of one threshold may happen to hit them; evenly spread bins cannot know that."""
     values = np.append(values, np.float32(outlier))
