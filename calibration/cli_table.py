@@ -1,4 +1,4 @@
-"""`unblur table`: compare calibration tables, and carry them to TensorRT's implicit INT8 and back."""
+"""`unblur table`: compare calibration tables; carry them to TensorRT's cache and back, and to tuned weights."""
 
 from pathlib import Path
 from typing import Annotated
@@ -15,12 +15,13 @@ _Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on 
 def register(app: typer.Typer) -> None:
     """Add the group of commands to `app`."""
     tables = typer.Typer(
-        help="Compare calibration tables; carry them to TensorRT's calibration cache and back.",
+        help="Compare calibration tables; carry them to TensorRT's cache and back, and to tuned weights.",
         no_args_is_help=True,
     )
     tables.command("diff")(diff)
     tables.command("to-cache")(to_cache)
     tables.command("from-cache")(from_cache)
+    tables.command("bind")(bind)
     app.add_typer(tables, name="table")
 
 
@@ -101,3 +102,23 @@ def from_cache(
     else:
         excluded = f"; float for want of a scale: {', '.join(table.excluded)}" if table.excluded else ""
         stderr.print(f"{output}: ranges of {len(table.ranges)} activations{excluded}")
+
+
+def bind(
+    table: Annotated[Path, typer.Argument(metavar="TABLE", help="What `unblur train --qat` was given.")],
+    model: Annotated[Path, typer.Option(metavar="MODEL.onnx", help="The export of the tuned weights, fp32.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The calibration table to write.")],
+    json: _Json = False,
+) -> None:
+    """Make the table of a network that of its weights after `unblur train --qat`, for `calibrate --from-table`."""
+    with needs_extra("export"):
+        from unblur.calibration.onnx_file import read_onnx
+        from unblur.calibration.table import bound_to
+        from unblur.runtime.calibration_table import read_table
+    bound = bound_to(read_table(table), read_onnx(model), where=str(table))
+    with atomic_file(output) as temporary:
+        temporary.write_text(bound.to_json())
+    if json:
+        print_json({"table": str(output), "model_sha256": bound.model_sha256})
+    else:
+        stderr.print(f"{output}: {table} for {model}")

@@ -29,7 +29,7 @@ def register(app: typer.Typer) -> None:
 
 
 def train_command(
-    system: Annotated[str, typer.Argument(help="A preset; --list shows them.")] = "",
+    system: Annotated[str, typer.Argument(help="A preset; --list shows them. With --qat also a checkpoint.")] = "",
     data: Annotated[Path | None, typer.Option(help="Folder of blurred/sharp pairs (GoPro, RealBlur, ...).")] = None,
     stills: Annotated[Path | None, typer.Option(help="Folder of sharp pictures to blur.")] = None,
     clips: Annotated[Path | None, typer.Option(help="Folder of clips whose frames are averaged.")] = None,
@@ -56,6 +56,9 @@ def train_command(
     batch: Annotated[int | None, typer.Option(min=1, help="Crops per step, over all processes.")] = None,
     learning_rate: Annotated[float | None, typer.Option(min=0.0, help="Peak learning rate.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of weights and samples.")] = None,
+    qat: Annotated[
+        Path | None, typer.Option(metavar="TABLE", help="Tune trained weights as INT8 with this calibration table.")
+    ] = None,
     checkpoint_every: Annotated[float, typer.Option(min=0.0, help="Seconds between checkpoints.")] = 60.0,
     validate_every: Annotated[int, typer.Option(min=1, help="Iterations between validations.")] = 500,
     workers: Annotated[int, typer.Option(min=0, help="Processes that prepare samples.")] = 1,
@@ -70,9 +73,15 @@ def train_command(
         return
     if not system or out is None:
         raise BadInput("unblur train needs a preset and a folder for the run: unblur train lprn-s ... -o RUN")
-    recipe = _recipe(system, content, adversarial, crop=crop, batch=batch, learning_rate=learning_rate, seed=seed)
-    network = _network(system, recipe.seed, options or (), steps=steps, attention=attention, pooling=pooling)
-    discriminator = _discriminator(system, recipe)
+    named = {"steps": steps, "attention": attention, "pooling": pooling}
+    tuned = None if qat is None else _to_tune(system, qat, options or (), **named)
+    preset = system if tuned is None else tuned.spec.preset
+    recipe = _recipe(
+        preset, content, adversarial, tune=tuned is not None,
+        crop=crop, batch=batch, learning_rate=learning_rate, seed=seed,
+    )  # fmt: skip
+    network = tuned or _network(system, recipe.seed, options or (), **named)
+    discriminator = _discriminator(preset, recipe)
     perceptual = _perceptual(recipe, vgg)
     training_data = _open_data(data, stills, clips, hold_out)
     length = _length(minutes, iterations)
@@ -106,13 +115,17 @@ def _recipe(
     system: str,
     content: "ContentKind | None",
     adversarial: "AdversarialKind | Literal['none'] | None",
+    *,
+    tune: bool,
     **overrides: float | int | None,
 ) -> "Recipe":
     from unblur.train.networks import find_preset
+    from unblur.train.qat import fine_tuning
     from unblur.train.recipe import recipe_of
 
     given = {name: value for name, value in overrides.items() if value is not None}
-    recipe = replace(recipe_of(system, find_preset(system).system), **given)  # type: ignore[arg-type]
+    recipe = recipe_of(system, find_preset(system).system)
+    recipe = replace(fine_tuning(recipe) if tune else recipe, **given)  # type: ignore[arg-type]
     recipe = recipe if content is None else recipe.with_content(content)
     return recipe if adversarial is None else recipe.with_adversarial(adversarial)
 
@@ -132,6 +145,16 @@ def _network(
         return build_network(system, **options)
     except ValueError as error:
         raise BadInput(str(error)) from error
+
+
+def _to_tune(
+    weights: str, table: Path, assignments: Sequence[str], **named: "OptionValue | None"
+) -> "DeblurringNetwork":
+    from unblur.train.qat import open_fake_quantized
+
+    if assignments or any(value is not None for value in named.values()):
+        raise BadInput("--qat tunes a network as it was trained; leave --set, --steps, --attention, --pooling out")
+    return open_fake_quantized(weights, table)
 
 
 def _discriminator(system: str, recipe: "Recipe") -> "nn.Module | None":

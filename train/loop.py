@@ -163,7 +163,8 @@ def train(
 
     weights_path = run / f"{network.spec.preset}.safetensors"
     if log:
-        save_network(weights_path, average.network, recipe, data.names)
+        seen = dict.fromkeys((*network.training_data, *data.names))  # a tuned network has seen others before
+        save_network(weights_path, average.network, recipe, tuple(seen))
         draw_curve(run / LOG_FILE, run / CURVE_FILE)
     accelerator.wait_for_everyone()
     return weights_path

@@ -7,7 +7,8 @@ from made_up_tables import made_up_table
 from typer.testing import CliRunner, Result
 
 from unblur.calibration.cli_table import register
-from unblur.calibration.onnx_file import read_onnx
+from unblur.calibration.onnx_file import read_onnx, write_onnx
+from unblur.calibration.table import check_fits, model_sha256
 from unblur.runtime.calibration_table import read_table
 from unblur.runtime.errors import BadInput, CalibrationError
 
@@ -61,6 +62,16 @@ def test_tables_that_agree_exit_with_0_and_others_with_1(table: Path, tmp_path: 
     assert found == {
         "settings": {"preset": ["tiny", "[b]other"]}, "only_in_first": [], "only_in_second": [], "moved": {},
     }  # fmt: skip
+
+
+def test_a_table_is_bound_to_tuned_weights(table: Path, fp32_file: Path, tmp_path: Path) -> None:
+    tuned, output = read_onnx(fp32_file), tmp_path / "tuned.json"
+    tuned.graph.initializer[0].raw_data = bytes(len(tuned.graph.initializer[0].raw_data))
+    write_onnx(tmp_path / "tuned.onnx", tuned)
+    done = _table("bind", table, "--model", tmp_path / "tuned.onnx", "-o", output, "--json")
+    assert done.exit_code == 0, done.exception
+    assert json.loads(done.stdout) == {"table": str(output), "model_sha256": model_sha256(tuned)}
+    check_fits(read_table(output), tuned)
 
 
 def test_what_cannot_be_used_leaves_no_file(table: Path, fp32_file: Path, tmp_path: Path) -> None:

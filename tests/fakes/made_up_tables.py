@@ -9,9 +9,9 @@ from unblur.calibration.trt_cache import cache_tensors
 from unblur.runtime.calibration_table import CalibrationTable, TensorRange, preprocessing_of
 
 
-def made_up_table(model: ModelProto) -> CalibrationTable:
-    """Every range is [-1, 1.5], [-1, 1.6] ..., one wider than the other."""
-    placement, spec = place(model), spec_of(model)
+def made_up_table(model: ModelProto, *, cautious: bool = True) -> CalibrationTable:
+    """Every range is [-1, 1.5], [-1, 1.6] ..., one wider than the other. cautious: see `place`."""
+    placement, spec = place(model, cautious=cautious), spec_of(model)
     tensors = dict.fromkeys((*placement.activations, *cache_tensors(model, placement)))
     ranges = {name: TensorRange(-1.0, 1.5 + index / 10, 1.5 + index / 10) for index, name in enumerate(tensors)}
     return CalibrationTable(
