@@ -34,13 +34,13 @@ def onnx_from_checkpoint(path: Path, *, steps: int | None = None) -> ModelProto:
 
 
 def onnx_from_network(network: DeblurringNetwork) -> ModelProto:
-    """Export a network, which is put in eval mode; the spec goes into the metadata."""
+    """Export a network in eval mode; the spec goes into the metadata."""
     multiple = network.spec.multiple_of
     batch, rows, columns = _EXAMPLE_MULTIPLES
     example = next(network.parameters()).new_zeros((batch, 3, rows * multiple, columns * multiple))
     with _quiet():
         program = torch.onnx.export(
-            network.eval(),
+            network.folded(),
             (example,),
             dynamo=True,
             opset_version=OPSET,

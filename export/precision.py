@@ -13,6 +13,7 @@ from unblur.runtime.runner import Precision
 
 _REDUCTIONS = frozenset({"ReduceMean", "ReduceSum", "ReduceL1", "ReduceL2", "ReduceSumSquare"})
 _FRAME_NORMS = frozenset({"GlobalAveragePool", "GlobalLpPool", "InstanceNormalization", "GroupNormalization"})
+_COMPARISONS = frozenset({"Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"})
 _CHANNEL_AXIS = 1
 
 
@@ -20,7 +21,7 @@ def fp16_from_fp32(model: ModelProto) -> ModelProto:
     """The same network with float16 weights and arithmetic, float32 at both ends; `model` is left alone.
 
     Sums over the rows and columns of a frame stay in float32: at 1280 x 720 a sum of values near 1 passes 65504,
-    the largest float16.
+    the largest float16. So does whatever is compared: a value rounded past a threshold is wrong by all of it.
     """
     if precision_of(model) != "fp32":
         raise BadInput(f"the fp16 graph is made from fp32, got precision '{precision_of(model)}'")
@@ -42,11 +43,15 @@ def _halve(model: ModelProto, precision: Precision) -> ModelProto:
     copy = ModelProto()
     copy.CopyFrom(model)
     axes = _axes_tensors(copy)
-    frame_sums = [node.name for node in copy.graph.node if _sums_over_frame(node, axes)]
+    exact = [node.name for node in copy.graph.node if _sums_over_frame(node, axes)] + _compared(copy)
     half: ModelProto = convert_float_to_float16(
-        copy, keep_io_types=True, op_block_list=DEFAULT_OP_BLOCK_LIST, node_block_list=frame_sums
+        copy,
+        keep_io_types=True,
+        op_block_list=DEFAULT_OP_BLOCK_LIST,
+        node_block_list=exact,
     )
     _drop_repeated_casts(half)
+    _drop_round_trips(half)
     sort_nodes(half.graph)
     strip_provenance(half)
     describe(half, spec_of(model), precision)
@@ -73,6 +78,19 @@ def _sums_over_frame(node: NodeProto, axes_tensors: dict[str, list[int]]) -> boo
     return axes != [_CHANNEL_AXIS]
 
 
+def _compared(model: ModelProto) -> list[str]:
+    """The names of all comparisons and of all nodes that what they compare comes from."""
+    producer = {name: node for node in model.graph.node for name in node.output}
+    pending = [node for node in model.graph.node if node.op_type in _COMPARISONS]
+    found: dict[str, None] = {}
+    while pending:
+        node = pending.pop()
+        if node.name not in found:
+            found[node.name] = None
+            pending.extend(producer[name] for name in node.input if name in producer)
+    return list(found)
+
+
 def _drop_repeated_casts(model: ModelProto) -> None:
     """The converter writes one cast per consumer, all with the same output; a graph may produce it once."""
     produced: set[str] = set()
@@ -83,3 +101,19 @@ def _drop_repeated_casts(model: ModelProto) -> None:
         produced.update(node.output)
     del model.graph.node[:]
     model.graph.node.extend(once)
+
+
+def _drop_round_trips(model: ModelProto) -> None:
+    """Between two nodes that stay in float32 the converter rounds to float16: let them hand on what they have."""
+    casts = {node.output[0]: node for node in model.graph.node if _is_cast(node, TensorProto.FLOAT16)}
+    for node in model.graph.node:
+        if _is_cast(node, TensorProto.FLOAT) and node.input[0] in casts:
+            node.input[0] = casts[node.input[0]].input[0]
+    used = {name for node in model.graph.node for name in node.input} | {value.name for value in model.graph.output}
+    for node in casts.values():
+        if node.output[0] not in used:
+            model.graph.node.remove(node)
+
+
+def _is_cast(node: NodeProto, kind: int) -> bool:
+    return node.op_type == "Cast" and any(a.name == "to" and a.i == kind for a in node.attribute)

@@ -110,3 +110,31 @@ def test_tiny_weights_survive(fp32: ModelProto) -> None:
     bias.CopyFrom(numpy_helper.from_array(tiny, bias.name))
     half = next(t for t in fp16_from_fp32(model).graph.initializer if t.name == "embed.bias")
     assert (numpy_helper.to_array(half) > 0).all()
+
+
+def test_what_is_compared_stays_float32(fp32: ModelProto) -> None:
+    """A chain ending in a comparison keeps every digit; rounded to float16, 0.3 + 2e-5 is not above 0.3."""
+    nodes = [
+        helper.make_node("Add", ["blurred", "shift"], ["shifted"], "shifted"),
+        helper.make_node("Sub", ["shifted", "shift"], ["same"], "same"),
+        helper.make_node("Greater", ["same", "threshold"], ["above"], "above"),
+        helper.make_node("Cast", ["above"], ["mask"], "mask", to=TensorProto.FLOAT),
+        helper.make_node("Mul", ["mask", "blurred"], ["restored"], "restored"),
+    ]
+    ends = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 3, "h", "w"])
+        for name in ("blurred", "restored")
+    ]
+    constants = {"shift": 1.0, "threshold": 0.3}
+    graph = helper.make_graph(
+        nodes,
+        "threshold",
+        ends[:1],
+        ends[1:],
+        [numpy_helper.from_array(np.float32(value), name) for name, value in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    describe(model, spec_of(fp32), "fp32")
+    images = np.float32(0.3) + np.float32(2e-5) * np.array([-1, 1] * 24, np.float32).reshape(1, 3, 4, 4)
+    half = fp16_from_fp32(model)
+    assert np.array_equal(_restore(half, images) > 0, images > 0.3)

@@ -9,15 +9,20 @@ A preset is a named configuration of a system. To add a system: one file here, i
 import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from torch import nn
 
 from unblur.runtime.errors import BadInput, SpecMismatch
 from unblur.runtime.spec import ModelSpec, OptionValue
 from unblur.train.networks.base import DeblurringNetwork, count_parameters, gflop_720p
+from unblur.train.networks.deblurgan import DeblurGAN, FeedbackDeblurGAN
+from unblur.train.networks.discriminators import PatchDiscriminator
 from unblur.train.networks.lprn import LPRN
 from unblur.train.networks.msr_gan import MSRGAN, MSRGANDiscriminator
 from unblur.train.networks.msrm_dffm import MSRMDFFM
+from unblur.train.networks.pix2pix import Pix2Pix
+from unblur.train.networks.rir import RiR
 from unblur.train.networks.srn import SRN
 
 __all__ = [
@@ -66,6 +71,24 @@ def _srn(name: str, **options: OptionValue) -> Preset:
     return Preset("srn", SRN, options, f"seed 003 (SRN-DeblurNet), {name}")
 
 
+def _pix2pix(row: str, **options: OptionValue) -> Preset:
+    return Preset("pix2pix", Pix2Pix, options, f"seed 004, {row}", _patch_gan(options))
+
+
+def _rir(row: str, levels: int) -> Preset:
+    options: dict[str, OptionValue] = {"levels": levels}
+    return Preset("rir", RiR, options, f"seed 004, {row}", _patch_gan({"spectral_norm": True}))
+
+
+def _deblurgan(row: str, network: type[DeblurringNetwork], **options: OptionValue) -> Preset:
+    return Preset("deblurgan", network, options, f"seed 004, {row}", PatchDiscriminator)
+
+
+def _patch_gan(options: Mapping[str, OptionValue]) -> Callable[..., nn.Module]:
+    """The text puts spectral normalisation on both networks or on neither."""
+    return partial(PatchDiscriminator, spectral_norm=bool(options.get("spectral_norm", False)))
+
+
 def _unet(*, msrm: bool, dffm: bool) -> Preset:
     return Preset("msrm-dffm", MSRMDFFM, {"msrm": msrm, "dffm": dffm}, _MSRM_DFFM_SOURCE)
 
@@ -90,6 +113,22 @@ PRESETS: Mapping[str, Preset] = {
     "msrm-dffm-base": _unet(msrm=False, dffm=False),
     "msrm-dffm-only-msrm": _unet(msrm=True, dffm=False),
     "msrm-dffm-only-dffm": _unet(msrm=False, dffm=True),
+    "pix2pix": _pix2pix("Pix2Pix"),
+    "pix2pix-sa": _pix2pix("Pix2Pix + Sl. Attn", self_attention=True),
+    "pix2pix-sa-gr": _pix2pix("Pix2Pix + Sl. Attn + GR", self_attention=True, global_residual=True),
+    "pix2pix-sa-sn": _pix2pix("Pix2Pix + Sl. Attn + SN", self_attention=True, spectral_norm=True),
+    "pix2pix-all": _pix2pix(
+        "Pix2Pix + Sl. Attn + Ch. Attn + GR + SN",
+        self_attention=True,
+        channel_attention=True,
+        global_residual=True,
+        spectral_norm=True,
+    ),
+    "rir": _rir("RiR", levels=4),
+    "rir-large": _rir("RiR (Large)", levels=5),
+    "deblurgan": _deblurgan("DeblurGAN", DeblurGAN),
+    "deblurgan-edges": _deblurgan("DeblurGAN + Edge Information", DeblurGAN, edges=True),
+    "deblurgan-feedback": _deblurgan("DeblurGAN + Feedback", FeedbackDeblurGAN, steps=4),
 }
 
 

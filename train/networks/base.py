@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from unblur.runtime.spec import ModelSpec
+from unblur.train.networks.spectral import fold_parametrizations
 
 
 class DeblurringNetwork(nn.Module, ABC):
@@ -51,6 +52,12 @@ class DeblurringNetwork(nn.Module, ABC):
             raise ValueError(f"{self.spec.preset} cannot run {steps} steps")
         clone = copy.deepcopy(self)
         clone.steps = steps
+        return clone
+
+    def folded(self) -> "DeblurringNetwork":
+        """A copy in eval mode that computes the same with plain weights: what is exported."""
+        clone = copy.deepcopy(self).eval()
+        fold_parametrizations(clone)
         return clone
 
 

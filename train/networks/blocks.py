@@ -39,6 +39,22 @@ class ConvReLU(nn.Sequential):
         super().__init__(conv, nn.ReLU())
 
 
+def start_at_zero(last: nn.Module) -> None:
+    """Zero what writes the residual of the image, so that the untrained network returns its input."""
+    for parameter in last.parameters():
+        nn.init.zeros_(parameter)
+
+
+def image_from_logits(logits: Tensor, blurred: Tensor | None = None) -> Tensor:
+    """What a generator that ends in tanh gives, for images in [0, 1].
+
+    The texts scale images to [-1, 1] and take tanh as the image, or as what is added to the blurred one. Here the
+    residual is tanh of the logits as it stands: it can turn black to white. Without `blurred` the image is the
+    sigmoid, which is tanh brought to [0, 1]: (1 + tanh(x)) / 2 = sigmoid(2 x), the 2 being left to the weights.
+    """
+    return torch.sigmoid(logits) if blurred is None else blurred + torch.tanh(logits)
+
+
 def gate(logits: Tensor) -> Tensor:
     """Weights between 0.5 and 1.5, 1 at zero.
 
@@ -103,7 +119,10 @@ class ConvLSTM(nn.Module):
         self.from_hidden = nn.Conv2d(channels, 4 * channels, kernel, padding=kernel // 2, bias=False)
 
     def forward(self, features: Tensor, state: State = ()) -> tuple[Tensor, State]:
-        gates = self.from_input(features)
+        return self.step(self.from_input(features), state)
+
+    def step(self, gates: Tensor, state: State = ()) -> tuple[Tensor, State]:
+        """As `forward`, from `from_input` of the features: for an input that is the same at every step."""
         if state:
             gates = gates + self.from_hidden(state[0])
         admit, forget, emit, candidate = gates.chunk(4, 1)

@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from unblur.runtime.spec import ModelSpec
 from unblur.train.networks.base import DeblurringNetwork
-from unblur.train.networks.blocks import ChannelAttention, ConvReLU, ResidualBlock
+from unblur.train.networks.blocks import ChannelAttention, ConvReLU, ResidualBlock, start_at_zero
 
 _LEVELS = 3
 _LOWEST = 1 << (_LEVELS - 1)  # pixels per position and side of the lowest level
@@ -149,16 +149,11 @@ class MSRMDFFM(DeblurringNetwork):
         self.merge = nn.ModuleList(ConvReLU(2 * channels, channels, 1) for channels in widths[:-1])
         self.decode = nn.ModuleList(self._stack(channels) for channels in widths)
         self.reconstruct = nn.ModuleList(nn.Conv2d(channels, 3, 3, padding=1) for channels in widths)
-        self._initialise()
+        start_at_zero(self.reconstruct)
 
     def _stack(self, channels: int) -> nn.Sequential:
         block = MultiScaleResidualModule if self.msrm else ResidualBlock
         return nn.Sequential(*(block(channels) for _ in range(self.blocks)))
-
-    def _initialise(self) -> None:
-        """Zero the last convolutions, so that the untrained network returns its input."""
-        for parameter in self.reconstruct.parameters():
-            nn.init.zeros_(parameter)
 
     def restorations(self, blurred: Tensor) -> list[Tensor]:
         return [self._restored(blurred, level, features) for level, features in self._decoded(blurred)]

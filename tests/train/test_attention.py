@@ -1,0 +1,42 @@
+"""Self-attention: equal to the quadratic form where cells are positions, and bounded in memory elsewhere."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from unblur.train.networks.attention import SelfAttention, after_every_third, cell_means
+
+
+@pytest.mark.parametrize(("height", "width"), [(16, 16), (32, 48), (64, 16)])
+def test_cell_means_are_adaptive_pooling_where_cells_are_whole(height: int, width: int) -> None:
+    features = torch.rand((2, 3, height, width), generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(cell_means(features, 16), F.adaptive_avg_pool2d(features, 16))
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (3, 5), (17, 90)])
+def test_cell_means_weigh_cut_positions_by_their_share(height: int, width: int) -> None:
+    features = torch.rand((1, 2, height, width), generator=torch.Generator().manual_seed(0))
+    fine = F.interpolate(features, scale_factor=(4.0, 4.0), mode="nearest")  # every position cut in four each way
+    torch.testing.assert_close(cell_means(features, 4), F.adaptive_avg_pool2d(fine, 4))
+
+
+def test_it_is_the_non_local_block_when_every_position_is_a_cell() -> None:
+    torch.manual_seed(0)
+    block, x = SelfAttention(8, grid=6), torch.randn(2, 8, 6, 6)
+    nn.init.constant_(block.gamma, 0.7)
+    query, key, value = (conv(x).flatten(2) for conv in (block.query, block.key, block.value))
+    weights = torch.einsum("nci,ncj->nij", query, key).softmax(2)
+    expected = x + 0.7 * torch.einsum("nij,ncj->nci", weights, value).view_as(x)
+    torch.testing.assert_close(block(x), expected)
+
+
+def test_it_starts_as_the_identity() -> None:
+    x = torch.rand(1, 8, 5, 7)
+    assert torch.equal(SelfAttention(8)(x), x)
+
+
+def test_it_stands_behind_every_third_block() -> None:
+    blocks: list[nn.Module] = [nn.Identity() for _ in range(7)]
+    placed = after_every_third(blocks, [8] * 7)
+    assert [isinstance(block, nn.Sequential) for block in placed] == [False, False, True, False, False, True, False]
