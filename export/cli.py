@@ -1,6 +1,6 @@
 """`unblur export` and `unblur deploy`; `unblur build` is in cli_build."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -9,7 +9,7 @@ import typer
 
 from unblur.export import cli_build
 from unblur.runtime.atomic import atomic_file
-from unblur.runtime.console import print_json, progress, stderr, stdout
+from unblur.runtime.console import print_json, progress, stages_on, stderr, stdout
 from unblur.runtime.errors import BadInput, ParityError, needs_extra
 
 if TYPE_CHECKING:
@@ -19,9 +19,6 @@ if TYPE_CHECKING:
     from unblur.export.engine_store import Stored
     from unblur.runtime.parity import Hop, Ledger
     from unblur.train.networks import DeblurringNetwork
-
-_EQUAL_DB = 200.0
-"""What --json says instead of infinity, which JSON has not, when two outputs are equal to the last bit."""
 
 _Preset = Annotated[str, typer.Argument(metavar="PRESET", help="A shipped preset (lprn-s) or a checkpoint.")]
 _Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
@@ -44,6 +41,8 @@ def export(
     """Write a network as ONNX, any batch and size, and prove that it still computes the same."""
     with needs_extra("export"):
         from unblur.calibration.onnx_file import check_onnx_name, onnx_bytes
+    from unblur.runtime.verify_report import finite_db
+
     check_onnx_name(output)
     with atomic_file(output) as temporary:
         network = _load(preset, steps)
@@ -54,12 +53,12 @@ def export(
         hop = _compare(network, temporary)
     if json:
         print_json(
-            {"nodes": len(model.graph.node), "bytes": output.stat().st_size, "parity_db": _finite(hop.psnr_db)}
+            {"nodes": len(model.graph.node), "bytes": output.stat().st_size, "parity_db": finite_db(hop.psnr_db)}
         )
     else:
         stderr.print(
             f"{output}: {precision}, {network.spec.steps} steps, {len(model.graph.node)} nodes, "
-            f"{output.stat().st_size:,} bytes, {_finite(hop.psnr_db):.1f} dB from torch; {simplification}"
+            f"{output.stat().st_size:,} bytes, {finite_db(hop.psnr_db):.1f} dB from torch; {simplification}"
         )
 
 
@@ -90,12 +89,7 @@ def deploy(
     plan = _plan(preset, calibration, pairs, _step_counts(steps), blur=blur, keep_failed=keep_failed)
     try:
         with progress() as bar:
-
-            def stage(name: str, total: int) -> Callable[[], object]:
-                task = bar.add_task(name, total=total, note="")
-                return lambda: bar.advance(task)
-
-            deployment = room.deploy(plan, output, stage)
+            deployment = room.deploy(plan, output, stages_on(bar))
     except room.RejectedBundle as rejected:
         _report(rejected.ledger, None, json)
         raise
@@ -170,10 +164,12 @@ def _step_counts(text: str | None) -> tuple[int, ...] | None:
 def _report(
     ledger: "Ledger", deployment: "Deployment | None", json: bool, engines: Sequence["Stored"] = ()
 ) -> None:
+    from unblur.runtime.verify_report import hop_document
+
     if json:
         document: dict[str, object] = {
             "bundle": None if deployment is None else str(deployment.bundle),
-            "hops": [_hop_document(hop) for hop in ledger.hops],
+            "hops": [hop_document(hop) for hop in ledger.hops],
             "pass": ledger.passed,
             "blurred_db": ledger.blurred_db,
             "variants": [asdict(quality) for quality in ledger.qualities],
@@ -183,30 +179,19 @@ def _report(
             document["engines"] = [cli_build.engine_document(engine) for engine in engines]
         print_json(document)
     else:
-        _print_table(ledger)
+        _print_tables(ledger)
         if deployment is not None:
             stderr.print(f"wrote {deployment.bundle}; open {deployment.bundle / 'report.html'} in a browser")
 
 
-def _hop_document(hop: "Hop") -> dict[str, object]:
-    return {**asdict(hop), "psnr_db": _finite(hop.psnr_db)}
-
-
-def _print_table(ledger: "Ledger") -> None:
+def _print_tables(ledger: "Ledger") -> None:
     from rich.table import Table
 
-    table = Table("hop", "steps", "PSNR dB", "at least", "levels", "truth dB", "verdict")
-    for hop in ledger.hops:
-        table.add_row(
-            hop.name,
-            str(hop.steps),
-            f"{hop.psnr_db:.1f}",
-            f"{hop.threshold_db:g}",
-            str(hop.max_levels),
-            "" if hop.delta_db is None else f"{round(hop.delta_db, 3) + 0.0:+.3f}",  # + 0.0: no -0.000
-            "pass" if hop.passed else hop.reason,
-        )
-    stdout.print(table)
+    from unblur.runtime.verify_report import hop_reasons, hop_table
+
+    stdout.print(hop_table(ledger))
+    for reason in hop_reasons(ledger):
+        stdout.print(reason, soft_wrap=True)
     if ledger.blurred_db is not None:
         qualities = Table("form", "steps", "PSNR dB", "SSIM")
         qualities.add_row("blurred", "", f"{ledger.blurred_db:.2f}", "")
@@ -215,7 +200,3 @@ def _print_table(ledger: "Ledger") -> None:
                 quality.precision, str(quality.steps), f"{quality.db or 0:.2f}", f"{quality.ssim or 0:.4f}"
             )
         stdout.print(qualities)
-
-
-def _finite(psnr_db: float) -> float:
-    return min(psnr_db, _EQUAL_DB)

@@ -26,6 +26,7 @@ from unblur.export.simplify import simplify
 from unblur.export.torch_runner import TorchRunner
 from unblur.runtime.atomic import atomic_folder
 from unblur.runtime.bundle import MANIFEST, SUFFIX, BundleManifest, Golden, Variant, seal_bundle
+from unblur.runtime.console import Stage, silent
 from unblur.runtime.deblur import Deblurrer
 from unblur.runtime.errors import BadInput, ParityError
 from unblur.runtime.frames import Frame
@@ -44,9 +45,6 @@ ANYTIME_STEPS = (1, 2, 3)
 _PARITY_PICTURES = 4
 _REPORT_PICTURES = 3
 _PACKAGES = ("unblur", "onnx", "onnxruntime", "torch")
-
-Stage = Callable[[str, int], Callable[[], object]]
-"""Called with the name of a stage and its length; what it returns is called once per unit of work done."""
 
 
 @dataclass(frozen=True)
@@ -83,11 +81,7 @@ class RejectedBundle(ParityError):
         self.ledger = ledger
 
 
-def _silent(stage: str, total: int) -> Callable[[], object]:
-    return lambda: None
-
-
-def deploy(plan: Plan, out: Path, stage: Stage = _silent) -> Deployment:
+def deploy(plan: Plan, out: Path, stage: Stage = silent) -> Deployment:
     """Make the bundle `out`, whole or not at all; a bundle that is there already is replaced.
 
     Raises BadInput, SpecMismatch or CalibrationError if something given cannot be used, RejectedBundle if a hop of

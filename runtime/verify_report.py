@@ -27,8 +27,8 @@ def document(result: Verification) -> dict[str, object]:
             for name, quality, delta_db in _variants(result)
         },
         "hops": [hop_document(hop) for ledger in result.ledgers for hop in ledger.hops],
-        "golden": [{**asdict(golden), "psnr_db": _finite(golden.psnr_db)} for golden in result.golden],
-        "tiling": None if tiling is None else {**asdict(tiling), "psnr_db": _finite(tiling.psnr_db)},
+        "golden": [{**asdict(golden), "psnr_db": finite_db(golden.psnr_db)} for golden in result.golden],
+        "tiling": None if tiling is None else {**asdict(tiling), "psnr_db": finite_db(tiling.psnr_db)},
         "engines": [_engine_document(engine) for engine in result.engines],
         "pass": result.passed,
     }
@@ -36,11 +36,11 @@ def document(result: Verification) -> dict[str, object]:
 
 def hop_document(hop: Hop) -> dict[str, object]:
     """A hop for JSON, with a finite PSNR; a NaN becomes null when it is printed."""
-    return {**asdict(hop), "psnr_db": _finite(hop.psnr_db), "pass": hop.passed}
+    return {**asdict(hop), "psnr_db": finite_db(hop.psnr_db), "pass": hop.passed}
 
 
 def _engine_document(engine: EngineCheck) -> dict[str, object]:
-    return {**asdict(engine), "psnr_db": None if engine.psnr_db is None else _finite(engine.psnr_db)}
+    return {**asdict(engine), "psnr_db": None if engine.psnr_db is None else finite_db(engine.psnr_db)}
 
 
 def print_report(model: str, result: Verification) -> None:
@@ -56,7 +56,7 @@ def print_report(model: str, result: Verification) -> None:
         stdout.print(_quality_table(result))
     if result.tiling is not None:
         stdout.print(
-            f"Tiles against the whole picture: {_finite(result.tiling.psnr_db):.1f} dB "
+            f"Tiles against the whole picture: {finite_db(result.tiling.psnr_db):.1f} dB "
             f"({result.tiling.pooling} pooling, halo {result.tiling.halo} px) {_word(result.tiling.passed)}"
         )
     for reason in _reasons(result):
@@ -71,14 +71,19 @@ def hop_table(ledger: Ledger) -> Table:
         table.add_row(
             hop.name,
             str(hop.steps),
-            f"{_finite(hop.psnr_db):.1f}",
+            f"{finite_db(hop.psnr_db):.1f}",
             f"{hop.threshold_db:g}",
             f"{hop.ssim:.5f}",
             str(hop.max_levels),
-            "" if hop.delta_db is None else f"{-hop.delta_db:.3f}",
+            "" if hop.delta_db is None else f"{round(-hop.delta_db, 3) + 0.0:.3f}",  # + 0.0: no -0.000
             _word(hop.passed),
         )
     return table
+
+
+def hop_reasons(ledger: Ledger) -> Iterator[str]:
+    """Why hops failed, a line for each that did."""
+    return (f"{hop.name} at {hop.steps} steps: {hop.reason}" for hop in ledger.hops if hop.reason)
 
 
 def _golden_table(result: Verification) -> Table:
@@ -87,7 +92,7 @@ def _golden_table(result: Verification) -> Table:
         table.add_row(
             golden.precision,
             str(golden.steps),
-            f"{_finite(golden.psnr_db):.1f}",
+            f"{finite_db(golden.psnr_db):.1f}",
             f"{golden.threshold_db:g}",
             _word(golden.passed),
         )
@@ -97,7 +102,7 @@ def _golden_table(result: Verification) -> Table:
 def _engine_line(engine: EngineCheck) -> str:
     """Whether it passed, or why not; on one line, since the name alone fills half of one."""
     if engine.verdict == "passed":
-        found = f"{_finite(engine.psnr_db or 0):.1f} dB, needs {engine.threshold_db:g}"
+        found = f"{finite_db(engine.psnr_db or 0):.1f} dB, needs {engine.threshold_db:g}"
         return f"Engine {engine.name}: {found} {_word(True)}"
     word = "[yellow]not run here[/]" if engine.verdict == "not run" else _word(False)
     return f"Engine {engine.name}: {word}: {escape(engine.reason)}"
@@ -124,9 +129,8 @@ def _reasons(result: Verification) -> Iterator[str]:
     for golden in result.golden:
         if golden.reason:
             yield f"golden {golden.precision} at {golden.steps} steps: {golden.reason}"
-    for hop in (hop for ledger in result.ledgers for hop in ledger.hops):
-        if hop.reason:
-            yield f"{hop.name} at {hop.steps} steps: {hop.reason}"
+    for ledger in result.ledgers:
+        yield from hop_reasons(ledger)
 
 
 def _variants(result: Verification) -> Iterator[tuple[str, Quality, float | None]]:
@@ -138,7 +142,8 @@ def _variants(result: Verification) -> Iterator[tuple[str, Quality, float | None
         yield name, quality, delta_db
 
 
-def _finite(psnr_db: float) -> float:
+def finite_db(psnr_db: float) -> float:
+    """EQUAL_DB in place of infinity."""
     return min(psnr_db, EQUAL_DB)
 
 
