@@ -9,7 +9,7 @@ import typer
 
 from unblur.runtime.console import print_json, progress, stderr, stdout
 from unblur.runtime.errors import BadInput, needs_extra
-from unblur.train import cli_data
+from unblur.train import cli_ablate, cli_data
 
 if TYPE_CHECKING:
     from torch import nn
@@ -26,6 +26,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands of this room."""
     app.command("train")(train_command)
     cli_data.register(app)
+    cli_ablate.register(app)
 
 
 def train_command(
@@ -83,8 +84,8 @@ def train_command(
     network = tuned or _network(system, recipe.seed, options or (), **named)
     discriminator = _discriminator(preset, recipe)
     perceptual = _perceptual(recipe, vgg)
-    training_data = _open_data(data, stills, clips, hold_out)
-    length = _length(minutes, iterations)
+    training_data = open_data(data, stills, clips, hold_out)
+    length = length_of(minutes, iterations)
     schedule = loop.Schedule(validate_every=validate_every, checkpoint_s=checkpoint_every)
     with progress() as bar:
         task = bar.add_task(system, total=1000, note="")
@@ -178,7 +179,8 @@ def _perceptual(recipe: "Recipe", vgg: Path | None) -> "nn.Module | None":
     return None
 
 
-def _open_data(data: Path | None, stills: Path | None, clips: Path | None, hold_out: int) -> "TrainingData":
+def open_data(data: Path | None, stills: Path | None, clips: Path | None, hold_out: int) -> "TrainingData":
+    """List and decode the data under a progress bar; see `open_training_data`."""
     from unblur.train.data import open_training_data
 
     with progress("files") as bar:
@@ -188,7 +190,8 @@ def _open_data(data: Path | None, stills: Path | None, clips: Path | None, hold_
         )
 
 
-def _length(minutes: float | None, iterations: int | None) -> "Length":
+def length_of(minutes: float | None, iterations: int | None) -> "Length":
+    """The length of a run as typed; BadInput unless it is given in exactly one way."""
     from unblur.train.loop import Length
 
     if (minutes is None) == (iterations is None):

@@ -36,7 +36,7 @@ from unblur.train.recipe import Recipe
 from unblur.train.run_folder import CURVE_FILE, LOG_FILE, STATE_FILE, Log, Report, open_run
 
 _ENDLESS = 10**9  # iterations of a run that is bounded by time
-_VALIDATION_CROP = 512
+VALIDATION_CROP = 512
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def train(
         restore_optimizer_state(optimizer, state.optimizer)
     supervised, optimizer, loader = accelerator.prepare(SupervisedNetwork(network, content), optimizer, loader)
     opponent = _opponent(discriminator, recipe, accelerator, state)
-    frames = validation_frames(data, recipe, _VALIDATION_CROP)
+    frames = validation_frames(data, recipe, VALIDATION_CROP)
     log = Log(run, on_report) if accelerator.is_main_process else None
     clock = _Clock(spent_s, accelerator)
     reported, checkpointed_s = (start, spent_s), spent_s

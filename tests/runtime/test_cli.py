@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 HEAVY = ("torch", "onnx", "onnxruntime", "numpy", "av", "PIL", "tensorrt", "scipy", "matplotlib")
-COMMANDS = ("train", "export", "calibrate", "build", "deploy", "verify", "evaluate", "run", "doctor")
+COMMANDS = ("train", "export", "calibrate", "build", "deploy", "verify", "evaluate", "data", "ablate", "run", "doctor")
 
 BLOCK_EXTRAS = """
 import sys

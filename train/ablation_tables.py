@@ -1,0 +1,153 @@
+"""The ablation tables of the seeds: what varies from row to row, and what the text reports for it.
+
+The texts' figures are theirs: full networks, whole data sets, weeks of training. They stand beside ours so that the
+order can be compared, not the values.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from unblur.runtime.spec import OptionValue
+
+
+@dataclass(frozen=True)
+class Published:
+    """What the text says of a row, as printed; empty where it says nothing."""
+
+    psnr_db: str = ""
+    ssim: str = ""
+    parameters: str = ""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One network of a table. options: of the preset's network. adversarial: replaces that of its recipe."""
+
+    name: str
+    preset: str
+    options: Mapping[str, OptionValue] = field(default_factory=dict)
+    adversarial: Literal["none"] | None = None
+    published: Published = Published()
+
+
+@dataclass(frozen=True)
+class Table:
+    """source: where the text's figures are. note: what they were measured on."""
+
+    title: str
+    source: str
+    note: str
+    rows: tuple[Row, ...]
+
+
+_LPRN_NOTE = 'its own synthetic test set; the unit of its parameters, "Mb", is not explained'
+_GOPRO = "GoPro's test set"
+
+
+def _srn(name: str, preset: str, psnr_db: str, ssim: str, parameters: str) -> Row:
+    return Row(name, preset, published=Published(psnr_db, ssim, parameters))
+
+
+def _seed_004(name: str, preset: str, psnr_db: str, ssim: str) -> Row:
+    return Row(name, preset, published=Published(psnr_db, ssim))
+
+
+TABLES: Mapping[str, Table] = {
+    "lprn-attention": Table(
+        "LPRN: feature recalibration",
+        "seed 002, table 2",
+        _LPRN_NOTE,
+        tuple(
+            Row(name, "lprn", {"attention": attention}, published=Published(psnr_db, "", f"{megabytes} Mb"))
+            for name, attention, psnr_db, megabytes in (
+                ("no attention", "none", "30.08", "26.316"),
+                ("channel attention", "channel", "30.16", "26.319"),
+                ("spatial attention", "spatial", "30.14", "26.317"),
+                ("channel and spatial attention", "both", "30.21", "26.321"),
+            )
+        ),
+    ),
+    "lprn-steps": Table(
+        "LPRN: recursion steps",
+        "seed 002, table 3",
+        _LPRN_NOTE + ", and grows with the steps although they share their weights",
+        tuple(
+            Row(f"{steps} steps", "lprn", {"steps": steps}, published=Published(psnr_db, "", f"{megabytes} Mb"))
+            for steps, psnr_db, megabytes in (
+                (5, "30.17", "20.064"),
+                (6, "30.21", "26.321"),
+                (7, "30.21", "30.712"),
+            )
+        ),
+    ),
+    "srn": Table(
+        "SRN-DeblurNet: scales, recurrence and building blocks",
+        "seed 003, table 1",
+        _GOPRO,
+        (
+            _srn("SS", "srn-ss", "28.40", "0.9045", "2.73 M"),
+            _srn("SC", "srn-sc", "29.05", "0.9166", "8.19 M"),
+            _srn("w/o R", "srn-wor", "29.26", "0.9197", "2.73 M"),
+            _srn("RNN", "srn-rnn", "29.35", "0.9210", "3.03 M"),
+            _srn("SR-Flat", "srn-flat", "27.53", "0.8886", "2.66 M"),
+            _srn("SR-RB", "srn-rb", "28.11", "0.8991", "2.66 M"),
+            _srn("SR-ED", "srn-ed", "29.06", "0.9170", "3.76 M"),
+            _srn("SR-EDRB1", "srn-edrb1", "28.60", "0.9082", "2.21 M"),
+            _srn("SR-EDRB2", "srn-edrb2", "29.32", "0.9204", "2.99 M"),
+            _srn("SR-EDRB3", "srn", "29.98", "0.9254", "3.76 M"),
+        ),
+    ),
+    "msrm-dffm": Table(
+        "MSRM-DFFM U-Net: its two modules",
+        "seed 001, table 2",
+        _GOPRO + "; it has no row with MSRM alone",
+        (
+            Row("baseline", "msrm-dffm-base", published=Published("31.66", "0.948")),
+            Row("+ DFFM", "msrm-dffm-only-dffm", published=Published("31.78", "0.951")),
+            Row("+ MSRM", "msrm-dffm-only-msrm"),
+            Row("+ DFFM + MSRM", "msrm-dffm", published=Published("31.95", "0.954")),
+        ),
+    ),
+    "msr-gan": Table(
+        "MSR-GAN: multi-scale residual blocks and the adversarial loss",
+        "seed 000, table of its results",
+        _GOPRO + ', by its own evaluation; "Nah et al." there is the network without the new blocks',
+        (
+            Row("residual blocks only", "msr-gan", {"msrbs": 0}, published=Published("26.64", "0.9142")),
+            Row("MSR-GAN", "msr-gan", published=Published("27.33", "0.9324")),
+            Row("MSR-GAN without adversarial loss", "msr-gan", adversarial="none"),
+        ),
+    ),
+    "pix2pix": Table(
+        "Pix2Pix: attention, global residual, spectral normalisation",
+        "seed 004, section 5.1",
+        _GOPRO + ", in squares of 256 px",
+        (
+            _seed_004("Pix2Pix", "pix2pix", "25.41", "0.810"),
+            _seed_004("+ self-attention", "pix2pix-sa", "25.41", "0.808"),
+            _seed_004("+ self-attention + global residual", "pix2pix-sa-gr", "27.29", "0.858"),
+            _seed_004("+ self-attention + spectral normalisation", "pix2pix-sa-sn", "26.05", "0.831"),
+            _seed_004("+ all of these, channel attention, perceptual loss", "pix2pix-all", "27.05", "0.831"),
+        ),
+    ),
+    "rir": Table(
+        "RiR: one level more",
+        "seed 004, section 5.2",
+        _GOPRO + "; the two rows differ in their loss too",
+        (
+            _seed_004("RiR", "rir", "22.70", "0.640"),
+            _seed_004("RiR (Large)", "rir-large", "23.46", "0.671"),
+        ),
+    ),
+    "deblurgan": Table(
+        "DeblurGAN: edges and feedback",
+        "seed 004, section 5.3",
+        _GOPRO,
+        (
+            _seed_004("DeblurGAN", "deblurgan", "28.70", "0.958"),
+            _seed_004("+ edge information", "deblurgan-edges", "25.27", "0.773"),
+            _seed_004("+ feedback", "deblurgan-feedback", "27.20", "0.827"),
+        ),
+    ),
+}
