@@ -41,6 +41,53 @@ def test_a_large_picture_is_cropped_to_its_centre(tmp_path: Path) -> None:
     assert abs(column - width // 2) <= 1
 
 
+@pytest.mark.parametrize(("size_hw", "used_hw"), [((20, 30), (20, 30)), ((40, 40), (33, 40)), ((99, 99), (33, 47))])
+def test_of_the_deployment_size_no_more_than_the_middle_is_used(
+    pictures: Path, size_hw: tuple[int, int], used_hw: tuple[int, int]
+) -> None:
+    whole = next(find_sample(pictures).frames())  # 33 x 47
+    middle = next(find_sample(pictures, size_hw=size_hw).frames())
+    assert middle.shape[:2] == used_hw
+    top, left = (33 - used_hw[0]) // 2, (47 - used_hw[1]) // 2
+    assert np.array_equal(middle, whole[top : top + used_hw[0], left : left + used_hw[1]])
+
+
+def test_a_choice_of_pictures_does_not_change_their_shakes(pictures: Path) -> None:
+    sample = find_sample(pictures, blurred=True)
+    of_all = dict(zip(sample.paths, sample.frames(), strict=True))
+    chosen = sample.spread(2)
+    assert all(
+        np.array_equal(of_all[path], frame) for path, frame in zip(chosen.paths, chosen.frames(), strict=True)
+    )
+
+
+def test_pick_takes_the_odd_ones_out(tmp_path: Path) -> None:
+    """Eight alike and two that are not: three picks have to hold those two."""
+    rng = np.random.default_rng(0)
+    for number in range(8):
+        Image.fromarray(rng.integers(90, 110, (48, 64, 3), np.uint8)).save(tmp_path / f"alike{number}.png")
+    Image.fromarray(rng.integers(0, 256, (48, 64, 3), np.uint8)).save(tmp_path / "rough.png")
+    Image.fromarray(np.full((48, 64, 3), 250, np.uint8)).save(tmp_path / "white.png")
+    counted: list[None] = []
+    picked, report = find_sample(tmp_path).pick(3, lambda: counted.append(None))
+    assert [path.stem.rstrip("01234567") for path in picked.paths] == ["alike", "rough", "white"]
+    assert len(counted) == 10
+    assert (report.pictures, report.picked) == (10, 3)
+    assert report.farthest is not None
+    assert report.farthest.startswith("alike")
+    assert report.largest_distance < 0.1
+    assert picked == find_sample(tmp_path).pick(3)[0]
+
+
+def test_pick_keeps_the_folder_the_shake_and_the_size(pictures: Path) -> None:
+    sample = find_sample(pictures, blurred=True, size_hw=(32, 32))
+    picked, report = sample.pick(9)
+    assert picked == sample
+    assert report.picked == 3
+    one, _ = sample.pick(1)
+    assert (len(one), one.folder, one.blurred, one.size_hw) == (1, sample.folder, True, (32, 32))
+
+
 def test_spread_takes_both_ends(pictures: Path) -> None:
     sample = find_sample(pictures)
     assert [path.name for path in sample.spread(2).paths] == ["a.png", "c.png"]
