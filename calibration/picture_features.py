@@ -59,6 +59,6 @@ def _block_means(values: Luma) -> Luma:
     """Means of the whole blocks; of everything if there is none."""
     rows, columns = (side // _NOISE_BLOCK for side in values.shape)
     if rows == 0 or columns == 0:
-        return values.mean(keepdims=True)
+        return np.full((1, 1), values.mean(), np.float32)
     whole = values[: rows * _NOISE_BLOCK, : columns * _NOISE_BLOCK]
     return np.asarray(whole.reshape(rows, _NOISE_BLOCK, columns, _NOISE_BLOCK).mean((1, 3)))

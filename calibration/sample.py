@@ -41,7 +41,7 @@ class Sample:
         A shake belongs to what is in the picture, so a choice of pictures, or other names, changes none.
         """
         for picture in self.pictures():
-            yield shaken(picture, zlib.crc32(picture)) if self.blurred else picture
+            yield shaken(picture, zlib.crc32(picture.data)) if self.blurred else picture
 
     def pictures(self) -> Iterator[Frame]:
         """The pictures one by one as they are stored, cropped to `size_hw`, else to `MAX_PIXELS`."""
