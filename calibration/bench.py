@@ -9,7 +9,7 @@ from unblur.calibration.macs import layer_macs
 from unblur.calibration.placement import Placement
 from unblur.calibration.quantize import quantize
 from unblur.calibration.sensitivity import Sensitivity, layer_costs, sqnr_db
-from unblur.calibration.table import TensorRange
+from unblur.runtime.calibration_table import TensorRange
 from unblur.runtime.console import Stage, silent
 
 

@@ -11,19 +11,20 @@ from unblur.calibration.observe import Observed, observe
 from unblur.calibration.onnx_file import precision_of, spec_of
 from unblur.calibration.placement import Placement, place, place_as
 from unblur.calibration.quantize import quantize, quantize_with
-from unblur.calibration.ranges import Method
 from unblur.calibration.sample import Sample
 from unblur.calibration.search import most_int8
 from unblur.calibration.sensitivity import Sensitivity
-from unblur.calibration.steps import Drift, StepPolicy, ranges_for_steps, step_drift
-from unblur.calibration.table import (
+from unblur.calibration.steps import Drift, ranges_for_steps, step_drift
+from unblur.calibration.table import model_sha256
+from unblur.calibration.trt_cache import cache_tensors
+from unblur.runtime.calibration_table import (
     CalibrationTable,
     Measured,
+    Method,
+    StepPolicy,
     TensorRange,
-    model_sha256,
     preprocessing_of,
 )
-from unblur.calibration.trt_cache import cache_tensors
 from unblur.runtime.console import Stage, silent
 from unblur.runtime.errors import CalibrationError
 

@@ -5,21 +5,19 @@ import time
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from unblur.calibration import cli_lint, cli_table
 from unblur.runtime.atomic import atomic_file
+from unblur.runtime.calibration_table import Method, StepPolicy
 from unblur.runtime.console import print_json, progress, stages_on, stderr
 from unblur.runtime.errors import needs_extra
 
 if TYPE_CHECKING:
     from unblur.calibration.calibrate import Calibrated, Settings
     from unblur.calibration.sample import Sample
-
-Method = Literal["minmax", "percentile", "entropy", "mse"]
-StepPolicy = Literal["per-step", "shared", "clamped"]
 
 
 def register(app: typer.Typer) -> None:
@@ -81,7 +79,7 @@ def calibrate(
 def _make(model: Path, sample: "Sample", settings: "Settings", from_table: Path | None) -> "Calibrated":
     from unblur.calibration import calibrate as room
     from unblur.calibration.onnx_file import read_onnx
-    from unblur.calibration.table import read_table
+    from unblur.runtime.calibration_table import read_table
 
     fp32 = read_onnx(model)
     with progress() as bar:

@@ -17,7 +17,8 @@ from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
 from unblur.calibration.onnx_file import describe, sort_nodes, spec_of, strip_provenance
 from unblur.calibration.placement import CONVOLUTIONS, Placement, place_as
-from unblur.calibration.table import CalibrationTable, TensorRange, check_fits
+from unblur.calibration.table import check_fits
+from unblur.runtime.calibration_table import CalibrationTable, TensorRange
 
 _TENSORRT_SETTINGS = {
     "ActivationSymmetric": True,

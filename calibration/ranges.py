@@ -4,16 +4,15 @@ A range is [-t, t] in steps of t / 127. A wide one clips nothing and rounds coar
 clips; the methods differ in where they see the balance. All but min-max read the histogram of magnitudes.
 """
 
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from unblur.calibration.histogram import BINS, Histogram
 from unblur.calibration.observed import Observed, Range
+from unblur.runtime.calibration_table import Method
 from unblur.runtime.errors import CalibrationError
-
-Method = Literal["minmax", "percentile", "entropy", "mse"]
 
 LEVELS = 127
 """Steps between 0 and the largest value that symmetric INT8 holds."""

@@ -9,7 +9,7 @@ from onnxruntime import InferenceSession
 
 from unblur.calibration.onnx_file import onnx_bytes
 from unblur.calibration.search import Evaluate
-from unblur.calibration.table import TensorRange
+from unblur.runtime.calibration_table import TensorRange
 from unblur.runtime.frames import Batch
 
 _LEVELS = 127

@@ -12,10 +12,8 @@ from typing import get_args
 from onnx import ModelProto
 
 from unblur.calibration.observed import Observed, Range
-from unblur.calibration.ranges import Method, choose_range, is_zero
-from unblur.runtime.calibration_table import StepPolicy
-
-__all__ = ["Drift", "StepGroup", "StepPolicy", "ranges_for_steps", "step_drift", "step_groups"]
+from unblur.calibration.ranges import choose_range, is_zero
+from unblur.runtime.calibration_table import Method, StepPolicy
 
 
 @dataclass(frozen=True)

@@ -6,29 +6,7 @@ from dataclasses import replace
 from onnx import ModelProto
 
 from unblur.calibration.onnx_file import onnx_bytes, spec_of
-from unblur.runtime.calibration_table import (
-    CalibrationTable,
-    Measured,
-    Method,
-    StepPolicy,
-    TensorRange,
-    misfit,
-    preprocessing_of,
-    read_table,
-)
-
-__all__ = [
-    "CalibrationTable",
-    "Measured",
-    "Method",
-    "StepPolicy",
-    "TensorRange",
-    "bound_to",
-    "check_fits",
-    "model_sha256",
-    "preprocessing_of",
-    "read_table",
-]
+from unblur.runtime.calibration_table import CalibrationTable, misfit
 
 
 def model_sha256(model: ModelProto) -> str:

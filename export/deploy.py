@@ -18,7 +18,6 @@ from pathlib import Path
 from unblur.calibration.calibrate import Settings, calibrate
 from unblur.calibration.onnx_file import write_onnx
 from unblur.calibration.sample import Sample
-from unblur.calibration.table import CalibrationTable
 from unblur.export.onnx_from_checkpoint import onnx_from_network
 from unblur.export.precision import fp16_from_fp32, int8_fp16_from_int8
 from unblur.export.report import exhibit, report_html
@@ -26,6 +25,7 @@ from unblur.export.simplify import simplify
 from unblur.export.torch_runner import TorchRunner
 from unblur.runtime.atomic import atomic_folder
 from unblur.runtime.bundle import MANIFEST, SUFFIX, BundleManifest, Golden, Variant, seal_bundle
+from unblur.runtime.calibration_table import CalibrationTable
 from unblur.runtime.console import Stage, silent
 from unblur.runtime.deblur import Deblurrer
 from unblur.runtime.errors import BadInput, ParityError

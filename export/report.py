@@ -10,7 +10,7 @@ from html import escape
 import numpy as np
 from PIL import Image
 
-from unblur.calibration.table import CalibrationTable
+from unblur.runtime.calibration_table import CalibrationTable
 from unblur.runtime.frames import Frame
 from unblur.runtime.parity import Hop, Ledger, Quality
 from unblur.runtime.spec import ModelSpec

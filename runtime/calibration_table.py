@@ -8,7 +8,7 @@ it belongs to, and is refused where it does not.
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
 
@@ -16,8 +16,11 @@ from unblur.runtime import records
 from unblur.runtime.errors import BadInput, CalibrationError
 from unblur.runtime.spec import ModelSpec
 
-Method = Literal["minmax", "percentile", "entropy", "mse", "imported"]
-"""How the ranges were chosen; "imported": they come from a TensorRT cache, which does not say."""
+Method = Literal["minmax", "percentile", "entropy", "mse"]
+"""How a range is chosen from the values that a tensor took."""
+
+Origin = Literal[Method, "imported"]
+"""Where ranges come from: a method, or a TensorRT cache, which does not say by which."""
 
 StepPolicy = Literal["per-step", "shared", "clamped"]
 SCHEMA = 2
@@ -72,7 +75,7 @@ class CalibrationTable:
     image itself, which only convolutions read in INT8.
     """
 
-    method: Method
+    method: Origin
     percentile: float | None
     step_policy: StepPolicy
     preset: str
@@ -83,8 +86,8 @@ class CalibrationTable:
     ranges: Mapping[str, TensorRange]
     implicit: Mapping[str, TensorRange]
     kept: Mapping[str, str]
+    reads: Mapping[str, tuple[str, ...]]
     excluded: tuple[str, ...] = ()
-    reads: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     image_tensors: tuple[str, ...] = ()
     measured: Measured | None = None
 

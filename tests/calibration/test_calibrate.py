@@ -8,7 +8,7 @@ from onnx import ModelProto, numpy_helper
 from unblur.calibration.calibrate import Settings, apply, calibrate
 from unblur.calibration.onnx_file import describe, onnx_bytes, read_onnx, spec_of
 from unblur.calibration.sample import Sample, find_sample
-from unblur.calibration.table import Measured
+from unblur.runtime.calibration_table import Measured
 from unblur.runtime.errors import CalibrationError
 from unblur.runtime.images import write_image
 from unblur.runtime.runner import find_model

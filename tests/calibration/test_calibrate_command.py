@@ -1,16 +1,14 @@
 import json
 import sys
 from pathlib import Path
-from typing import get_args
 
 import pytest
 import typer
 from onnx import ModelProto
 from typer.testing import CliRunner, Result
 
-from unblur.calibration import cli, ranges
+from unblur.calibration import cli
 from unblur.calibration.onnx_file import describe, precision_of, read_onnx, spec_of, write_onnx
-from unblur.runtime import calibration_table
 from unblur.runtime.errors import BadInput, CalibrationError, MissingExtra, SpecMismatch, UnblurError
 from unblur.runtime.images import image_size_hw
 
@@ -59,11 +57,6 @@ def test_a_table_takes_the_place_of_observing(fp32_file: Path, pictures: Path, t
     again = _calibrate(fp32_file, "--images", pictures, "-o", second, "--from-table", table)
     assert (made.exit_code, again.exit_code) == (0, 0), again.exception
     assert first.read_bytes() == second.read_bytes()
-
-
-def test_the_methods_offered_are_those_there_are() -> None:
-    assert get_args(cli.Method) == get_args(ranges.Method)
-    assert get_args(cli.StepPolicy) == get_args(calibration_table.StepPolicy)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from unblur.calibration.judge import Cost, Judge, Trial, find_trials
 from unblur.calibration.placement import place
 from unblur.calibration.quantize import quantize
 from unblur.calibration.sample import find_sample
-from unblur.calibration.table import TensorRange
+from unblur.runtime.calibration_table import TensorRange
 from unblur.runtime.images import write_image
 from unblur.runtime.pairs import find_pairs, read_pair
 

@@ -15,7 +15,7 @@ from unblur.calibration.onnx_file import describe, onnx_bytes, precision_of, spe
 from unblur.calibration.placement import place
 from unblur.calibration.quantize import quantize, quantize_with
 from unblur.calibration.sample import find_sample
-from unblur.calibration.table import CalibrationTable, TensorRange
+from unblur.runtime.calibration_table import CalibrationTable, TensorRange
 from unblur.runtime.errors import CalibrationError
 
 

@@ -10,7 +10,8 @@ from onnxruntime.quantization.calibrate import HistogramCollector
 
 from unblur.calibration.histogram import BINS, Histogram
 from unblur.calibration.observed import Observed, Range
-from unblur.calibration.ranges import Method, choose_range
+from unblur.calibration.ranges import choose_range
+from unblur.runtime.calibration_table import Method
 from unblur.runtime.errors import CalibrationError
 
 Values = NDArray[np.float32]

@@ -11,7 +11,7 @@ from unblur.calibration.observe import observe
 from unblur.calibration.placement import place
 from unblur.calibration.sensitivity import LayerCost, sqnr_db
 from unblur.calibration.sensitivity_plot import sensitivity_png
-from unblur.calibration.table import TensorRange
+from unblur.runtime.calibration_table import TensorRange
 from unblur.runtime.frames import Padding, batch_from_frame
 
 

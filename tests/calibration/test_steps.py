@@ -9,8 +9,9 @@ from onnx import ModelProto
 from unblur.calibration.histogram import Histogram
 from unblur.calibration.observe import observe
 from unblur.calibration.observed import Observed, Range
-from unblur.calibration.ranges import Method, choose_range
-from unblur.calibration.steps import StepPolicy, ranges_for_steps, step_drift, step_groups
+from unblur.calibration.ranges import choose_range
+from unblur.calibration.steps import ranges_for_steps, step_drift, step_groups
+from unblur.runtime.calibration_table import Method, StepPolicy
 
 BODY = ("features1", "features2")  # what the shared weight "body.w" reads in step 1 and 2
 METHODS = get_args(Method)

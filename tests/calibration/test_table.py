@@ -62,7 +62,7 @@ def test_a_table_is_read_as_it_was_written(table: CalibrationTable) -> None:
 def test_no_range_and_no_name_is_changed_by_the_text(name: str, lowest: float, amax: float) -> None:
     table = CalibrationTable(
         "imported", None, "per-step", "x", 1, "0", Preprocessing("RGB", (0.0, 1.0), 1),
-        {}, {name: TensorRange(lowest, amax, amax)}, {}, {},
+        {}, {name: TensorRange(lowest, amax, amax)}, {}, {}, {},
     )  # fmt: skip
     assert CalibrationTable.from_json(table.to_json(), where="") == table
 

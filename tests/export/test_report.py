@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from unblur.calibration.table import CalibrationTable, TensorRange, preprocessing_of
 from unblur.export.report import exhibit, report_html
+from unblur.runtime.calibration_table import CalibrationTable, TensorRange, preprocessing_of
 from unblur.runtime.parity import Hop, Ledger, Quality
 from unblur.runtime.spec import ModelSpec
 
@@ -25,6 +25,7 @@ TABLE = CalibrationTable(
     ranges={"relu": TensorRange(0, 1, 1)},
     implicit={},
     kept={"head.weight": "x"},
+    reads={"body.weight": ("relu",)},
 )
 
 
