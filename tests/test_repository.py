@@ -35,11 +35,15 @@ IMPORTED_PACKAGES: Mapping[str, set[str]] = {
     "train": ON_DEVICE | {"torch", "accelerate", "safetensors", "matplotlib"},
     "export": ON_DEVICE | {"torch", "onnx", "onnxscript", "onnxsim"},
 }
-GPU_BINDINGS = {"runtime/cuda_pycuda.py": {"pycuda"}, "runtime/cuda_python.py": {"cuda"}}  # imported where they are
+OPTIONAL: Mapping[str, set[str]] = {  # each in the one module that needs it, which is imported where it is there
+    "runtime/cuda_pycuda.py": {"pycuda"},
+    "runtime/cuda_python.py": {"cuda"},
+    "runtime/prometheus.py": {"prometheus_client"},
+}
 RUNTIME_FOR_TRAIN = {"spec", "frames", "images", "pairs", "metrics", "shake", "errors", "atomic", "console"}
 RUNTIME_FOR_TRAIN |= {"media", "video", "calibration_table"}  # clips that pairs are made of; what QAT is for
 EXTRAS = ("torch", "onnx", "onnxscript", "onnxsim", "accelerate", "safetensors", "matplotlib")
-EXTRAS += ("tensorrt", "tensorrt_rtx", "pycuda", "cuda")
+EXTRAS += ("tensorrt", "tensorrt_rtx", "pycuda", "cuda", "prometheus_client")
 MAX_LINES = 400
 
 
@@ -120,7 +124,7 @@ def test_a_room_imports_only_the_rooms_below_it() -> None:
 def test_a_room_imports_only_the_packages_it_may() -> None:
     def wrong(file: Path) -> set[str]:
         packages = {name.partition(".")[0] for name in imports_of(file)} - sys.stdlib_module_names
-        return packages - {"unblur"} - IMPORTED_PACKAGES[file.parts[0]] - GPU_BINDINGS.get(str(file), set())
+        return packages - {"unblur"} - IMPORTED_PACKAGES[file.parts[0]] - OPTIONAL.get(str(file), set())
 
     assert found_in_files(wrong) == {}
 
