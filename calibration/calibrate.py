@@ -122,7 +122,7 @@ def _observed(
         tuple(dict.fromkeys((*placement.activations, *cache_tensors(model, placement)))),
         sample.batches(spec_of(model).multiple_of),
         kind="ranges" if settings.method == "minmax" else "histograms",
-        names=[path.name for path in sample.paths],
+        names=sample.names,
         progress=stage("observing", len(sample)),
     )
 
@@ -152,7 +152,7 @@ def _table(
         preset=spec.preset,
         steps=spec.steps,
         model_sha256=model_sha256(model),
-        preprocessing=preprocessing_of(spec, blurred=sample.blurred),
+        preprocessing=preprocessing_of(spec, size_hw=sample.size_hw, blurred=sample.blurred),
         images=sample.hashes(),
         ranges={name: ranges[name] for name in placement.activations},
         implicit={name: ranges[name] for name in implicit},

@@ -14,9 +14,11 @@ from unblur.runtime.atomic import atomic_file
 from unblur.runtime.calibration_table import Method, StepPolicy
 from unblur.runtime.console import print_json, progress, stages_on, stderr
 from unblur.runtime.errors import needs_extra
+from unblur.runtime.source_url import Size
 
 if TYPE_CHECKING:
     from unblur.calibration.calibrate import Calibrated, Settings
+    from unblur.calibration.coverage import Coverage
     from unblur.calibration.sample import Sample
 
 
@@ -43,6 +45,13 @@ def calibrate(
         list[str] | None, typer.Option(metavar="GLOB", help="Keep layers of this name float; repeat for more.")
     ] = None,
     blur: Annotated[bool, typer.Option("--blur", help="The pictures are sharp: shake each one first.")] = False,
+    count: Annotated[
+        int | None,
+        typer.Option(min=1, help="Use this many pictures, chosen to cover blur, light, texture and noise."),
+    ] = None,
+    size: Annotated[
+        Size | None, typer.Option(parser=Size.parse, metavar="HxW", help="Crop to the size it will run at.")
+    ] = None,
     table: Annotated[Path | None, typer.Option(help="Also write the table of ranges, as JSON.")] = None,
     from_table: Annotated[
         Path | None, typer.Option(help="Take ranges and choice of layers from this table; pictures only judge.")
@@ -63,8 +72,9 @@ def calibrate(
         from unblur.calibration.sample import find_sample
     check_onnx_name(output)
     started_s = time.monotonic()
-    sample = find_sample(images, blurred=blur)
+    sample = find_sample(images, blurred=blur, size_hw=size.hw if size else None)
     settings = Settings(method, percentile, steps_policy, budget_db, tuple(exclude or ()), sensitivity is not None)
+    sample, coverage = (sample, None) if count is None else _pick(sample, count)
     with ExitStack() as stack:
         paths = {path: stack.enter_context(atomic_file(path)) for path in (output, table, sensitivity) if path}
         made = _make(model, sample, settings, from_table)
@@ -73,7 +83,18 @@ def calibrate(
             paths[table].write_text(made.table.to_json())
         if sensitivity is not None:
             paths[sensitivity].write_bytes(_plot(made))
-    _tell(output, made, time.monotonic() - started_s, json=json)
+    if json:
+        seconds, covered = round(time.monotonic() - started_s, 2), None if coverage is None else asdict(coverage)
+        print_json({**_document(made), "coverage": covered, "seconds": seconds, "bytes": output.stat().st_size})
+    else:
+        stderr.print(f"{output}: {_sentence(made)}")
+        if coverage is not None:
+            stderr.print(_coverage_sentence(coverage))
+
+
+def _pick(sample: "Sample", count: int) -> "tuple[Sample, Coverage]":
+    with progress("pictures") as bar:
+        return sample.pick(count, stages_on(bar)("choosing", len(sample)))
 
 
 def _make(model: Path, sample: "Sample", settings: "Settings", from_table: Path | None) -> "Calibrated":
@@ -92,13 +113,6 @@ def _plot(made: "Calibrated") -> bytes:
     from unblur.calibration.sensitivity_plot import sensitivity_png
 
     return b"" if made.sensitivity is None else sensitivity_png(made.sensitivity.layers)
-
-
-def _tell(output: Path, made: "Calibrated", seconds: float, *, json: bool) -> None:
-    if json:
-        print_json({**_document(made), "seconds": round(seconds, 2), "bytes": output.stat().st_size})
-    else:
-        stderr.print(f"{output}: {_sentence(made)}")
 
 
 def _document(made: "Calibrated") -> dict[str, object]:
@@ -127,6 +141,11 @@ def _sentence(made: "Calibrated") -> str:
         f"calibrated on {len(table.images)} pictures; {cost.delta_db:+.3f} dB against float32, "
         f"{cost.parity_db:.1f} dB from it at worst, on {len(cost.deltas_db)} crops"
     )
+
+
+def _coverage_sentence(coverage: "Coverage") -> str:
+    spans = ", ".join(f"{feature.span:.0%} of {feature.name}" for feature in coverage.features)
+    return f"{coverage.picked} of {coverage.pictures} pictures were used; they span {spans}"
 
 
 def _peak_rss_mb() -> float:

@@ -50,6 +50,27 @@ def test_people_get_a_sentence(fp32_file: Path, pictures: Path, tmp_path: Path) 
     assert "4 activations calibrated on 3 pictures" in told
 
 
+def test_a_few_pictures_that_cover_the_others_at_the_deployment_size(
+    fp32_file: Path, pictures: Path, tmp_path: Path
+) -> None:
+    options = ("-o", tmp_path / "int8.onnx", "--table", tmp_path / "table.json", "--count", "2", "--size", "32x40")
+    result = _calibrate(fp32_file, "--images", pictures, *options, "--json")
+    assert result.exit_code == 0, result.exception
+    coverage = json.loads(result.stdout)["coverage"]
+    assert (coverage["pictures"], coverage["picked"]) == (3, 2)
+    table = json.loads((tmp_path / "table.json").read_text())
+    assert len(table["images"]) == 2
+    assert table["preprocessing"]["size_hw"] == [32, 40]
+    told = _calibrate(fp32_file, "--images", pictures, *options).stderr
+    assert "2 of 3 pictures were used; they span" in " ".join(told.split())
+
+
+def test_a_size_that_is_none_is_refused(fp32_file: Path, pictures: Path, tmp_path: Path) -> None:
+    result = _calibrate(fp32_file, "--images", pictures, "-o", tmp_path / "int8.onnx", "--size", "720")
+    assert result.exit_code == 2
+    assert "Invalid value for '--size'" in result.stderr
+
+
 def test_a_table_takes_the_place_of_observing(fp32_file: Path, pictures: Path, tmp_path: Path) -> None:
     first, second, table = (tmp_path / name for name in ("1.onnx", "2.onnx", "table.json"))
     options = ("--method", "percentile", "--percentile", "99", "--budget-db", "1")
