@@ -5,6 +5,7 @@ import json
 import zipfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -54,7 +55,7 @@ class ObservationState:
         saved = _read(path)
         for name in ("model", "tensors", "histograms"):
             _check(path, name, getattr(saved, name), getattr(self, name))
-        for _, batch in zip(range(saved.pictures), batches, strict=False):
+        for batch in islice(batches, saved.pictures):
             self.note(batch)
         _check(path, "pictures", saved.digest, self.digest)
         return saved

@@ -24,7 +24,7 @@ from unblur.calibration.onnx_file import onnx_bytes, spec_of
 from unblur.runtime.errors import CalibrationError, DeviceError
 from unblur.runtime.frames import Batch
 
-__all__ = ["Kind", "Observed", "Range", "observe", "observe_minmax"]
+__all__ = ["Kind", "Observed", "Range", "observe"]
 
 Kind = Literal["ranges", "histograms"]
 Activation = NDArray[np.float32]
@@ -72,17 +72,6 @@ def observe(
     if state is not None:
         run.save(state)
     return {name: run.observed[name] for name in tensors}
-
-
-def observe_minmax(
-    model: ModelProto,
-    tensors: Sequence[str],
-    batches: Iterable[Batch],
-    progress: Callable[[], object] | None = None,
-) -> dict[str, Range]:
-    """The ranges alone; see `observe`."""
-    observed = observe(model, tensors, batches, kind="ranges", progress=progress)
-    return {name: seen.range for name, seen in observed.items()}
 
 
 def _look(name: str, values: Activation, run: ObservationState, names: Sequence[str] | None) -> Observed:

@@ -10,6 +10,7 @@ from onnxruntime import InferenceSession
 from unblur.calibration import observe as observe_module
 from unblur.calibration.observe import Kind, Observed, Range, cut, observe
 from unblur.calibration.onnx_file import onnx_bytes
+from unblur.calibration.ranges import choose_range
 from unblur.runtime.errors import CalibrationError, DeviceError
 from unblur.runtime.frames import Batch
 
@@ -107,6 +108,16 @@ def test_one_batch_is_held_at_a_time_and_progress_counts(fp32: ModelProto) -> No
 
     observe(fp32, ["features1"], batches(), kind="ranges", progress=lambda: seen.append("done"))
     assert seen == ["read 0", "done", "read 1", "done"]
+
+
+@pytest.mark.parametrize("level", [0.0, 0.5])
+def test_one_constant_picture_gives_ranges_that_have_a_scale(fp32: ModelProto, level: float) -> None:
+    picture = np.full((1, 3, 16, 24), level, np.float32)
+    observed = observe(fp32, [*TENSORS, "blurred"], [picture], kind="histograms")
+    for method in ("minmax", "percentile", "entropy", "mse"):
+        chosen = {name: choose_range(seen, method).magnitude for name, seen in observed.items()}
+        assert chosen["blurred"] == pytest.approx(level or 1.0, rel=1 / 1024)
+        assert min(chosen.values()) / 127 > 1e-6
 
 
 def test_no_pictures_is_an_error(fp32: ModelProto) -> None:
