@@ -8,6 +8,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from unblur.runtime.frames import Padding
 from unblur.runtime.spec import ModelSpec
 from unblur.train.networks.spectral import fold_parametrizations
 
@@ -67,14 +68,19 @@ def count_parameters(network: nn.Module) -> int:
 
 
 def gflop_720p(network: DeblurringNetwork) -> float:
-    """GFLOP (2 x multiply-accumulates of convolutions and matrix products) of one 1280 x 720 frame.
+    """GFLOP of one 1280 x 720 frame; see `gflop`."""
+    return gflop(network, (720, 1280))
 
-    Counted on the meta device by torch's own counter: nothing is computed, so any network takes milliseconds.
+
+def gflop(network: DeblurringNetwork, size_hw: tuple[int, int]) -> float:
+    """GFLOP (2 x multiply-accumulates of convolutions and matrix products) of one frame of that size, padded.
+
+    Counted on the meta device by torch's own counter: nothing is computed, so any network takes milliseconds; it is
+    on that device afterwards.
     """
-    multiple = network.spec.multiple_of
-    height, width = -(-720 // multiple) * multiple, -(-1280 // multiple) * multiple
+    padded_hw = Padding.to_multiple(size_hw, network.spec.multiple_of).padded_hw
     on_meta = network.to("meta")
-    blurred = next(on_meta.parameters()).new_empty((1, 3, height, width))
+    blurred = next(on_meta.parameters()).new_empty((1, 3, *padded_hw))
     with FlopCounterMode(display=False) as counter:
         on_meta(blurred)
     return float(counter.get_total_flops()) / 1e9
