@@ -2,8 +2,8 @@
 
     python -m benchmarks.systems_plot systems/systems.json docs/systems.png
 
-The time, on both sides, and the parameters are measured here. The PSNR is what each text reports for the test set of
-GoPro, of weights of its own. LPRN's text has no figure for GoPro: there its presets are lines, where they are fast.
+The time, on both sides, and the parameters are measured here. The PSNR is what each text reports for GoPro's test
+set, of weights of its own. LPRN's text has no figure for GoPro: there its presets are lines, where they are fast.
 """
 
 import json

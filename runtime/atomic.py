@@ -1,4 +1,4 @@
-"""Write a file or a folder so that it is there whole or not at all."""
+"""Write a file or a folder so that it is there whole or not at all; make the folder they go into."""
 
 import os
 import shutil
@@ -58,6 +58,14 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             aside.replace(path)
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it unless they are there; BadInput with the path if that cannot be."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadInput(f"cannot make the folder {path}: {error.strerror}; choose another") from error
 
 
 def _require_parent(path: Path) -> None:

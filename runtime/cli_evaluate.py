@@ -43,6 +43,7 @@ def evaluate(
     Whole frames, 8-bit RGB, nothing cropped. On Koehler's set the best over the camera's trajectory counts.
     Pictures of RealBlur are not aligned to their references as its authors do, so figures there are lower.
     """
+    from unblur.runtime.atomic import make_folder
     from unblur.runtime.console import print_json
     from unblur.runtime.contact_sheet import ContactSheet
     from unblur.runtime.evaluate_report import Evaluation, document, print_table, write_files
@@ -51,7 +52,7 @@ def evaluate(
 
     pairs = find_pairs(data)
     if out is not None:
-        _make_folder(out)
+        make_folder(out)
     sheet = ContactSheet()
     with open_runner(model, precision=precision, steps=steps, threads=threads, device=device) as runner:
         rows = _judge(runner, pairs, sheet)
@@ -80,13 +81,3 @@ def _judge(runner: "Runner", pairs: "list[Pair]", sheet: "ContactSheet") -> "lis
                 sheet.add(judged)
             bar.update(task, advance=1, note=f"{judged.row.restored.psnr_db:.2f} dB")
     return rows
-
-
-def _make_folder(folder: Path) -> None:
-    """Before the work, so that a wrong name costs none of it."""
-    from unblur.runtime.errors import BadInput
-
-    try:
-        folder.mkdir(exist_ok=True)
-    except OSError as error:
-        raise BadInput(f"cannot make the folder {folder}: {error.strerror}; give another to --out") from error

@@ -54,6 +54,7 @@ def ablate(
         from unblur.train.ablate import Ablation, Budget
         from unblur.train.ablate_report import AblationReport, write_report
         from unblur.train.perceptual import perceptual_loss
+    from unblur.runtime.atomic import make_folder
     from unblur.runtime.console import print_json, stdout
     from unblur.train.cli import length_of, open_data
 
@@ -64,7 +65,7 @@ def ablate(
     budget = Budget(length, tuple(options or ()), overrides)
     perceptual = None if vgg is None else perceptual_loss(vgg)
     ablation = Ablation(open_data(data, stills, clips, hold_out), budget, out, perceptual, workers)
-    _make_folder(out)
+    make_folder(out)
     rows = _train(chosen, ablation)
     command = shlex.join(["unblur", *sys.argv[1:]])
     report = AblationReport(chosen, command, length, ablation.data, ablation.blurred(), rows)
@@ -83,13 +84,6 @@ def _find_table(name: str) -> "Table":
         hint = f"; did you mean '{near[0]}'?" if near else ""
         raise BadInput(f"there is no table '{name}', there are {', '.join(TABLES)}{hint}")
     return TABLES[name]
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise BadInput(f"cannot make the folder {folder}: {error.strerror}; give another to --out") from error
 
 
 def _train(table: "Table", ablation: "Ablation") -> "list[tuple[Row, Result]]":

@@ -30,6 +30,7 @@ def gopro(
 
     Each clip becomes a scene, CLIP/blur and CLIP/sharp. A slower clip is taken with a warning: its blur has gaps.
     """
+    from unblur.runtime.atomic import make_folder
     from unblur.runtime.console import log_on_stderr, print_json, progress, stdout
     from unblur.runtime.errors import BadInput
     from unblur.train.pair_folder import pairs_from_clip, scene_name
@@ -40,7 +41,7 @@ def gopro(
             raise BadInput(f"{clip} does not exist; expected a video or a folder of frames")
         if scenes.setdefault(scene_name(clip), clip) != clip:
             raise BadInput(f"{scenes[scene_name(clip)]} and {clip} would become one scene; rename one")
-    _make_folder(out)
+    make_folder(out)
     made = {}
     with log_on_stderr(), progress("frames") as bar:
         for name, clip in scenes.items():
@@ -73,12 +74,3 @@ def synth(
         print_json({"folder": str(out), "pairs": pairs, "stills": len(paths)})
     else:
         stdout.print(f"{out} holds {pairs} pairs of {len(paths)} stills", markup=False, soft_wrap=True)
-
-
-def _make_folder(folder: Path) -> None:
-    from unblur.runtime.errors import BadInput
-
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise BadInput(f"cannot make the folder {folder}: {error.strerror}; give another to --out") from error

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from unblur.runtime.atomic import atomic_file, atomic_folder
+from unblur.runtime.atomic import atomic_file, atomic_folder, make_folder
 from unblur.runtime.errors import BadInput
 from unblur.runtime.frames import Frame
 from unblur.runtime.images import image_size_hw, read_image, write_image
@@ -63,7 +63,8 @@ def pairs_from_clip(clip: Path, folder: Path, *, seed: int, advance: Progress = 
     pairs = 0
     with open_source(str(clip)) as source, atomic_folder(scene) as temporary:
         _check_source(source, clip)
-        _make_kinds(temporary)
+        for kind in _KINDS:
+            make_folder(temporary / kind)
         for number, window in _windows(source, clip, rng, advance):
             _write_pair(temporary, f"{number:06d}", average_frames(window), window[len(window) // 2])
             pairs += 1
@@ -85,7 +86,8 @@ def pairs_from_stills(
     if (folder / SETTINGS_FILE).exists():
         _check_settings(folder, settings)
     else:
-        _make_kinds(folder)
+        for kind in _KINDS:
+            make_folder(folder / kind)
         _write_settings(folder, settings)
     jobs = [(path, number) for path in stills for number in range(synthesis.per_still)]
 
@@ -149,14 +151,6 @@ def _blurred_and_sharp(still: Frame, rng: np.random.Generator, lens: float) -> t
     blurred, sharp = (lens_blur(still, rng), still) if rng.random() < lens else camera_shake(still, rng)
     inner = slice(REACH_PX, -REACH_PX)
     return blurred[inner, inner], sharp[inner, inner]
-
-
-def _make_kinds(folder: Path) -> None:
-    try:
-        for kind in _KINDS:
-            (folder / kind).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise BadInput(f"cannot write {folder}: {error.strerror}; choose another folder") from error
 
 
 def _write_pair(folder: Path, name: str, blurred: Frame, sharp: Frame) -> None:

@@ -169,8 +169,10 @@ def test_the_sheet_shows_six_at_most_and_its_scale(
 
 def test_bad_input_is_told_before_the_work(tiny_onnx: Path, pictures: tuple[Frame, Frame], tmp_path: Path) -> None:
     data = gopro(tmp_path / "set", *pictures)
-    with pytest.raises(BadInput, match=r"cannot make the folder .*absent/out: No such file or directory; give"):
-        call(tiny_onnx, "--data", data, "-o", tmp_path / "absent/out")
+    with pytest.raises(
+        BadInput, match=r"cannot make the folder .*000001\.png/out: Not a directory; choose another"
+    ):
+        call(tiny_onnx, "--data", data, "-o", data / "GOPR0384_11_00/blur/000001.png/out")
     with pytest.raises(BadInput, match="there is no model 'lprn-x'"):
         call("lprn-x", "--data", data)
 

@@ -206,6 +206,6 @@ def test_stills_that_cannot_be_blurred(photograph: Frame, tmp_path: Path) -> Non
     with pytest.raises(BadInput, match=r"a\.jpg and .*a\.png would become one pair; rename one"):
         call("synth", tmp_path / "two", "-o", tmp_path / "p")
     still = tmp_path / "two/a.png"
-    with pytest.raises(BadInput, match=r"cannot write .*a\.png/p: Not a directory; choose another folder"):
+    with pytest.raises(BadInput, match=r"cannot make the folder .*a\.png/p/blur: Not a directory"):
         pairs_from_stills([still], still / "p", Synthesis())
     assert not (tmp_path / "p").exists()
