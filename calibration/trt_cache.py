@@ -10,6 +10,9 @@ tensors than explicit Q/DQ needs, and no others: missing scales are what keeps t
 and the gates in float. TensorRT takes a cache only under the header of its own version and of the calibrator that
 reads it ("Calibration table does not match calibrator algorithm type"), so a header says who reads, not how the
 ranges were found. DLA takes EntropyCalibration2 alone.
+
+Beyond that implicit INT8 promises nothing: TensorRT chooses by speed, after fusing layers, and may run a layer in
+INT8 that the table excludes if both its neighbours are INT8. Where that matters, use the Q/DQ model.
 """
 
 import re
@@ -73,7 +76,7 @@ class TensorRTCache:
         return cls(version, algorithm, scales, final_newline=text.endswith("\n"))
 
     def amax(self, name: str) -> float:
-        """The largest magnitude that a tensor's scale holds."""
+        """The largest magnitude that a tensor's scale holds; may be 0, infinite or NaN in a bad cache."""
         (scale,) = struct.unpack(">f", bytes.fromhex(self.scales[name].zfill(8)))
         return 127 * float(scale)
 
@@ -115,7 +118,8 @@ def table_from_cache(cache: TensorRTCache, model: ModelProto, *, where: str = "t
 
     A convolution that lacks a scale at its input or output stays float, as TensorRT would leave it. The cache does
     not say how its ranges were found; what a tensor took is given as what its scale holds. Raises CalibrationError
-    if the cache names a tensor that the model has not, or suffices for no convolution.
+    if the cache names a tensor that the model has not, has a scale that is not positive, or suffices for no
+    convolution.
     """
     _check_names(cache, model, where)
     candidates, spec = place(model, cautious=False), spec_of(model)
@@ -136,8 +140,8 @@ def table_from_cache(cache: TensorRTCache, model: ModelProto, *, where: str = "t
         model_sha256=model_sha256(model),
         preprocessing=preprocessing_of(spec),
         images={},
-        ranges={name: _range(cache.amax(name)) for name in placement.activations},
-        implicit={name: _range(cache.amax(name)) for name in others if name not in placement.activations},
+        ranges={name: _range(cache, name, where) for name in placement.activations},
+        implicit={name: _range(cache, name, where) for name in others if name not in placement.activations},
         kept=placement.kept,
         excluded=placement.excluded,
         reads=placement.reads,
@@ -189,7 +193,13 @@ def _has_scales(cache: TensorRTCache, node: NodeProto) -> bool:
     return node.input[0] in cache.scales and node.output[0] in cache.scales
 
 
-def _range(amax: float) -> TensorRange:
+def _range(cache: TensorRTCache, name: str, where: str) -> TensorRange:
+    amax = cache.amax(name)
+    if not 0 < amax < float("inf"):
+        raise CalibrationError(
+            f"{where}: the scale of '{name}' is {amax / 127}, expected a positive number; "
+            "calibrate on pictures that excite it"
+        )
     return TensorRange(-amax, amax, amax)
 
 

@@ -73,6 +73,7 @@ class CalibrationTable:
     float because INT8 was too costly there, or because the user said so. reads: INT8 weight -> the tensors it is
     applied to, in the order of the graph, one for each step that uses it. image_tensors: those of them that are the
     image itself, which only convolutions read in INT8.
+    Raises ValueError for an amax that is not positive.
     """
 
     method: Origin
@@ -94,9 +95,7 @@ class CalibrationTable:
     def __post_init__(self) -> None:
         for name, value in {**self.ranges, **self.implicit}.items():
             if not 0 < value.amax < float("inf"):
-                raise CalibrationError(
-                    f"calibration table: the amax of tensor '{name}' is {value.amax}, expected a positive number"
-                )
+                raise ValueError(f"the amax of tensor '{name}' is {value.amax}, expected a positive number")
 
     def to_json(self) -> str:
         """The table as JSON text; equal tables give equal text, and what is read is what was written."""
@@ -121,7 +120,10 @@ class CalibrationTable:
         try:
             return records.from_json(cls, raw, where)
         except ValueError as error:
-            raise CalibrationError(f"{error}; the table is damaged or was edited, calibrate again") from error
+            found = str(error).removeprefix(f"{where}: ")
+            raise CalibrationError(
+                f"{where}: {found}; the table is damaged or was edited, calibrate again"
+            ) from error
 
     @property
     def identity(self) -> str:

@@ -81,7 +81,7 @@ def test_no_range_and_no_name_is_changed_by_the_text(name: str, lowest: float, a
         ),
         (
             lambda raw: raw["ranges"]["features1"].update(amax=0.0),
-            "amax of tensor 'features1' is 0.0, expected a pos",
+            "t.json: the amax of tensor 'features1' is 0.0, exp",
         ),
         (lambda raw: raw["implicit"]["body1"].update(amax="inf"), "amax of tensor 'body1' is inf, expected a pos"),
     ],

@@ -150,20 +150,11 @@ def test_a_table_comes_back_from_its_cache(fp32: ModelProto, table: CalibrationT
 
 def test_a_convolution_without_a_scale_stays_float(fp32: ModelProto, table: CalibrationTable) -> None:
     cache = cache_from_table(table, (8, 6, 1))
-    everywhere = replace(
-        cache,
-        scales={
-            **cache.scales,
-            "scaled1": "3c000000",
-            "tail1": "3c000000",
-            "scaled2": "3c000000",
-            "tail2": "3c000000",
-        },
-    )
+    of_tail = dict.fromkeys(("scaled1", "tail1", "scaled2", "tail2"), "3c000000")
+    everywhere = replace(cache, scales={**cache.scales, **of_tail})
     assert table_from_cache(everywhere, fp32).reads.keys() == {"body.w", "tail.w"}
-    lacking = replace(
-        everywhere, scales={name: everywhere.scales[name] for name in everywhere.scales if name != "body2"}
-    )
+    without_body2 = {name: scale for name, scale in everywhere.scales.items() if name != "body2"}
+    lacking = replace(everywhere, scales=without_body2)
     back = table_from_cache(lacking, fp32)
     assert back.excluded == ("embed.w", "body.w")
     assert set(back.ranges) == {"scaled1", "scaled2"}
@@ -178,3 +169,13 @@ def test_a_cache_of_another_model_is_refused(fp32: ModelProto) -> None:
     no_use = TensorRTCache((8, 6, 1), "MinMaxCalibration", {"blurred": "3c010204", "(Unnamed Layer* 2)": "0"})
     with pytest.raises(CalibrationError, match="has not the scales that any of the 3 layers of 'tiny' needs"):
         table_from_cache(no_use, fp32)
+
+
+@pytest.mark.parametrize(("scale", "value"), [("0", "0.0"), ("7f800000", "inf"), ("7fc00000", "nan")])
+def test_a_scale_that_is_none_is_refused(scale: str, value: str, fp32: ModelProto, table: CalibrationTable) -> None:
+    cache = cache_from_table(table, (8, 6, 1))
+    bad = replace(cache, scales={**cache.scales, "features2": scale})
+    with pytest.raises(
+        CalibrationError, match=f"c: the scale of 'features2' is {value}, expected a positive number"
+    ):
+        table_from_cache(bad, fp32, where="c")
