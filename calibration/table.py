@@ -19,7 +19,8 @@ def check_fits(table: CalibrationTable, model: ModelProto, *, where: str = "the 
     spec = spec_of(model)
     table.check_spec(spec, where=where)
     if table.model_sha256 != model_sha256(model):
-        raise misfit(where, spec, "model_sha256", table.model_sha256, model_sha256(model))
+        mend = "calibrate this model, or `unblur table bind` the table if the weights were tuned with it"
+        raise misfit(where, spec, "model_sha256", table.model_sha256, model_sha256(model), mend)
 
 
 def bound_to(

@@ -1,11 +1,13 @@
 """How two calibration tables differ."""
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from unblur.runtime.calibration_table import CalibrationTable, TensorRange, fields_of
 
 _RANGES = ("ranges", "implicit")
+_SHA256 = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{52}\b")
 
 
 @dataclass(frozen=True)
@@ -76,4 +78,4 @@ def _shown(value: object) -> str:
         return "nothing"
     if isinstance(value, list):
         return ", ".join(map(str, value)) or "nothing"
-    return str(value)
+    return _SHA256.sub(r"\1...", str(value))

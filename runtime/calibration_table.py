@@ -163,11 +163,12 @@ def preprocessing_of(
     return Preprocessing(spec.colour, spec.value_range, spec.multiple_of, size_hw, blurred)
 
 
-def misfit(where: str, spec: ModelSpec, name: str, own: object, expected: object) -> CalibrationError:
+def misfit(
+    where: str, spec: ModelSpec, name: str, own: object, expected: object, mend: str = "calibrate this model"
+) -> CalibrationError:
     """What is raised for a table of another model: `name` is the field that tells."""
     return CalibrationError(
-        f"{where} does not fit the model '{spec.preset}': its {name} is {own!r}, the model's {expected!r}; "
-        "calibrate this model"
+        f"{where} does not fit the model '{spec.preset}': its {name} is {own!r}, the model's {expected!r}; {mend}"
     )
 
 
