@@ -144,9 +144,9 @@ def test_cost_is_counted_without_computing() -> None:
     assert flat > 7 * thrice
 
 
-@pytest.mark.parametrize("preset", ["srn", "srn-rnn"])
+@pytest.mark.parametrize("preset", ["srn-rnn", "srn-sc"])
 def test_export_is_unrolled_and_equal_at_any_size(preset: str) -> None:
-    """Two scales hold every operator; the time of an export goes with the length of the graph."""
+    """What the export of `srn` does not show; of two scales, for the time of an export goes with its length."""
     network = small(preset, scales=2)
     model = onnx_from_network(network)
     assert not {"Loop", "If", "Scan"} & {node.op_type for node in model.graph.node}
