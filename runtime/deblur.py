@@ -18,7 +18,7 @@ import numpy as np
 from unblur.runtime.frames import Batch, Frame, check_frame
 from unblur.runtime.runner import Device, FrameRunner, Precision, Runner, open_runner
 from unblur.runtime.spec import ModelSpec
-from unblur.runtime.tiles import TilePlan, halo_of, infer_tiles, max_pixels_of, plan_tiles
+from unblur.runtime.tiles import TilePlan, affordable_halo_of, infer_tiles, max_pixels_of, plan_tiles
 
 DEFAULT_MODEL = "lprn-s"
 
@@ -63,7 +63,10 @@ class Deblurrer:
     def plan(self, size_hw: tuple[int, int]) -> TilePlan:
         """How frames of that size are cut; one tile if they are not. ValueError if `tile` is too small for it."""
         return plan_tiles(
-            size_hw, multiple_of=self.spec.multiple_of, halo=halo_of(self.spec), max_pixels=self._tile
+            size_hw,
+            multiple_of=self.spec.multiple_of,
+            halo=affordable_halo_of(self.spec),
+            max_pixels=self._tile,
         )
 
     def __call__(self, frame_rgb: Frame, out: Frame | None = None) -> Frame:

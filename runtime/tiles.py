@@ -63,6 +63,15 @@ def halo_of(spec: ModelSpec) -> int:
     return _up(spec.receptive_field or DEFAULT_HALO, spec.multiple_of)
 
 
+def affordable_halo_of(spec: ModelSpec) -> int:
+    """`halo_of` the model, or DEFAULT_HALO, which is not exact, where two exact ones would fill half a tile.
+
+    A network that goes through a pyramid of scales may see further than a tile is wide (SRN: 1374 pixels).
+    """
+    halo = halo_of(spec)
+    return halo if 2 * (2 * halo) ** 2 <= max_pixels_of(spec) else min(halo, _up(DEFAULT_HALO, spec.multiple_of))
+
+
 def max_pixels_of(spec: ModelSpec) -> int:
     """The most pixels in a tile that keep an inference below about 3 GiB; larger pictures are tiled.
 

@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 from unblur.runtime.frames import Frame
 from unblur.runtime.onnx_runner import OnnxRunner
 from unblur.runtime.runner import Runner
+from unblur.runtime.spec import ModelSpec
 from unblur.runtime.tiles import (
     DEFAULT_HALO,
     Span,
+    affordable_halo_of,
     halo_of,
     infer_tiles,
     max_pixels_of,
@@ -73,6 +75,14 @@ def test_networks_on_a_grid_see_larger_tiles(
     fake_runner: Callable[..., Runner], options: dict[str, int], pixels: int
 ) -> None:
     assert max_pixels_of(fake_runner(lambda batch: batch, options=options).spec) == pixels
+
+
+@pytest.mark.parametrize(("radius", "halo"), [(0, 256), (320, 320), (430, 432), (440, 256), (1374, 256)])
+def test_an_exact_halo_must_leave_half_of_a_tile(radius: int, halo: int) -> None:
+    spec = ModelSpec("srn", "srn", 1, multiple_of=16, receptive_field=radius, pooling="none")
+    assert affordable_halo_of(spec) == halo
+    plan = plan_tiles((2160, 3840), multiple_of=16, halo=halo, max_pixels=max_pixels_of(spec))
+    assert plan.overhead < 6
 
 
 def run_tiled(runner: Runner, frame: Frame, max_pixels: int) -> tuple[Frame, int]:
