@@ -33,10 +33,10 @@ def test_it_is_the_non_local_block_when_every_position_is_a_cell() -> None:
 
 def test_it_starts_as_the_identity() -> None:
     x = torch.rand(1, 8, 5, 7)
-    assert torch.equal(SelfAttention(8)(x), x)
+    assert torch.equal(SelfAttention(8, grid=4)(x), x)
 
 
 def test_it_stands_behind_every_third_block() -> None:
     blocks: list[nn.Module] = [nn.Identity() for _ in range(7)]
-    placed = after_every_third(blocks, [8] * 7)
+    placed = after_every_third(blocks, [8] * 7, grid=4)
     assert [isinstance(block, nn.Sequential) for block in placed] == [False, False, True, False, False, True, False]

@@ -97,5 +97,5 @@ def test_spec_rebuilds_the_network_with_its_statistics() -> None:
 
 
 def test_bad_option_values_are_named() -> None:
-    with pytest.raises(ValueError, match="width is at least 1 and depth at least 2, got 8 and 1"):
+    with pytest.raises(ValueError, match="width and attention_grid are at least 1 and depth 2, got 8, 16 and 1"):
         build_network("pix2pix", width=8, depth=1)

@@ -75,5 +75,5 @@ def test_spec_rebuilds_the_network() -> None:
 
 
 def test_bad_option_values_are_named() -> None:
-    with pytest.raises(ValueError, match="width and levels are at least 1, got 8 and 0"):
+    with pytest.raises(ValueError, match="width, levels and attention_grid are at least 1, got 8, 0 and 16"):
         build_network("rir", width=8, levels=0)

@@ -72,16 +72,16 @@ def _srn(name: str, **options: OptionValue) -> Preset:
 
 
 def _pix2pix(row: str, **options: OptionValue) -> Preset:
-    return Preset("pix2pix", Pix2Pix, options, f"seed 004, {row}", _patch_gan(options))
+    return Preset("pix2pix", Pix2Pix, options, f"seed 004 ({row})", _patch_gan(options))
 
 
 def _rir(row: str, levels: int) -> Preset:
     options: dict[str, OptionValue] = {"levels": levels}
-    return Preset("rir", RiR, options, f"seed 004, {row}", _patch_gan({"spectral_norm": True}))
+    return Preset("rir", RiR, options, f"seed 004 ({row})", _patch_gan({"spectral_norm": True}))
 
 
 def _deblurgan(row: str, network: type[DeblurringNetwork], **options: OptionValue) -> Preset:
-    return Preset("deblurgan", network, options, f"seed 004, {row}", PatchDiscriminator)
+    return Preset("deblurgan", network, options, f"seed 004 ({row})", PatchDiscriminator)
 
 
 def _patch_gan(options: Mapping[str, OptionValue]) -> Callable[..., nn.Module]:

@@ -3,8 +3,6 @@
 import torch
 from torch import Tensor, nn
 
-_ATTENTION_GRID = 16
-
 
 class SelfAttention(nn.Module):
     """Non-local block: x + gamma * attention, every position looking at the whole frame.
@@ -14,7 +12,7 @@ class SelfAttention(nn.Module):
     keys and values come from the means of `grid` x `grid` cells, so the map is (N, positions, grid^2) at any size.
     """
 
-    def __init__(self, channels: int, grid: int = _ATTENTION_GRID) -> None:
+    def __init__(self, channels: int, grid: int) -> None:
         super().__init__()
         hidden = max(channels // 8, 4)
         self.grid = grid
@@ -52,12 +50,12 @@ def _cell_weights(length: int, grid: int, like: Tensor) -> Tensor:
     return common.clamp(min=0).to(like.dtype) / length
 
 
-def after_every_third(blocks: list[nn.Module], widths: list[int]) -> list[nn.Module]:
+def after_every_third(blocks: list[nn.Module], widths: list[int], grid: int) -> list[nn.Module]:
     """`blocks` with self-attention behind the third, the sixth and so on ("after every three", section 5.1).
 
-    widths: the channels that each block gives.
+    widths: the channels that each block gives. grid: see `SelfAttention`.
     """
     return [
-        nn.Sequential(block, SelfAttention(width)) if count % 3 == 0 else block
+        nn.Sequential(block, SelfAttention(width, grid)) if count % 3 == 0 else block
         for count, (block, width) in enumerate(zip(blocks, widths, strict=True), start=1)
     ]

@@ -29,7 +29,8 @@ class Pix2Pix(DeblurringNetwork):
     """The generator.
 
     width: channels of the first block, doubled up to 8 times that. depth: blocks each way; height and width are
-    multiples of 2^depth. The other options: see above. Raises ValueError for an option out of range.
+    multiples of 2^depth. attention_grid: see `SelfAttention`. The other options: see above.
+    Raises ValueError for an option out of range.
     """
 
     def __init__(
@@ -42,17 +43,22 @@ class Pix2Pix(DeblurringNetwork):
         channel_attention: bool = False,
         global_residual: bool = False,
         spectral_norm: bool = False,
+        attention_grid: int = 16,
     ) -> None:
         super().__init__()
-        if width < 1 or depth < 2:
-            raise ValueError(f"width is at least 1 and depth at least 2, got {width} and {depth}")
+        if width < 1 or depth < 2 or attention_grid < 1:
+            raise ValueError(
+                f"width and attention_grid are at least 1 and depth 2, got {width}, {attention_grid} and {depth}"
+            )
         self.preset, self.width, self.depth = preset, width, depth
         self.self_attention, self.channel_attention = self_attention, channel_attention
         self.global_residual, self.spectral_norm = global_residual, spectral_norm
+        self.attention_grid = attention_grid
         widths = [width * min(2**level, 8) for level in range(depth)]
         encode, decode = _encode_blocks(widths), _decode_blocks(widths)
         if self_attention:
-            encode, decode = after_every_third(encode, widths), after_every_third(decode, widths[-2::-1])
+            encode = after_every_third(encode, widths, attention_grid)
+            decode = after_every_third(decode, widths[-2::-1], attention_grid)
         self.encode, self.decode = nn.ModuleList(encode), nn.ModuleList(decode)
         self.bottleneck = ChannelAttention(widths[-1], "global") if channel_attention else nn.Identity()
         self.reconstruct = nn.ConvTranspose2d(2 * width, 3, 4, 2, 1)
@@ -87,6 +93,7 @@ class Pix2Pix(DeblurringNetwork):
                 "channel_attention": self.channel_attention,
                 "global_residual": self.global_residual,
                 "spectral_norm": self.spectral_norm,
+                "attention_grid": self.attention_grid,
             },
         )
 

@@ -81,7 +81,7 @@ class RiR(DeblurringNetwork):
 
     width: channels at full size, doubled up to 8 times that. levels: blocks each way; height and width are
     multiples of 2^levels. self_attention (after every three blocks), spectral_norm, global_residual: on in both
-    rows of the text's table. Raises ValueError for an option out of range.
+    rows of the text's table. attention_grid: see `SelfAttention`. Raises ValueError for an option out of range.
     """
 
     def __init__(
@@ -93,19 +93,23 @@ class RiR(DeblurringNetwork):
         self_attention: bool = True,
         global_residual: bool = True,
         spectral_norm: bool = True,
+        attention_grid: int = 16,
     ) -> None:
         super().__init__()
-        if min(width, levels) < 1:
-            raise ValueError(f"width and levels are at least 1, got {width} and {levels}")
+        if min(width, levels, attention_grid) < 1:
+            raise ValueError(
+                f"width, levels and attention_grid are at least 1, got {width}, {levels} and {attention_grid}"
+            )
         self.preset, self.width, self.levels = preset, width, levels
         self.self_attention, self.global_residual = self_attention, global_residual
-        self.spectral_norm = spectral_norm
+        self.spectral_norm, self.attention_grid = spectral_norm, attention_grid
         widths = [width * min(2**level, 8) for level in range(levels + 1)]
         downwards, upwards = pairwise(widths), pairwise(reversed(widths))
         encode: list[nn.Module] = [EncodeBlock(inputs, outputs) for inputs, outputs in downwards]
         decode: list[nn.Module] = [DecodeBlock(inputs, outputs) for inputs, outputs in upwards]
         if self_attention:
-            encode, decode = after_every_third(encode, widths[1:]), after_every_third(decode, widths[-2::-1])
+            encode = after_every_third(encode, widths[1:], attention_grid)
+            decode = after_every_third(decode, widths[-2::-1], attention_grid)
         self.head = ConvReLU(3, width)
         self.encode, self.decode = nn.ModuleList(encode), nn.ModuleList(decode)
         self.merge = nn.ModuleList(nn.Conv2d(2 * channels, channels, 1) for channels in widths[-2:0:-1])
@@ -139,5 +143,6 @@ class RiR(DeblurringNetwork):
                 "self_attention": self.self_attention,
                 "global_residual": self.global_residual,
                 "spectral_norm": self.spectral_norm,
+                "attention_grid": self.attention_grid,
             },
         )
