@@ -49,6 +49,13 @@ def test_a_weak_edge_is_followed_for_32_pixels() -> None:
     assert np.nonzero(edges(frame)[:, :-BORDER].any(0))[0].max() == strong + 32
 
 
+def test_training_in_bfloat16_sees_the_same_edges() -> None:
+    images = torch.rand((1, 3, 32, 32), generator=torch.Generator().manual_seed(0))
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = CannyEdges()(images)
+    assert torch.equal(mixed, CannyEdges()(images))
+
+
 def test_nothing_is_learnt_or_stored() -> None:
     module = CannyEdges()
     assert not module.state_dict()

@@ -24,8 +24,6 @@ class CannyEdges(nn.Module):
     Nothing is learnt and no gradient flows: edges are an input, as the text has them.
     """
 
-    radius = _GAUSSIAN_RADIUS + 1 + 1 + _REACH
-
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("gradient_kernel", _gradient_kernel(), persistent=False)
@@ -35,7 +33,10 @@ class CannyEdges(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         margin = self.gradient_kernel.shape[-1] // 2
         mirrored = F.pad(images, (margin, margin, margin, margin), "reflect")
-        gradient = F.conv2d(mirrored, self.gradient_kernel)
+        with torch.autocast(
+            images.device.type, enabled=False
+        ):  # thresholds need every digit, in training as deployed
+            gradient = F.conv2d(mirrored.float(), self.gradient_kernel)
         strength = gradient.square().sum(1, keepdim=True).sqrt()
         ridge = strength * _is_peak(strength, gradient)
         return _linked(ridge > _HIGH, ridge > _LOW)
