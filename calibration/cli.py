@@ -149,7 +149,11 @@ def _coverage_sentence(coverage: "Coverage") -> str:
 
 
 def _peak_rss_mb() -> float:
-    """Peak resident memory of this process in MiB; Linux counts in KiB, macOS in bytes."""
+    """Peak resident memory of this process in MiB."""
+    status = Path("/proc/self/status")
+    if status.exists():  # Linux, where getrusage would count what the parent had when it forked
+        peak_kib = next(line.split()[1] for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+        return round(int(peak_kib) / 1024, 1)
     import resource
 
     unit = 1 if sys.platform == "darwin" else 1024

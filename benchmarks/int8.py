@@ -1,0 +1,183 @@
+"""INT8 by `unblur calibrate` against INT8 by ONNX Runtime and by ModelOpt: same model, same pictures, one run.
+
+    python -m benchmarks.int8 lprn-s --pictures stills --pairs gopro_test --modelopt modelopt-env/bin/python
+
+Each tool runs in a process of its own, which tells its seconds, without imports, and its peak memory. Ours include
+the search and its judging. The loss is that of PSNR on the pairs, whole frames, Q/DQ evaluated in float. Prints a
+table in Markdown and whether the goals are met; --json-to writes all figures. Linux only.
+
+ModelOpt wants older packages: `python -m venv modelopt-env; modelopt-env/bin/pip install 'nvidia-modelopt[onnx]'`.
+"""
+
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import onnx
+import typer
+from onnx import ModelProto
+
+from unblur.calibration.judge import Judge, Trial
+from unblur.calibration.macs import layer_macs
+from unblur.calibration.onnx_file import read_onnx, spec_of
+from unblur.calibration.placement import CONVOLUTIONS
+from unblur.calibration.sample import Sample, find_sample
+from unblur.runtime.images import write_image
+from unblur.runtime.pairs import find_pairs, read_pair
+from unblur.runtime.runner import find_model
+
+OURS = ("minmax", "percentile", "entropy", "mse")
+ORT = tuple(f"ort:{method}:{kind}" for kind in ("default", "tensorrt") for method in OURS[:3])
+MODELOPT = ("modelopt:minmax", "modelopt:entropy")
+RIVALS = Path(__file__).with_name("int8_rivals.py")
+LOSS_DB, SHARE, MEMORY, TIME, FLAT = 0.05, 0.9, 1 / 3, 1 / 2, 1.05
+
+
+@dataclass(frozen=True)
+class Row:
+    """loss_db: mean over the pairs; worst_db: of the worst pair. int8_macs: 0 to 1. peak_mb: in MiB."""
+
+    tool: str
+    pictures: int
+    loss_db: float
+    worst_db: float
+    int8_macs: float
+    seconds: float
+    peak_mb: float
+
+    def markdown(self) -> str:
+        """One line of the table."""
+        losses = f"{self.loss_db:+.4f} | {self.worst_db:+.4f} | {self.int8_macs:.1%}"
+        return f"| {self.tool} | {self.pictures} | {losses} | {self.seconds:.1f} | {self.peak_mb:.0f} |"
+
+
+class Contest:
+    """One model and its judge. folder: for all files that are made."""
+
+    def __init__(self, model: Path, pairs: Path, folder: Path) -> None:
+        self.model, self.folder, self.fp32 = model, folder, read_onnx(model)
+        frames = (read_pair(pair) for pair in find_pairs(pairs))
+        self.judge = Judge(self.fp32, [Trial(blurred, sharp) for blurred, sharp in frames])
+        self.node_macs = node_macs(self.fp32)
+
+    def ours(self, method: str, sample: Sample, budget_db: float) -> Row:
+        """`unblur calibrate`, with its search, on pictures that are blurred already."""
+        options = ["--images", str(sample.folder), "--method", method, "--budget-db", str(budget_db), "--json"]
+        command = [sys.executable, "-m", "unblur.runtime.cli", "calibrate", str(self.model), *options]
+        told = json.loads(_told([*command, "-o", str(self.folder / "int8.onnx")]))
+        return self._row(f"unblur:{method}", len(sample), float(told["seconds"]), float(told["peak_rss_mb"]))
+
+    def rival(self, what: str, python: str, batches: Path, pictures: int) -> Row:
+        """ONNX Runtime or ModelOpt on the same pictures, as float32 in a .npy."""
+        copy = shutil.copy(self.model, self.folder / "copy.onnx")
+        told = _told([python, str(RIVALS), what, str(copy), str(batches), str(self.folder / "int8.onnx")])
+        seconds, peak_mb = map(float, told.split()[-2:])
+        return self._row(what, pictures, seconds, peak_mb)
+
+    def _row(self, tool: str, pictures: int, seconds: float, peak_mb: float) -> Row:
+        int8 = onnx.load(self.folder / "int8.onnx")
+        cost = self.judge.cost(int8)
+        return Row(
+            tool, pictures, -cost.delta_db, -min(cost.deltas_db), int8_share(int8, self.node_macs), seconds, peak_mb
+        )
+
+
+def _told(command: Sequence[str]) -> str:
+    """What a process printed; SystemExit with its last words if it failed."""
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)} ended with {done.returncode}: {done.stderr[-400:]}")
+    return done.stdout
+
+
+def node_macs(fp32: ModelProto) -> dict[str, float]:
+    """Name of a convolution -> its multiply-accumulates; the steps that share a weight do equally many."""
+    macs = layer_macs(fp32)
+    weights = {node.name: node.input[1] for node in fp32.graph.node if node.op_type in CONVOLUTIONS}
+    uses = list(weights.values())
+    return {name: macs[weight] / uses.count(weight) for name, weight in weights.items()}
+
+
+def int8_share(model: ModelProto, macs: dict[str, float]) -> float:
+    """The part done by convolutions that read activations and weights in Q/DQ form, whoever made the model."""
+    dequantized = {node.output[0] for node in model.graph.node if node.op_type == "DequantizeLinear"}
+    int8 = [node.name for node in model.graph.node if node.name in macs and dequantized.issuperset(node.input[:2])]
+    return sum(macs[name] for name in int8) / sum(macs.values())
+
+
+def written(pictures: Path, count: int, side: int, model: ModelProto, folder: Path) -> tuple[Sample, Path]:
+    """Shaken crops, as pictures for us and as one .npy for the others."""
+    source = find_sample(pictures, blurred=True, size_hw=(side, side)).spread(count)
+    (folder / str(count)).mkdir()
+    for index, frame in enumerate(source.frames()):
+        write_image(folder / str(count) / f"{index:03}.png", frame)
+    sample = find_sample(folder / str(count))
+    np.save(folder / f"{count}.npy", np.concatenate(list(sample.batches(spec_of(model).multiple_of))))
+    return sample, folder / f"{count}.npy"
+
+
+def goals(rows: Sequence[Row], few: Row, many: Row) -> Iterator[str]:
+    """One line each: what was asked, what was got."""
+    by_tool = {row.tool: row for row in rows}
+    ours, rival = by_tool["unblur:percentile"], by_tool["ort:percentile:tensorrt"]
+    best = min((row for row in rows if row.tool.startswith("unblur")), key=lambda row: row.loss_db)
+    figures = (
+        (f"loss in dB of {best.tool}", best.loss_db, LOSS_DB),
+        (f"share of float in {best.tool}", 1 - best.int8_macs, 1 - SHARE),
+        ("memory, ours with percentile over ONNX Runtime's", ours.peak_mb / rival.peak_mb, MEMORY),
+        ("time, ours with percentile over ONNX Runtime's", ours.seconds / rival.seconds, TIME),
+        (f"memory on {many.pictures} pictures over {few.pictures}", many.peak_mb / few.peak_mb, FLAT),
+    )
+    for what, got, asked in figures:
+        yield f"{'met   ' if got <= asked else 'MISSED'} {what}: {got:.3f}, asked at most {asked:.3f}"
+
+
+def main(
+    pictures: Annotated[Path, typer.Option(help="Sharp pictures to calibrate on; each gets a shake.")],
+    pairs: Annotated[Path, typer.Option(help="Pairs that the loss is measured on.")],
+    preset: Annotated[str, typer.Argument(help="A shipped preset or a bundle.")] = "lprn-s",
+    count: Annotated[int, typer.Option(help="Calibration pictures of every tool.")] = 16,
+    few: int = 8,
+    many: int = 64,
+    side: Annotated[int, typer.Option(help="Of the crops, in pixels.")] = 320,
+    budget_db: float = LOSS_DB,
+    modelopt: Annotated[str | None, typer.Option(help="The Python of an environment with ModelOpt.")] = None,
+    json_to: Annotated[Path | None, typer.Option(help="Write all figures here.")] = None,
+) -> None:
+    """Print the table and the goals; exit 1 if one is missed."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        contest = Contest(find_model(preset) / "fp32.onnx", pairs, folder)
+        samples = {n: written(pictures, n, side, contest.fp32, folder) for n in sorted({few, count, many})}
+        sample, batches = samples[count]
+        print("| tool | pictures | loss dB | worst dB | INT8 MACs | s | peak MiB |", flush=True)
+        print("|-|-:|-:|-:|-:|-:|-:|", flush=True)
+        rows = [shown(contest.ours(method, sample, budget_db)) for method in OURS]
+        rows += [shown(contest.rival(what, sys.executable, batches, count)) for what in ORT]
+        if modelopt is None:
+            print("SKIPPED: ModelOpt; give the Python of its environment by --modelopt", file=sys.stderr)
+        else:
+            rows += [shown(contest.rival(what, modelopt, batches, count)) for what in MODELOPT]
+        ends = [shown(contest.ours("percentile", samples[n][0], budget_db)) for n in (few, many)]
+    verdicts = list(goals(rows, *ends))
+    print("\n".join(verdicts))
+    if json_to is not None:
+        json_to.write_text(json.dumps([asdict(row) for row in (*rows, *ends)], indent=1) + "\n")
+    sys.exit(any(verdict.startswith("MISSED") for verdict in verdicts))
+
+
+def shown(row: Row) -> Row:
+    """Print a row as soon as it is there."""
+    print(row.markdown(), flush=True)
+    return row
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,102 @@
+"""INT8 by the tools that `unblur calibrate` is measured against; run by `benchmarks/int8.py`, each in a process.
+
+    python benchmarks/int8_rivals.py ort:percentile:tensorrt MODEL.onnx PICTURES.npy INT8.onnx
+
+Imports nothing of unblur: ModelOpt has an environment of its own, with older packages. Prints the seconds that the
+tool took, without its imports, and the peak memory in MiB. ModelOpt writes into MODEL.onnx, so give it a copy.
+"""
+
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantType, quantize_static
+
+CONVOLUTIONS = ["Conv", "ConvTranspose"]
+TENSORRT: dict[str, Any] = {
+    "per_channel": True,
+    "activation_type": QuantType.QInt8,
+    "weight_type": QuantType.QInt8,
+    "extra_options": {
+        "ActivationSymmetric": True,
+        "WeightSymmetric": True,
+        "QuantizeBias": False,
+        "OpTypesToExcludeOutputQuantization": CONVOLUTIONS,
+    },
+}
+"""What TensorRT takes as it is; the other settings are ONNX Runtime's defaults."""
+
+
+class Pictures(CalibrationDataReader):  # type: ignore[misc]
+    """One picture after the other, from a .npy of float32 (N, 3, H, W)."""
+
+    def __init__(self, file: Path, feed: str) -> None:
+        self.pictures = np.load(file, mmap_mode="r")
+        self.feed = feed
+        self.rewind()
+
+    def rewind(self) -> None:
+        """Start again, for a second pass."""
+        self.left = iter(range(len(self.pictures)))
+
+    def get_next(self) -> dict[str, Any] | None:
+        """As ONNX Runtime calls it."""
+        index = next(self.left, None)
+        return None if index is None else {self.feed: np.ascontiguousarray(self.pictures[index : index + 1])}
+
+    def get_first(self) -> dict[str, Any]:
+        """As ModelOpt calls it."""
+        return {self.feed: np.ascontiguousarray(self.pictures[:1])}
+
+
+def by_onnx_runtime(method: str, settings: str, model: Path, pictures: Pictures, out: Path) -> None:
+    """settings: "default" or "tensorrt"; both quantise convolutions only."""
+    quantize_static(
+        model,
+        out,
+        pictures,
+        calibrate_method=CalibrationMethod[{"minmax": "MinMax"}.get(method, method.capitalize())],
+        op_types_to_quantize=CONVOLUTIONS,
+        **(TENSORRT if settings == "tensorrt" else {}),
+    )
+
+
+def by_modelopt(method: str, model: Path, pictures: Pictures, out: Path) -> None:
+    """ModelOpt's ONNX PTQ, convolutions only, the rest left in float32."""
+    from modelopt.onnx.quantization import quantize
+
+    quantize(
+        str(model),
+        calibration_method={"minmax": "max"}.get(method, method),
+        calibration_data_reader=pictures,
+        calibration_eps=["cpu"],
+        op_types_to_quantize=CONVOLUTIONS,
+        high_precision_dtype="fp32",
+        output_path=str(out),
+        log_level="ERROR",
+    )
+
+
+def main(what: str, model: Path, pictures: Path, out: Path) -> None:
+    """what: "ort:METHOD:SETTINGS" or "modelopt:METHOD"."""
+    tool, method, *settings = what.split(":")
+    reader = Pictures(pictures, onnx.load(model).graph.input[0].name)
+    if tool == "modelopt":
+        import modelopt.onnx.quantization  # noqa: F401
+
+    began = time.monotonic()
+    if tool == "ort":
+        by_onnx_runtime(method, settings[0], model, reader, out)
+    else:
+        by_modelopt(method, model, reader, out)
+    seconds = time.monotonic() - began
+    lines = Path("/proc/self/status").read_text().splitlines()
+    peak_kib = next(line.split()[1] for line in lines if line.startswith("VmHWM:"))
+    print(seconds, int(peak_kib) / 1024)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], *map(Path, sys.argv[2:5]))
