@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from unblur.runtime.frames import Frame, Padding, batch_from_frame, frame_from_batch
-from unblur.runtime.metrics import psnr_db, ssim
+from unblur.runtime.metrics import MIN_SSIM_SIDE, psnr_db, ssim
 from unblur.train.data import PairOfFrames
 from unblur.train.networks import DeblurringNetwork
 
@@ -32,14 +32,12 @@ class AveragedNetwork:
             kept.copy_(current)
 
     @torch.no_grad()
-    def validate(self, frames: Sequence[PairOfFrames]) -> tuple[float, float]:
-        """Mean PSNR in dB and mean SSIM over pairs of (blurred, sharp)."""
-        restored = [self._restore(blurred) for blurred, _ in frames]
-        sharp = [sharp for _, sharp in frames]
-        return (
-            float(np.mean([psnr_db(a, b) for a, b in zip(restored, sharp, strict=True)])),
-            float(np.mean([ssim(a, b) for a, b in zip(restored, sharp, strict=True)])),
-        )
+    def validate(self, frames: Sequence[PairOfFrames]) -> tuple[float, float | None]:
+        """Mean PSNR in dB and mean SSIM over pairs of (blurred, sharp); None if all are too small for SSIM."""
+        pairs = [(self._restore(blurred), sharp) for blurred, sharp in frames]
+        similarities = [ssim(*pair) for pair in pairs if min(pair[1].shape[:2]) >= MIN_SSIM_SIDE]
+        mean_psnr_db = float(np.mean([psnr_db(*pair) for pair in pairs]))
+        return mean_psnr_db, float(np.mean(similarities)) if similarities else None
 
     def _restore(self, blurred: Frame) -> Frame:
         padding = Padding.to_multiple(blurred.shape[:2], self.network.spec.multiple_of)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from unblur.runtime.console import print_json, progress, stderr, stdout
+from unblur.runtime.console import print_json, progress, stages_on, stderr, stdout
 from unblur.runtime.errors import BadInput, needs_extra
 from unblur.train import cli_ablate, cli_data
 
@@ -207,26 +207,42 @@ def _note(report: "Report") -> str:
 def _list(json: bool) -> None:
     from rich.table import Table
 
+    from unblur.train.networks import PRESETS
+
+    with progress() as bar:
+        advance = stages_on(bar)("counting", len(PRESETS))
+        rows = []
+        for name in PRESETS:
+            rows.append(_row(name))
+            advance()
+    if json:
+        print_json([*rows])
+        return
+    table = Table(caption="GFLOP: of one 1280 x 720 frame; x of: height and width are multiples of it")
+    table.add_column("preset", no_wrap=True)
+    for heading in ("parameters", "GFLOP", "x of"):
+        table.add_column(heading, justify="right")
+    table.add_column("source")
+    for row in rows:
+        table.add_row(
+            str(row["preset"]),
+            f"{row['parameters']:,}",
+            f"{row['gflop_720p']:,.1f}",
+            str(row["multiple_of"]),
+            str(row["source"]),
+        )
+    stdout.print(table)
+
+
+def _row(name: str) -> dict[str, str | int | float]:
     from unblur.train.networks import PRESETS, build_network, count_parameters, gflop_720p
 
-    rows: list[object] = []
-    table = Table("preset", "system", "parameters", "GFLOP at 720p", "multiple of", "source")
-    for name, preset in PRESETS.items():
-        network = build_network(name)
-        multiple_of, parameters = network.spec.multiple_of, count_parameters(network)
-        gflop = round(gflop_720p(network), 2)
-        rows.append(
-            {
-                "system": preset.system,
-                "preset": name,
-                "parameters": parameters,
-                "gflop_720p": gflop,
-                "multiple_of": multiple_of,
-                "source": preset.source,
-            }
-        )
-        table.add_row(name, preset.system, f"{parameters:,}", f"{gflop:.1f}", str(multiple_of), preset.source)
-    if json:
-        print_json(rows)
-    else:
-        stdout.print(table)
+    network = build_network(name)
+    return {
+        "system": PRESETS[name].system,
+        "preset": name,
+        "parameters": count_parameters(network),
+        "gflop_720p": round(gflop_720p(network), 2),
+        "multiple_of": network.spec.multiple_of,
+        "source": PRESETS[name].source,
+    }

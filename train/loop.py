@@ -91,8 +91,8 @@ def train(
     discriminator: of an adversarial recipe. perceptual: the loss behind a perceptual term, see `perceptual`.
     workers: processes that prepare samples. on_report: called with every line of the log, on the main process.
     Raises BadInput for a crop that does not fit the network, ValueError if the recipe needs a discriminator or a
-    perceptual loss that is None, UnblurError naming the iteration if the loss is not finite; the last checkpoint
-    is kept.
+    perceptual loss that is None, UnblurError naming the iteration if loss or gradient is not finite; the last
+    checkpoint is kept.
     """
     _check_crop(recipe.crop, network)
     accelerator = _accelerator()
@@ -128,10 +128,10 @@ def train(
             group["lr"] = rate
         optimizer.zero_grad()
         accelerator.backward(loss)
-        if recipe.gradient_clip is not None:
-            accelerator.clip_grad_norm_(supervised.parameters(), recipe.gradient_clip)
+        limit = math.inf if recipe.gradient_clip is None else recipe.gradient_clip
+        gradient = accelerator.clip_grad_norm_(supervised.parameters(), limit)
         loss_value = float(accelerator.reduce(loss.detach(), "mean"))
-        _check_finite(loss_value, iteration, run)
+        _check_finite(loss_value, float(gradient), iteration, run)
         optimizer.step()
         average.update(network, iteration)
 
@@ -235,9 +235,11 @@ def _loader(dataset: CropDataset, recipe: Recipe, start: int, workers: int) -> D
     )
 
 
-def _check_finite(loss: float, iteration: int, run: Path) -> None:
-    if not math.isfinite(loss):
-        raise UnblurError(
-            f"the loss is {loss} at iteration {iteration}; the last good checkpoint is kept in {run}; "
-            "lower --learning-rate"
-        )
+def _check_finite(loss: float, gradient: float, iteration: int, run: Path) -> None:
+    """Before the step: a gradient that is not finite would spoil the weights under a loss that still is."""
+    for name, value in (("loss", loss), ("norm of the gradient", gradient)):
+        if not math.isfinite(value):
+            raise UnblurError(
+                f"the {name} is {value} at iteration {iteration}; the last good checkpoint is kept in {run}; "
+                "lower --learning-rate"
+            )

@@ -8,15 +8,19 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+from torch import Tensor
 
 from unblur.runtime.errors import BadInput, SpecMismatch, UnblurError
+from unblur.runtime.images import write_image
 from unblur.train.data import TrainingData, open_training_data
 from unblur.train.loop import Length, Schedule, train
 from unblur.train.networks import build_network
+from unblur.train.networks.lprn import LPRN
 from unblur.train.recipe import BlurMix, Recipe
 from unblur.train.run_folder import Report
 
@@ -92,9 +96,11 @@ def test_a_stopped_run_resumes_to_the_weights_of_an_unbroken_one(data: TrainingD
 
 
 def test_two_processes_get_the_loss_of_one(pairs_folder: Path, tmp_path: Path) -> None:
+    """Both networks are shared by the processes, each with its own optimiser."""
     arguments = [
-        "train", "lprn-n", "--data", str(pairs_folder), "--hold-out", "1", "--crop", "32", "--batch", "2",
-        "--steps", "2", "--iterations", "20", "--learning-rate", "0.003", "--workers", "0",
+        "train", "msr-gan", "--data", str(pairs_folder), "--hold-out", "1", "--crop", "32", "--batch", "2",
+        "--set", "width=8", "--set", "blocks=1", "--set", "msrbs=1",
+        "--iterations", "5", "--learning-rate", "0.001", "--workers", "0",
     ]  # fmt: skip
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     one = [sys.executable, "-m", "unblur.runtime.cli", *arguments, "-o", str(tmp_path / "one")]
@@ -110,7 +116,7 @@ def test_two_processes_get_the_loss_of_one(pairs_folder: Path, tmp_path: Path) -
         for name in ("one", "two")
     }
     assert losses["two"] == pytest.approx(losses["one"], rel=1e-4)
-    weights = {name: load_file(tmp_path / name / "lprn-n.safetensors") for name in ("one", "two")}
+    weights = {name: load_file(tmp_path / name / "msr-gan.safetensors") for name in ("one", "two")}
     for name, tensor in weights["one"].items():
         # Adam blows the rounding of a vanishing gradient up to a whole step, so a few elements differ
         assert (weights["two"][name] - tensor).norm() <= 0.02 * tensor.norm() + 1e-6, name
@@ -124,14 +130,44 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(data: Training
     assert all(torch.isfinite(tensor).all() for tensor in state.values())
 
 
+class Cusp(LPRN):
+    """Its loss is finite and the gradient is not: the slope of a square root at zero."""
+
+    def restorations(self, blurred: Tensor) -> list[Tensor]:
+        return [image + (0 * self.head.weight.sum()).sqrt() for image in super().restorations(blurred)]
+
+
+def test_a_gradient_that_is_not_finite_stops_before_the_step(data: TrainingData, tmp_path: Path) -> None:
+    cusp = Cusp(width=8, blocks=1, steps=1, grid=4)
+    with pytest.raises(UnblurError, match="the norm of the gradient is nan at iteration 1; the last good"):
+        train(cusp, RECIPE, data, Length(iterations=3), tmp_path / "run", workers=0)
+    assert all(torch.isfinite(parameter).all() for parameter in cusp.parameters())
+
+
+def test_pictures_of_any_size_are_padded(tmp_path: Path) -> None:
+    """Down to one pixel, in training and in validation."""
+    rng = np.random.default_rng(0)
+    for side in ("blur", "sharp"):
+        (tmp_path / side).mkdir()
+        for size in (1, 7):
+            noise = rng.integers(256, size=(size, 2 * size, 3), dtype=np.uint8)
+            write_image(tmp_path / side / f"{size}.png", noise)
+    tiny = open_training_data(tmp_path, None, None, hold_out=1, advance=lambda: None)
+    (report,) = run(tiny, tmp_path / "run", 1)
+    assert report.psnr_db is not None
+    assert report.ssim is None  # takes 11 pixels
+
+
 def test_a_second_run_in_one_folder_is_refused(data: TrainingData, tmp_path: Path) -> None:
     run(data, tmp_path / "run", 1)
     with pytest.raises(BadInput, match="holds a run already"):
         run(data, tmp_path / "run", 1)
 
 
-def test_resuming_with_another_recipe_is_refused(data: TrainingData, tmp_path: Path) -> None:
+def test_resuming_as_another_preset_or_with_another_recipe_is_refused(data: TrainingData, tmp_path: Path) -> None:
     run(data, tmp_path / "run", 1)
+    with pytest.raises(SpecMismatch, match="was trained with another network; resume with the options of its"):
+        train(build_network("srn", width=8), RECIPE, data, Length(iterations=2), tmp_path / "run", resume=True)
     with pytest.raises(SpecMismatch, match="was trained with another recipe"):
         run(data, tmp_path / "run", 2, resume=True, recipe=replace(RECIPE, seed=9))
 
