@@ -4,8 +4,8 @@ One picture is in memory at a time, its activations in groups of limited size, s
 pictures there are. ONNX Runtime's own calibrators keep the activations of all of them.
 
 Minimum and maximum are not taken inside the graph. ONNX Runtime runs added reductions after everything else, so all
-tensors stay in memory until then (lprn-s on 1024 x 1024: a peak of 819 MiB, of 481 MiB when they are fetched), and its
-ReduceMin and ReduceMax pass over NaN.
+tensors stay in memory until then (lprn-s on 1024 x 1024: a peak of 819 MiB, of 481 MiB when they are fetched).
+Besides, its ReduceMin and ReduceMax pass over NaN.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
