@@ -50,11 +50,10 @@ def evaluate(
     from unblur.runtime.pairs import find_pairs
     from unblur.runtime.runner import open_runner
 
-    pairs = find_pairs(data)
-    if out is not None:
-        make_folder(out)
-    sheet = ContactSheet()
+    pairs, sheet = find_pairs(data), ContactSheet()
     with open_runner(model, precision=precision, steps=steps, threads=threads, device=device) as runner:
+        if out is not None:
+            make_folder(out)
         rows = _judge(runner, pairs, sheet)
         result = Evaluation(Path(model).name, data.name, runner.device, runner.precision, runner.spec.steps, rows)
     if out is not None:
@@ -66,14 +65,17 @@ def evaluate(
 
 
 def _judge(runner: "Runner", pairs: "list[Pair]", sheet: "ContactSheet") -> "list[Row]":
-    """Run the loop under a progress bar; pairs at even distances go onto the sheet."""
+    """Decode everything once, then run the loop, under progress bars; pairs at even distances go onto the sheet."""
     from unblur.runtime.console import progress
     from unblur.runtime.evaluate import evaluate as judge_pairs
+    from unblur.runtime.pairs import check_pairs
 
     count = min(_SHEET_ROWS, len(pairs))
     shown = {round(index * (len(pairs) - 1) / max(count - 1, 1)) for index in range(count)}
     rows = []
     with progress("pairs") as bar:
+        reading = bar.add_task("reading", total=len(pairs), note="")
+        check_pairs(pairs, lambda: bar.advance(reading))
         task = bar.add_task("judging", total=len(pairs), note="")
         for index, judged in enumerate(judge_pairs(runner, pairs)):
             rows.append(judged.row)

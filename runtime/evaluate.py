@@ -7,6 +7,8 @@
 Frames go whole, not tiled, one at a time: memory does not grow with the data set. PSNR and SSIM are of 8-bit RGB.
 Where a blurred picture has a whole trajectory of sharp ones (Koehler), PSNR and MSSIM are the best over it instead.
 
+A model is judged as it runs on this machine; `verify` judges INT8 by the graph as it is written.
+
 RealBlur's authors align each restoration to its reference by a homography before they compare. That is not done
 here: figures on RealBlur are of the pictures as they are, and lower than those of the papers.
 """

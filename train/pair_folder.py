@@ -83,12 +83,13 @@ def pairs_from_stills(
     """
     _check_stills(stills)
     settings = asdict(synthesis)
-    if (folder / SETTINGS_FILE).exists():
+    make_folder(folder)
+    if any((folder / name).exists() for name in (SETTINGS_FILE, *_KINDS)):
         _check_settings(folder, settings)
     else:
-        for kind in _KINDS:
-            make_folder(folder / kind)
         _write_settings(folder, settings)
+    for kind in _KINDS:
+        make_folder(folder / kind)
     jobs = [(path, number) for path in stills for number in range(synthesis.per_still)]
 
     def make(job: tuple[Path, int]) -> None:

@@ -174,7 +174,12 @@ def test_bad_input_is_told_before_the_work(tiny_onnx: Path, pictures: tuple[Fram
     ):
         call(tiny_onnx, "--data", data, "-o", data / "GOPR0384_11_00/blur/000001.png/out")
     with pytest.raises(BadInput, match="there is no model 'lprn-x'"):
-        call("lprn-x", "--data", data)
+        call("lprn-x", "--data", data, "-o", tmp_path / "out")
+    sharp = data / "GOPR0384_11_00/sharp/000001.png"
+    sharp.write_bytes(sharp.read_bytes()[:-400])
+    with pytest.raises(BadInput, match=r"sharp/000001\.png is damaged or truncated"):
+        call(tiny_onnx, "--data", data)
+    assert not (tmp_path / "out").exists()
 
 
 def test_memory_does_not_grow_with_the_data_set(

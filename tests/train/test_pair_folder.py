@@ -195,17 +195,21 @@ def test_a_stopped_folder_is_completed(
         pairs_from_stills(stills, tmp_path / "part", Synthesis(per_still=2, lens=0.2))
 
 
-def test_stills_that_cannot_be_blurred(photograph: Frame, tmp_path: Path) -> None:
+def test_stills_that_cannot_be_blurred(photograph: Frame, pairs_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "small").mkdir()
     write_image(tmp_path / "small/a.png", photograph[:59])
     with pytest.raises(BadInput, match=r"a\.png is 59 x 128; expected at least 60 pixels a side"):
         call("synth", tmp_path / "small", "-o", tmp_path / "p")
     (tmp_path / "two").mkdir()
+    (tmp_path / "big").mkdir()
+    write_image(tmp_path / "big/a.png", photograph)
     for suffix in ("png", "jpg"):
         write_image(tmp_path / f"two/a.{suffix}", photograph)
     with pytest.raises(BadInput, match=r"a\.jpg and .*a\.png would become one pair; rename one"):
         call("synth", tmp_path / "two", "-o", tmp_path / "p")
     still = tmp_path / "two/a.png"
-    with pytest.raises(BadInput, match=r"cannot make the folder .*a\.png/p/blur: Not a directory"):
+    with pytest.raises(BadInput, match=r"cannot make the folder .*a\.png/p: Not a directory"):
         pairs_from_stills([still], still / "p", Synthesis())
+    with pytest.raises(BadInput, match="pairs holds pairs made with nothing that says how, asked for"):
+        call("synth", tmp_path / "big", "-o", pairs_folder)
     assert not (tmp_path / "p").exists()
