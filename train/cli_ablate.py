@@ -1,4 +1,4 @@
-"""`unblur ablate`: train the rows of a seed's table on one small budget."""
+"""`unblur ablate`: train the rows of a text's ablation table on one small budget."""
 
 import difflib
 import shlex
@@ -46,7 +46,7 @@ def ablate(
     workers: Annotated[int, typer.Option(min=0, help="Processes that prepare samples.")] = 1,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
 ) -> None:
-    """Train every row of a seed's ablation table on the same small budget and put its figures beside ours.
+    """Train every row of a text's ablation table on one small budget, with the text's figures beside ours.
 
     A row that is done is not trained again and one that was stopped goes on: the same command completes a table.
     """
