@@ -32,7 +32,11 @@ _RATE_RATIO = 0.01
 
 
 def fine_tuning(recipe: Recipe) -> Recipe:
-    """The recipe of a fine-tuning: a hundredth of the learning rate (Wu et al. 2020, section 5), no adversary."""
+    """The recipe of a fine-tuning: a hundredth of the learning rate, no adversary.
+
+    The guide of NVIDIA's pytorch-quantization advises that rate, a tenth of the length of the training, and ranges
+    that stay.
+    """
     return replace(
         recipe,
         learning_rate=_RATE_RATIO * recipe.learning_rate,
@@ -112,11 +116,16 @@ class _Rounding(TorchFunctionMode):
         if func in _OUTPUT_AXIS and place in points.weights:
             features = args[0] if place not in points.images else round_activation(args[0], points.images[place])
             args = (features, round_weight(args[1], _OUTPUT_AXIS[func]), *args[2:])
-        result = func(*args, **(kwargs or {}))
+        return self._rounded(func(*args, **(kwargs or {})))
+
+    def _rounded(self, result: Any) -> Any:
+        if isinstance(result, (tuple, list)):  # of a split
+            return type(result)([self._rounded(each) for each in result])
         if not _is_feature_map(result):
             return result
-        self._place += 1
-        return round_activation(result, points.results[place]) if place in points.results else result
+        place, self._place = self._place, self._place + 1
+        amax = self._points.results.get(place)
+        return result if amax is None else round_activation(result, amax)
 
 
 class _Recording(TorchFunctionMode):
@@ -140,10 +149,16 @@ class _Recording(TorchFunctionMode):
         if func in _OUTPUT_AXIS and (name := self._weights.get(id(args[1]))):
             self.reads.setdefault(name, []).append((place, self._source.get(id(args[0]))))
         result = func(*args, **(kwargs or {}))
-        if _is_feature_map(result):
-            self._source[id(result)] = place
-            self._maps.append(result)
+        self._note(result)
         return result
+
+    def _note(self, result: Any) -> None:
+        if isinstance(result, (tuple, list)):
+            for each in result:
+                self._note(each)
+        elif _is_feature_map(result):
+            self._source[id(result)] = len(self._maps)
+            self._maps.append(result)
 
 
 def round_activation(features: Tensor, amax: float) -> Tensor:

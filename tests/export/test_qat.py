@@ -1,4 +1,8 @@
-"""Fake quantisation in torch against the exported INT8 model in ONNX Runtime."""
+"""Fake quantisation in torch against the exported INT8 model in ONNX Runtime.
+
+They agree to float rounding as long as no value falls to another INT8 level for it. In a deep untrained network one
+that does starts an avalanche: ONNX Runtime is 33 dB from itself on a small SRN whose input is changed by 3e-6.
+"""
 
 import copy
 

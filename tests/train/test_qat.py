@@ -11,6 +11,7 @@ from typer.testing import CliRunner, Result
 
 from unblur.runtime.calibration_table import CalibrationTable, TensorRange, preprocessing_of
 from unblur.runtime.errors import BadInput, CalibrationError
+from unblur.runtime.spec import ModelSpec
 from unblur.train.checkpoint import load_network, save_network
 from unblur.train.cli import register
 from unblur.train.data import open_training_data
@@ -114,6 +115,30 @@ def test_an_image_is_rounded_for_the_convolution_alone(network: DeblurringNetwor
     blurred = torch.rand(1, 3, 32, 32)
     with torch.no_grad():
         assert torch.equal(FakeQuantized(network, of_image, where="t").eval()(blurred), blurred)
+
+
+class _Halves(DeblurringNetwork):
+    """Convolves the upper half of the image, and gives both halves."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = torch.nn.Conv2d(3, 3, 1)
+
+    def describe(self) -> ModelSpec:
+        return ModelSpec("test", "lprn-s", 2, multiple_of=16, receptive_field=1, pooling="none")
+
+    def restorations(self, blurred: Tensor) -> list[Tensor]:
+        upper, lower = torch.chunk(blurred, 2, dim=2)
+        return [self.conv(upper), torch.cat([upper, lower], 2)]
+
+
+def test_one_part_of_a_split_is_rounded(table: CalibrationTable) -> None:
+    of_upper = replace(table, reads={"conv.weight": ("upper",)}, ranges={"upper": TensorRange(0.0, 1.0, 1.0)})
+    blurred = torch.rand(1, 3, 32, 16)
+    with torch.no_grad():
+        upper, lower = FakeQuantized(_Halves(), of_upper, where="t")(blurred).chunk(2, 2)
+    assert torch.equal(upper, round_activation(blurred[:, :, :16], 1.0))
+    assert torch.equal(lower, blurred[:, :, 16:])
 
 
 def test_the_weights_keep_their_names(network: DeblurringNetwork, table: CalibrationTable) -> None:
