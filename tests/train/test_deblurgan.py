@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from unblur.train.networks import build_network, count_parameters, network_from_spec
+from unblur.train.networks import build_network, count_parameters, gflop_720p, network_from_spec
 from unblur.train.networks.deblurgan import DeblurGAN
 
 PRESETS = ["deblurgan", "deblurgan-edges", "deblurgan-feedback"]
@@ -54,6 +54,11 @@ def test_edges_are_the_fourth_channel() -> None:
         state["encoder.1.weight"] = state["encoder.1.weight"][:, :3]
         without.load_state_dict(state)
         torch.testing.assert_close(without(blurred), network(blurred))
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_operations_are_counted_without_computing(preset: str) -> None:
+    assert gflop_720p(build_network(preset, width=8, blocks=1)) > 1
 
 
 def test_feedback_gives_an_output_per_iteration_and_any_prefix() -> None:
