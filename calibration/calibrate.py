@@ -37,7 +37,8 @@ class Settings:
     step_policy: how the steps of a recursion share ranges. budget_db: most that INT8 may lose against ground truth
     in the mean, and half of what it may lose in the worst picture; None is no search, and convolutions that read or
     write the image stay float. exclude: names of layers that stay float, as glob patterns. sensitivity: measure
-    every layer even if the search does not need it.
+    every layer even if the search does not need it. implicit: observe what TensorRT's implicit INT8 needs beside;
+    without it no calibration cache can be made of the table.
     """
 
     method: Method = "minmax"
@@ -46,6 +47,7 @@ class Settings:
     budget_db: float | None = None
     exclude: tuple[str, ...] = ()
     sensitivity: bool = False
+    implicit: bool = True
 
 
 @dataclass(frozen=True)
@@ -116,15 +118,21 @@ def _check_precision(model: ModelProto) -> None:
 def _observed(
     model: ModelProto, placement: Placement, sample: Sample, settings: Settings, stage: Stage
 ) -> dict[str, Observed]:
-    """What was seen of all the tensors that explicit or implicit INT8 needs."""
     return observe(
         model,
-        tuple(dict.fromkeys((*placement.activations, *cache_tensors(model, placement)))),
+        (*placement.activations, *_implicit(model, placement, settings)),
         sample.batches(spec_of(model).multiple_of),
         kind="ranges" if settings.method == "minmax" else "histograms",
         names=sample.names,
         progress=stage("observing", len(sample)),
     )
+
+
+def _implicit(model: ModelProto, placement: Placement, settings: Settings) -> tuple[str, ...]:
+    """The tensors that implicit INT8 needs and explicit does not."""
+    if not settings.implicit:
+        return ()
+    return tuple(name for name in cache_tensors(model, placement) if name not in placement.activations)
 
 
 def _ranges(model: ModelProto, observed: Mapping[str, Observed], settings: Settings) -> dict[str, TensorRange]:
@@ -144,7 +152,6 @@ def _table(
     measured: Measured,
 ) -> CalibrationTable:
     spec = spec_of(model)
-    implicit = [name for name in cache_tensors(model, placement) if name not in placement.activations]
     return CalibrationTable(
         method=settings.method,
         percentile=settings.percentile if settings.method == "percentile" else None,
@@ -155,7 +162,7 @@ def _table(
         preprocessing=preprocessing_of(spec, size_hw=sample.size_hw, blurred=sample.blurred),
         images=sample.hashes(),
         ranges={name: ranges[name] for name in placement.activations},
-        implicit={name: ranges[name] for name in implicit},
+        implicit={name: ranges[name] for name in _implicit(model, placement, settings)},
         kept=placement.kept,
         excluded=placement.excluded,
         reads=placement.reads,

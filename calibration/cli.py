@@ -73,7 +73,15 @@ def calibrate(
     check_onnx_name(output)
     started_s = time.monotonic()
     sample = find_sample(images, blurred=blur, size_hw=size.hw if size else None)
-    settings = Settings(method, percentile, steps_policy, budget_db, tuple(exclude or ()), sensitivity is not None)
+    settings = Settings(
+        method,
+        percentile,
+        steps_policy,
+        budget_db,
+        tuple(exclude or ()),
+        sensitivity=sensitivity is not None,
+        implicit=table is not None,
+    )
     sample, coverage = (sample, None) if count is None else _pick(sample, count)
     with ExitStack() as stack:
         paths = {path: stack.enter_context(atomic_file(path)) for path in (output, table, sensitivity) if path}

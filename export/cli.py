@@ -9,18 +9,24 @@ import typer
 
 from unblur.export import cli_build
 from unblur.runtime.atomic import atomic_file
+from unblur.runtime.calibration_table import Method
 from unblur.runtime.console import print_json, progress, stages_on, stderr, stdout
 from unblur.runtime.errors import BadInput, ParityError, needs_extra
 
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-    from unblur.export.deploy import Deployment, Plan
+    from unblur.calibration.calibrate import Calibrated
+    from unblur.calibration.coverage import Coverage
+    from unblur.calibration.sample import Sample
+    from unblur.export.deploy import Deployment
     from unblur.export.engine_store import Stored
+    from unblur.runtime.pairs import Pair
     from unblur.runtime.parity import Hop, Ledger
     from unblur.train.networks import DeblurringNetwork
 
 _Preset = Annotated[str, typer.Argument(metavar="PRESET", help="A shipped preset (lprn-s) or a checkpoint.")]
+BUDGET_DB = 0.1  # parity's INT8_LOSS_LIMIT_DB, which takes numpy to import
 _Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 
 
@@ -73,6 +79,16 @@ def deploy(
     blur: Annotated[
         bool, typer.Option("--blur", help="The calibration pictures are sharp: shake each one.")
     ] = False,
+    method: Annotated[Method, typer.Option(help="How INT8 ranges are chosen.")] = "minmax",
+    budget_db: Annotated[
+        float, typer.Option(min=0, help="Most PSNR that INT8 may lose on the calibration pictures.")
+    ] = BUDGET_DB,
+    count: Annotated[
+        int | None, typer.Option(min=1, help="Calibrate on this many pictures, chosen to cover the others.")
+    ] = None,
+    sensitivity: Annotated[
+        bool, typer.Option("--sensitivity", help="Show in the report what each layer costs in INT8.")
+    ] = False,
     keep_failed: Annotated[bool, typer.Option(help="Write the bundle even if its ledger fails.")] = False,
     target: Annotated[
         str | None, typer.Option(help="Also build engines: tensorrt, or rtx-sm86,rtx-sm89; see `unblur build`.")
@@ -84,9 +100,19 @@ def deploy(
     Exits with 1 and writes nothing if a form of the model differs too much from the one before.
     """
     with needs_extra("export"):
+        from unblur.calibration.calibrate import Settings
         from unblur.export import deploy as room
     targets = cli_build.checked_targets(target)
-    plan = _plan(preset, calibration, pairs, _step_counts(steps), blur=blur, keep_failed=keep_failed)
+    sample, coverage = _pick(calibration, count, blur=blur)
+    plan = room.Plan(
+        checkpoint=_checkpoint(preset),
+        sample=sample,
+        int8=Settings(method, budget_db=budget_db, sensitivity=sensitivity),
+        coverage=coverage,
+        pairs=_pairs(pairs),
+        steps=_step_counts(steps),
+        keep_failed=keep_failed,
+    )
     try:
         with progress() as bar:
             deployment = room.deploy(plan, output, stages_on(bar))
@@ -129,27 +155,25 @@ def _compare(network: "DeblurringNetwork", file: Path) -> "Hop":
     return hop
 
 
-def _plan(
-    preset: str,
-    calibration: Path,
-    pairs: Path | None,
-    steps: tuple[int, ...] | None,
-    *,
-    blur: bool,
-    keep_failed: bool,
-) -> "Plan":
+def _pick(folder: Path, count: int | None, *, blur: bool) -> "tuple[Sample, Coverage]":
+    """The pictures to calibrate on, all without a count, and how well they stand for the others."""
     from unblur.calibration.sample import find_sample
-    from unblur.export.deploy import Plan
+
+    sample = find_sample(folder, blurred=blur)
+    with progress("pictures") as bar:
+        return sample.pick(count or len(sample), stages_on(bar)("choosing", len(sample)))
+
+
+def _pairs(folder: Path | None) -> "tuple[Pair, ...]":
     from unblur.runtime.pairs import find_pairs
+
+    return () if folder is None else tuple(find_pairs(folder))
+
+
+def _checkpoint(preset: str) -> Path:
     from unblur.train.checkpoint import resolve_checkpoint
 
-    return Plan(
-        checkpoint=resolve_checkpoint(preset),
-        sample=find_sample(calibration, blurred=blur),
-        pairs=() if pairs is None else tuple(find_pairs(pairs)),
-        steps=steps,
-        keep_failed=keep_failed,
-    )
+    return resolve_checkpoint(preset)
 
 
 def _step_counts(text: str | None) -> tuple[int, ...] | None:
@@ -176,12 +200,33 @@ def _report(
         }
         if deployment is not None:
             document["bytes"] = sum(entry.bytes for entry in deployment.manifest.files.values())
+            document["int8"] = _int8_document(deployment.calibrated)
             document["engines"] = [cli_build.engine_document(engine) for engine in engines]
         print_json(document)
     else:
         _print_tables(ledger)
         if deployment is not None:
+            _print_int8(deployment.calibrated)
             stderr.print(f"wrote {deployment.bundle}; open {deployment.bundle / 'report.html'} in a browser")
+
+
+def _int8_document(calibrated: "Calibrated") -> dict[str, object]:
+    return {
+        "macs": round(calibrated.int8_macs, 4),
+        "delta_db": round(calibrated.cost.delta_db, 4),
+        "excluded": list(calibrated.table.excluded),
+    }
+
+
+def _print_int8(calibrated: "Calibrated") -> None:
+    from unblur.export.report_int8 import LOW_INT8_MACS, low_share
+
+    stderr.print(
+        f"INT8 does {calibrated.int8_macs:.1%} of the multiply-accumulates and changes PSNR by "
+        f"{calibrated.cost.delta_db:+.3f} dB on the calibration pictures"
+    )
+    if calibrated.int8_macs < LOW_INT8_MACS:
+        stderr.print(f"warning: {low_share(calibrated)}", style="yellow")
 
 
 def _print_tables(ledger: "Ledger") -> None:

@@ -15,9 +15,11 @@ from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
 
-from unblur.calibration.calibrate import Settings, calibrate
+from unblur.calibration.calibrate import Calibrated, Settings, calibrate
+from unblur.calibration.coverage import Coverage
 from unblur.calibration.onnx_file import write_onnx
 from unblur.calibration.sample import Sample
+from unblur.calibration.trt_cache import CACHE_FILE, cache_from_table
 from unblur.export.onnx_from_checkpoint import onnx_from_network
 from unblur.export.precision import fp16_from_fp32, int8_fp16_from_int8
 from unblur.export.report import exhibit, report_html
@@ -25,14 +27,13 @@ from unblur.export.simplify import simplify
 from unblur.export.torch_runner import TorchRunner
 from unblur.runtime.atomic import atomic_folder
 from unblur.runtime.bundle import MANIFEST, SUFFIX, BundleManifest, Golden, Variant, seal_bundle
-from unblur.runtime.calibration_table import CalibrationTable
 from unblur.runtime.console import Stage, silent
 from unblur.runtime.deblur import Deblurrer
 from unblur.runtime.errors import BadInput, ParityError
 from unblur.runtime.frames import Frame
 from unblur.runtime.onnx_runner import OnnxRunner
 from unblur.runtime.pairs import Pair, read_pair
-from unblur.runtime.parity import Ledger, measure
+from unblur.runtime.parity import INT8_LOSS_LIMIT_DB, Ledger, measure
 from unblur.runtime.runner import Precision
 from unblur.runtime.selftest import make_golden
 from unblur.runtime.spec import ModelSpec
@@ -42,9 +43,11 @@ from unblur.train.networks import DeblurringNetwork
 CALIBRATION_TABLE = "calibration.json"
 REPORT = "report.html"
 ANYTIME_STEPS = (1, 2, 3)
+DEFAULT_INT8 = Settings(budget_db=INT8_LOSS_LIMIT_DB)
 _PARITY_PICTURES = 4
 _REPORT_PICTURES = 3
 _PACKAGES = ("unblur", "onnx", "onnxruntime", "torch")
+_CACHE_TENSORRT = (10, 3, 0)  # JetPack 6.2's; `unblur build` puts the header of the TensorRT it finds
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,8 @@ class Plan:
     sample: the pictures INT8 is calibrated on. pairs: the ledger is measured on them, against ground truth;
     without any, parity alone is measured, on a few pictures of the sample. steps: the step counts at which fp32
     variants are added; None chooses the first few below the network's own. keep_failed: seal the bundle even if
-    its ledger fails.
+    its ledger fails. int8: how to calibrate. coverage: how well the sample stands for the pictures it was picked
+    from, for the report.
     """
 
     checkpoint: Path
@@ -62,15 +66,18 @@ class Plan:
     pairs: tuple[Pair, ...] = ()
     steps: tuple[int, ...] | None = None
     keep_failed: bool = False
+    int8: Settings = DEFAULT_INT8
+    coverage: Coverage | None = None
 
 
 @dataclass(frozen=True)
 class Deployment:
-    """A sealed bundle."""
+    """A sealed bundle. calibrated: its INT8 form before the rest of it became float16."""
 
     bundle: Path
     manifest: BundleManifest
     ledger: Ledger
+    calibrated: Calibrated
 
 
 class RejectedBundle(ParityError):
@@ -91,12 +98,12 @@ def deploy(plan: Plan, out: Path, stage: Stage = silent) -> Deployment:
     network = load_network(plan.checkpoint)
     variants = _variants(network.spec.steps, plan.steps)
     with atomic_folder(out) as folder:
-        table = _write_models(folder, network, variants, plan.sample, stage)
+        calibrated = _write_models(folder, network, variants, plan, stage)
         ledger = _measure(folder, network, variants, plan, stage)
         if not ledger.passed and not plan.keep_failed:
             raise RejectedBundle(_verdict(ledger), ledger)
         golden = [_golden(folder, variant) for variant in variants]
-        _write_report(folder, network.spec, table, ledger, plan)
+        _write_report(folder, network.spec, calibrated, ledger, plan)
         manifest = BundleManifest(
             name=network.spec.preset,
             spec=network.spec,
@@ -105,10 +112,10 @@ def deploy(plan: Plan, out: Path, stage: Stage = silent) -> Deployment:
             variants=variants,
             ledger=ledger.hops,
             golden=tuple(golden),
-            calibration_id=table.identity,
+            calibration_id=calibrated.table.identity,
         )
         manifest = seal_bundle(folder, manifest)
-    return Deployment(out, manifest, ledger)
+    return Deployment(out, manifest, ledger, calibrated)
 
 
 def _check_out(out: Path) -> None:
@@ -136,9 +143,9 @@ def _file(precision: Precision, fewer_steps: int | None = None) -> str:
 
 
 def _write_models(
-    folder: Path, network: DeblurringNetwork, variants: Sequence[Variant], sample: Sample, stage: Stage
-) -> CalibrationTable:
-    """Write every variant and the calibration table."""
+    folder: Path, network: DeblurringNetwork, variants: Sequence[Variant], plan: Plan, stage: Stage
+) -> Calibrated:
+    """Write every variant, the calibration table, and its ranges for implicit INT8."""
     (fp32, fp16, int8), anytime = variants[:3], variants[3:]
     advance = stage("exporting", 2 + len(anytime))
     model = simplify(onnx_from_network(network)).model
@@ -149,10 +156,11 @@ def _write_models(
     for variant in anytime:
         write_onnx(folder / variant.file, simplify(onnx_from_network(network.at_steps(variant.steps))).model)
         advance()
-    quantized = calibrate(model, sample, Settings(budget_db=0.1), stage)
-    write_onnx(folder / int8.file, int8_fp16_from_int8(quantized.model))
-    (folder / CALIBRATION_TABLE).write_text(quantized.table.to_json())
-    return quantized.table
+    calibrated = calibrate(model, plan.sample, plan.int8, stage)
+    write_onnx(folder / int8.file, int8_fp16_from_int8(calibrated.model))
+    (folder / CALIBRATION_TABLE).write_text(calibrated.table.to_json())
+    (folder / CACHE_FILE).write_text(cache_from_table(calibrated.table, _CACHE_TENSORRT).to_text())
+    return calibrated
 
 
 def _measure(
@@ -197,10 +205,10 @@ def _golden(folder: Path, variant: Variant) -> Golden:
         return make_golden(folder, runner)
 
 
-def _write_report(folder: Path, spec: ModelSpec, table: CalibrationTable, ledger: Ledger, plan: Plan) -> None:
+def _write_report(folder: Path, spec: ModelSpec, calibrated: Calibrated, ledger: Ledger, plan: Plan) -> None:
     with Deblurrer(folder / _file("fp32")) as deblur:
         exhibits = [exhibit(name, blurred, deblur(blurred), sharp) for name, blurred, sharp in _shown(plan)]
-    (folder / REPORT).write_text(report_html(spec.preset, spec, table, ledger, exhibits))
+    (folder / REPORT).write_text(report_html(spec, calibrated, plan.coverage, ledger, exhibits))
 
 
 def _shown(plan: Plan) -> Iterator[tuple[str, Frame, Frame | None]]:

@@ -1,8 +1,6 @@
 """The page a bundle brings along for people: model card, ledger and pictures in one self-contained HTML file."""
 
-import base64
 import io
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -10,6 +8,10 @@ from html import escape
 import numpy as np
 from PIL import Image
 
+from unblur.calibration.calibrate import Calibrated
+from unblur.calibration.coverage import Coverage
+from unblur.export.report_int8 import int8_section
+from unblur.export.report_parts import data_uri, db_text, html_table, signed_text
 from unblur.runtime.calibration_table import CalibrationTable
 from unblur.runtime.frames import Frame
 from unblur.runtime.parity import Hop, Ledger, Quality
@@ -77,24 +79,30 @@ def exhibit(name: str, blurred: Frame, restored: Frame, sharp: Frame | None) -> 
 
 
 def report_html(
-    name: str, spec: ModelSpec, table: CalibrationTable, ledger: Ledger, exhibits: Sequence[Exhibit]
+    spec: ModelSpec,
+    calibrated: Calibrated,
+    coverage: Coverage | None,
+    ledger: Ledger,
+    exhibits: Sequence[Exhibit],
 ) -> str:
     """The whole page; equal arguments give equal text."""
     body = [
-        f"<h1>{escape(name)}</h1>",
+        f"<h1>{escape(spec.preset)}</h1>",
         _verdict(ledger),
         "<h2>Model</h2>",
-        _card(spec, table),
+        _card(spec, calibrated.table),
         "<h2>Quality</h2>",
         _qualities(ledger),
         "<h2>Parity ledger</h2>",
         _hops(ledger.hops),
+        "<h2>INT8</h2>",
+        int8_section(calibrated, coverage),
         "<h2>Pictures</h2>",
         *(_figures(item) for item in exhibits),
         '<p class="note">Crops at full resolution, restored by the float32 form. Check this bundle on your device '
         "with <code>unblur verify</code>.</p>",
     ]
-    return _PAGE.format(title=f"{escape(name)} - unblur bundle", body="\n".join(body))
+    return _PAGE.format(title=f"{escape(spec.preset)} - unblur bundle", body="\n".join(body))
 
 
 def _verdict(ledger: Ledger) -> str:
@@ -116,8 +124,7 @@ def _card(spec: ModelSpec, table: CalibrationTable) -> str:
         "Sees": f"{reach} around a pixel; pooling {spec.pooling}",
         "Trained on": ", ".join(spec.training_data) or "not recorded",
         "Licence": spec.licence,
-        "INT8": f"{table.method} ranges of {len(table.ranges)} activations on {len(table.images)} pictures; "
-        f"float: {', '.join(sorted(table.kept)) or 'nothing'}",
+        "INT8": f"{table.method} ranges of {len(table.ranges)} activations on {len(table.images)} pictures",
         "Calibration": table.identity[:16],
     }
     rows = "".join(f"<dt>{escape(key)}</dt><dd>{escape(value)}</dd>" for key, value in entries.items())
@@ -127,16 +134,16 @@ def _card(spec: ModelSpec, table: CalibrationTable) -> str:
 def _qualities(ledger: Ledger) -> str:
     if ledger.blurred_db is None:
         return "<p>Not measured: no pairs with a sharp reference were given to <code>unblur deploy</code>.</p>"
-    rows = [f"<tr><td>blurred</td><td></td><td>{_db(ledger.blurred_db)}</td><td></td><td></td></tr>"]
+    rows = [f"<tr><td>blurred</td><td></td><td>{db_text(ledger.blurred_db)}</td><td></td><td></td></tr>"]
     rows += [_quality_row(item, ledger.blurred_db) for item in ledger.qualities]
-    return _table(["form", "steps", "PSNR dB", "gain dB", "SSIM"], "".join(rows))
+    return html_table(["form", "steps", "PSNR dB", "gain dB", "SSIM"], "".join(rows))
 
 
 def _quality_row(quality: Quality, blurred_db: float) -> str:
-    gain = "" if quality.db is None else _signed(quality.db - blurred_db, 2)
+    gain = "" if quality.db is None else signed_text(quality.db - blurred_db, 2)
     similarity = "" if quality.ssim is None else f"{quality.ssim:.4f}"
     return (
-        f"<tr><td>{quality.precision}</td><td>{quality.steps}</td><td>{_db(quality.db)}</td>"
+        f"<tr><td>{quality.precision}</td><td>{quality.steps}</td><td>{db_text(quality.db)}</td>"
         f"<td>{gain}</td><td>{similarity}</td></tr>"
     )
 
@@ -145,8 +152,8 @@ def _hops(hops: Sequence[Hop]) -> str:
     cells = "".join(
         f"<tr><td>{escape(hop.name)}</td><td>{hop.steps}</td>"
         f'<td class="text {"yes" if hop.passed else "no"}">{escape("pass" if hop.passed else hop.reason)}</td>'
-        f"<td>{_db(hop.psnr_db)}</td><td>{hop.threshold_db:g}</td><td>{hop.max_levels}</td>"
-        f"<td>{'' if hop.delta_db is None else _signed(hop.delta_db, 3)}</td><td>{hop.ssim:.5f}</td></tr>"
+        f"<td>{db_text(hop.psnr_db)}</td><td>{hop.threshold_db:g}</td><td>{hop.max_levels}</td>"
+        f"<td>{'' if hop.delta_db is None else signed_text(hop.delta_db, 3)}</td><td>{hop.ssim:.5f}</td></tr>"
         for hop in hops
     )
     headings = ["hop", "steps", "", "PSNR dB", "at least", "levels", "truth dB", "SSIM"]
@@ -154,27 +161,22 @@ def _hops(hops: Sequence[Hop]) -> str:
         '<p class="note">PSNR, SSIM and the largest difference in 8-bit levels: against the form before, in the '
         "worst frame. Truth: gain or loss of PSNR against the sharp reference, mean.</p>"
     )
-    return _table(headings, cells) + note
-
-
-def _table(headings: Sequence[str], rows: str) -> str:
-    head = "".join(f"<th>{heading}</th>" for heading in headings)
-    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
+    return html_table(headings, cells) + note
 
 
 def _figures(item: Exhibit) -> str:
     figures = "".join(
-        f'<figure><img src="{_data_uri(picture)}" alt="{escape(item.name)}, {escape(caption)}">'
+        f'<figure><img src="{_jpeg(picture)}" alt="{escape(item.name)}, {escape(caption)}">'
         f"<figcaption>{escape(caption)}</figcaption></figure>"
         for caption, picture in item.pictures
     )
     return f'<p class="note">{escape(item.name)}</p><div class="pictures">{figures}</div>'
 
 
-def _data_uri(picture: Frame) -> str:
+def _jpeg(picture: Frame) -> str:
     buffer = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(picture)).save(buffer, "JPEG", quality=_JPEG_QUALITY)
-    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return data_uri(buffer.getvalue(), "jpeg")
 
 
 def _liveliest(picture: Frame) -> tuple[slice, slice]:
@@ -206,13 +208,3 @@ def _liveliest(picture: Frame) -> tuple[slice, slice]:
 def _amplified_difference(picture: Frame, other: Frame) -> Frame:
     difference = np.abs(picture.astype(np.int16) - other)
     return np.asarray(np.clip(_GAIN * difference, 0, 255), np.uint8)
-
-
-def _db(value: float | None) -> str:
-    if value is None:
-        return ""
-    return f"{value:.2f}" if math.isfinite(value) else "equal" if value > 0 else "not finite"
-
-
-def _signed(value: float, digits: int) -> str:
-    return f"{round(value, digits) + 0.0:+.{digits}f}"  # + 0.0 turns -0.0 into 0.0

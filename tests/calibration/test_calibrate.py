@@ -80,6 +80,14 @@ def test_a_budget_that_no_choice_keeps_to_tells_the_best(trained: ModelProto, ph
         calibrate(trained, photographs, clipping)
 
 
+def test_what_only_implicit_int8_needs_is_observed_if_asked_for(fp32: ModelProto, sample: Sample) -> None:
+    with_it, without = (calibrate(fp32, sample, Settings(implicit=implicit)) for implicit in (True, False))
+    assert set(with_it.table.implicit) > {"body1", "sum1"}  # what the convolution and the sum write
+    assert without.table.implicit == {}
+    assert without.table.ranges == with_it.table.ranges
+    assert onnx_bytes(without.model) == onnx_bytes(with_it.model)
+
+
 def test_a_table_gives_the_same_model_again(fp32: ModelProto, sample: Sample) -> None:
     made = calibrate(fp32, sample, Settings(exclude=("tail*",), budget_db=1.0))
     again = apply(fp32, made.table, sample, sensitivity=True)

@@ -1,4 +1,5 @@
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,9 +9,10 @@ import typer
 from typer.testing import CliRunner, Result
 
 from unblur.calibration.onnx_file import precision_of, read_onnx, spec_of
-from unblur.export.cli import register
+from unblur.export.cli import BUDGET_DB, register
 from unblur.runtime.bundle import read_bundle
 from unblur.runtime.errors import BadInput, ParityError, SpecMismatch
+from unblur.runtime.parity import INT8_LOSS_LIMIT_DB
 
 
 def _unblur(*arguments: str | Path) -> Result:
@@ -71,8 +73,32 @@ def test_deploy_prints_the_ledger_as_json(
     assert all(hop["psnr_db"] >= hop["threshold_db"] for hop in report["hops"])
     assert [variant["precision"] for variant in report["variants"]] == ["fp32", "fp16", "int8"]
     assert report["blurred_db"] > 10
-    assert json.loads((output / "calibration.json").read_text())["blurred"] is True
+    assert report["int8"]["macs"] > 0.99
+    assert report["int8"]["excluded"] == []
+    assert json.loads((output / "calibration.json").read_text())["preprocessing"]["blurred"] is True
     read_bundle(output)
+
+
+@pytest.mark.usefixtures("quick_export")
+def test_too_little_int8_is_warned_of(
+    checkpoint: Path, calibration_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from unblur.export import report_int8
+
+    monkeypatch.setattr(report_int8, "LOW_INT8_MACS", 1.01)
+    files = ("--calibration", calibration_folder, "-o", tmp_path / "small.unblur", "--steps", "")
+    result = _unblur("deploy", checkpoint, *files, "--count", "2", "--sensitivity", "--method", "mse")
+    assert result.exit_code == 0, result.exception
+    told = " ".join(result.stderr.split())
+    assert re.search(r"INT8 does 9\d\.\d% of the multiply-accumulates and changes PSNR by [+-]0\.\d+ dB", told)
+    assert re.search(r"warning: only \d+% of the multiply-accumulates run in INT8", told)
+    page = (tmp_path / "small.unblur" / "report.html").read_text()
+    assert "data:image/png" in page
+    assert "2 of 3 pictures" in page
+
+
+def test_the_default_budget_is_what_the_ledger_allows() -> None:
+    assert BUDGET_DB == INT8_LOSS_LIMIT_DB
 
 
 @pytest.mark.usefixtures("quick_export")
@@ -159,7 +185,7 @@ import sys
 sys.modules.update(torch=None, onnx=None, onnxsim=None)
 import typer
 from unblur.calibration.cli import register as register_calibration
-from unblur.export.cli import register
+from unblur.export.cli import BUDGET_DB, register
 app = typer.Typer(pretty_exceptions_enable=False)
 register(app)
 register_calibration(app)

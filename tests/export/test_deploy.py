@@ -43,7 +43,8 @@ def test_the_bundle_is_whole_and_its_golden_vectors_hold(deployment: Deployment)
         with OnnxRunner(bundle.path / variant.file, graph_optimization=False) as runner:
             assert check_golden(bundle, variant, runner).psnr_db == float("inf")
     assert set(bundle.manifest.files) == {
-        *("fp32.onnx", "fp16.onnx", "int8.onnx", "fp32-1.onnx", "calibration.json", "report.html"),
+        *("fp32.onnx", "fp16.onnx", "int8.onnx", "fp32-1.onnx", "calibration.json", "calibration.cache"),
+        "report.html",
         *(f"golden/{name}.npy" for name in ("input", "fp32-2", "fp16-2", "int8-2", "fp32-1")),
     }
 

@@ -1,12 +1,19 @@
 import re
 from base64 import b64decode
+from dataclasses import replace
 from html.parser import HTMLParser
 from io import BytesIO
 
 import numpy as np
 import pytest
+from onnx import ModelProto
 from PIL import Image
 
+from unblur.calibration.calibrate import Calibrated
+from unblur.calibration.coverage import Coverage, FeatureCoverage
+from unblur.calibration.judge import Cost
+from unblur.calibration.sensitivity import LayerCost, Sensitivity
+from unblur.calibration.steps import Drift
 from unblur.export.report import exhibit, report_html
 from unblur.runtime.calibration_table import CalibrationTable, TensorRange, preprocessing_of
 from unblur.runtime.parity import Hop, Ledger, Quality
@@ -27,6 +34,8 @@ TABLE = CalibrationTable(
     kept={"head.weight": "x"},
     reads={"body.weight": ("relu",)},
 )
+
+CALIBRATED = Calibrated(ModelProto(), TABLE, Cost((-0.02, -0.05), 50.0), int8_macs=0.98)
 
 
 def _hop(**changes: object) -> Hop:
@@ -76,7 +85,7 @@ class _Balance(HTMLParser):
 def test_the_page_is_one_file_that_opens_without_a_network() -> None:
     rng = np.random.default_rng(0)
     frames = [rng.integers(0, 256, (40, 50, 3), np.uint8) for _ in range(3)]
-    page = report_html("lprn-x", SPEC, TABLE, _ledger(_hop()), [exhibit("a & b", *frames)])
+    page = report_html(SPEC, CALIBRATED, None, _ledger(_hop()), [exhibit("a & b", *frames)])
     balance = _Balance()
     balance.feed(page)
     assert balance.open == []
@@ -88,7 +97,7 @@ def test_the_page_is_one_file_that_opens_without_a_network() -> None:
 
 
 def test_numbers_and_the_model_card_are_told() -> None:
-    page = report_html("lprn-x", SPEC, TABLE, _ledger(_hop()), [])
+    page = report_html(SPEC, CALIBRATED, None, _ledger(_hop()), [])
     assert "All 1 hops pass on 2 frames" in page
     for text in (
         "&lt;b&gt;GoPro&lt;/b&gt;",
@@ -105,7 +114,7 @@ def test_numbers_and_the_model_card_are_told() -> None:
 
 def test_a_failed_hop_says_why() -> None:
     failed = _hop(passed=False, reason="20.0 dB < 35", psnr_db=float("nan"))
-    page = report_html("lprn-x", SPEC, TABLE, _ledger(_hop(psnr_db=float("inf")), failed, truth=False), [])
+    page = report_html(SPEC, CALIBRATED, None, _ledger(_hop(psnr_db=float("inf")), failed, truth=False), [])
     assert "1 of 2 hops fail" in page
     assert "20.0 dB &lt; 35" in page
     assert "<td>equal</td>" in page
@@ -127,3 +136,32 @@ def test_the_liveliest_crop_is_shown(has_truth: bool) -> None:
     assert shown.pictures[0][1].max() == 100  # the stripes are in the crop
     if has_truth:
         assert (shown.pictures[3][1] == 40).all()
+
+
+def test_int8_is_told_with_its_loss_and_what_stays_float() -> None:
+    page = report_html(SPEC, CALIBRATED, None, _ledger(_hop()), [])
+    for text in ("98.0% of the multiply-accumulates", "by -0.035 dB in the mean, -0.050 dB", "head.weight"):
+        assert text in page
+    assert "gains little" not in page
+    assert "data:image/png" not in page
+
+
+def test_little_int8_is_warned_of_and_the_layers_are_shown() -> None:
+    measured = Sensitivity((LayerCost("body.weight", 0.5, 0.3, 0.2, int8=False),), {"relu": 12.34})
+    drift = (Drift("body.weight", ("relu", "relu_1"), (2.0, 5.0), (1.0, 2.5)),)
+    poor = replace(CALIBRATED, int8_macs=0.4, sensitivity=measured, drift=drift)
+    quartiles = (1.0, 2.0, 3.0, 4.0, 5.0)
+    coverage = Coverage(9, 4, (FeatureCoverage("brightness", quartiles, quartiles, 0.9),), 0.1, 0.2, "a.png")
+    page = report_html(SPEC, poor, coverage, _ledger(_hop()), [])
+    balance = _Balance()
+    balance.feed(page)
+    assert balance.open == []
+    for text in (
+        "only 40% of the multiply",
+        "data:image/png",
+        "relu 12.3",
+        "<td>2.50</td>",
+        "4 of 9",
+        "<td>90%</td>",
+    ):
+        assert text in page
