@@ -1,10 +1,11 @@
 """What a TensorRT parser refuses, or fuses badly, in any ONNX file.
 
 An *error* is refused, or is computed otherwise than ONNX says; a *warning* builds and costs speed or quality. What
-is refused was found by giving each construct to TensorRT-RTX's parser, which needs no GPU (tests/export/test_lint);
-two rules go beyond it, by NVIDIA's documentation of Quantize: scales are build-time constants (this parser has
-become laxer), and activations have one scale a tensor. The warnings are NVIDIA's recommendations on where to put
-Q/DQ layers: quantise all inputs of weighted layers, not their outputs, and the residual input of skip connections.
+is refused was found by giving each construct to TensorRT-RTX's parser, which needs no GPU: see
+tests/export/test_lint_agrees.py. Three rules go beyond it: it reads UINT8 with zero point 0 as INT8, takes scales
+that are computed, which NVIDIA's documentation of Quantize excludes, and a scale a channel for activations, against
+NVIDIA's advice. The warnings are NVIDIA's recommendations on where to put Q/DQ layers: quantise all inputs of
+weighted layers, not their outputs, and the residual input of skip connections.
 """
 
 from collections.abc import Callable, Iterator
