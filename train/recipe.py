@@ -188,8 +188,9 @@ _MSRM_DFFM = Recipe(
     gradient_clip=None,
 )
 
-# Seed 004 says which losses, not their weights nor how Adam is set: these are from Isola et al. 2017 (weights of L1
-# and of the rate, no batch of one) and, below, from Kupyn et al. 2018.
+# Seed 004 names the losses of some rows of its tables. Their weights and Adam's settings are those of Isola et al.
+# 2017 for Pix2Pix, of Kupyn et al. 2018 for DeblurGAN and for the perceptual loss; RiR is trained as Pix2Pix. The
+# batch is ours.
 _PIX2PIX = Recipe(
     crop=256,
     batch=4,
@@ -202,10 +203,9 @@ _PIX2PIX = Recipe(
     betas=(0.5, 0.999),
     gradient_clip=None,
 )
-_PERCEPTUAL = (LossTerm("perceptual", 100.0),)
+_PIX2PIX_PERCEPTUAL = dataclasses.replace(_PIX2PIX, content=(LossTerm("perceptual", 100.0),))
 _DEBLURGAN = dataclasses.replace(
-    _PIX2PIX,
-    content=_PERCEPTUAL,
+    _PIX2PIX_PERCEPTUAL,
     adversarial=Adversarial("wgan-gp", weight=1.0, steps=_CRITIC_STEPS),
     learning_rate=1e-4,
 )
@@ -216,7 +216,9 @@ RECIPES: Mapping[str, Recipe] = {
     "msr-gan": _MSR_GAN,
     "msrm-dffm": _MSRM_DFFM,
     "pix2pix": _PIX2PIX,
-    "rir": _PIX2PIX,
+    "pix2pix-all": _PIX2PIX_PERCEPTUAL,
+    "rir": _PIX2PIX_PERCEPTUAL,
+    "rir-large": _PIX2PIX,
     "deblurgan": _DEBLURGAN,
 }
 """By system, or by preset where the text trains one differently; see `recipe_of`."""

@@ -55,6 +55,14 @@ def test_weights_of_another_network_are_refused(checkpoint: Path, tmp_path: Path
         load_network(tmp_path / "other.safetensors")
 
 
+def test_a_preset_of_another_version_is_named(tmp_path: Path) -> None:
+    network = build_network("lprn-n", width=8)
+    other = network.spec.to_json().replace("lprn-n", "lprn-xl")
+    save_file(network.state_dict(), tmp_path / "other.safetensors", {"unblur.spec": other})
+    with pytest.raises(SpecMismatch, match="unknown system 'lprn' or preset 'lprn-xl' in the model spec"):
+        load_network(tmp_path / "other.safetensors")
+
+
 def test_an_older_schema_is_refused(tmp_path: Path) -> None:
     network = build_network("lprn-n", width=8)
     old = network.spec.to_json().replace('"schema": 1', '"schema": 0')

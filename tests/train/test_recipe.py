@@ -60,6 +60,15 @@ def test_every_preset_has_a_recipe_that_fits() -> None:
         assert recipe.adversarial is None or preset.discriminator is not None, name
 
 
+@pytest.mark.parametrize(
+    ("preset", "content"),
+    [("pix2pix", "l1"), ("pix2pix-all", "perceptual"), ("rir", "perceptual"), ("rir-large", "l1")],
+)
+def test_rows_of_one_system_have_their_own_losses(preset: str, content: str) -> None:
+    """Tables 5.1 and 5.2 of seed 004."""
+    assert [term.kind for term in recipe_of(preset, PRESETS[preset].system).content] == [content]
+
+
 def test_losses_can_be_exchanged() -> None:
     recipe = RECIPES["deblurgan"].with_content("l1").with_adversarial("vanilla")
     assert recipe.content == (LossTerm("l1", 100.0),)

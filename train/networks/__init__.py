@@ -136,8 +136,8 @@ def find_preset(name: str) -> Preset:
     """The preset of that name; BadInput with the nearest name if there is none."""
     if name not in PRESETS:
         nearest = difflib.get_close_matches(name, PRESETS, n=1)
-        hint = f"; did you mean '{nearest[0]}'?" if nearest else ""
-        raise BadInput(f"unknown preset '{name}', there are {', '.join(PRESETS)}{hint}")
+        hint = f"did you mean '{nearest[0]}'? " if nearest else ""
+        raise BadInput(f"unknown preset '{name}'; {hint}`unblur train --list` shows all {len(PRESETS)}")
     return PRESETS[name]
 
 
