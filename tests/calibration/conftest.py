@@ -9,6 +9,8 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from PIL import Image
 
 from unblur.calibration.onnx_file import describe, write_onnx
+from unblur.runtime.images import write_image
+from unblur.runtime.runner import find_model
 from unblur.runtime.spec import ModelSpec
 
 WIDTH = 8
@@ -85,4 +87,21 @@ def pictures(tmp_path: Path) -> Path:
     rng = np.random.default_rng(1)
     for name, size_hw in (("a", (33, 47)), ("b", (64, 40)), ("c", (50, 51))):
         Image.fromarray(rng.integers(0, 256, (*size_hw, 3), np.uint8)).save(folder / f"{name}.png")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def trained() -> Path:
+    """The smallest network that ships, fp32: what INT8 does to a random one says nothing about a loss."""
+    return find_model("lprn-n") / "fp32.onnx"
+
+
+@pytest.fixture(scope="session")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two that come with scikit-image, small."""
+    from skimage import data
+
+    folder = tmp_path_factory.mktemp("photographs")
+    for name, picture in {"cat": data.chelsea(), "cup": data.coffee()}.items():
+        write_image(folder / f"{name}.png", np.ascontiguousarray(picture[100:228, 100:292]))
     return folder

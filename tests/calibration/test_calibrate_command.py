@@ -1,4 +1,5 @@
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -120,6 +121,21 @@ def test_bad_input_leaves_no_file(
     assert "\n" not in str(result.exception)
     assert not list(tmp_path.glob("*int8*"))
     assert not list(tmp_path.glob(".*"))
+
+
+def test_a_budget_that_no_choice_keeps_to_tells_the_best_and_writes_nothing(
+    trained: Path, photographs: Path, tmp_path: Path
+) -> None:
+    clipping = ("--method", "percentile", "--percentile", "80", "--exclude", "body.*", "--exclude", "reconstruct.*")
+    files = ("-o", tmp_path / "int8.onnx", "--table", tmp_path / "int8.json")
+    result = _calibrate(trained, "--images", photographs, "--blur", *files, *clipping, "--budget-db", "0.01")
+    assert isinstance(result.exception, CalibrationError)
+    assert result.exception.exit_code == 2
+    message = (
+        r"no choice .* keeps to a loss of 0.01 dB; the best reachable loses 0\.\d+ dB, with '(embed|head).weight'"
+    )
+    assert re.search(message, str(result.exception))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_output_that_cannot_be_written_is_told_before_the_work(

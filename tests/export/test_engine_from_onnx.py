@@ -9,7 +9,7 @@ import pytest
 import torch
 from onnx import ModelProto, TensorProto, helper
 
-from unblur.calibration.calibrate import calibrate
+from unblur.calibration.calibrate import Settings, calibrate
 from unblur.calibration.onnx_file import describe, onnx_bytes, spec_of, write_onnx
 from unblur.calibration.sample import find_sample
 from unblur.export.engine_from_onnx import BuildWatch, Source, engine_from_onnx, identify, read_source
@@ -95,7 +95,8 @@ def test_every_shipped_preset_builds_in_every_precision(
     for parameter in network.reconstruct.parameters():  # zero in a fresh network, and so is what INT8 would measure
         torch.nn.init.normal_(parameter, std=0.03)
     fp32 = onnx_from_network(network.eval())
-    int8 = calibrate(fp32, find_sample(calibration_folder, blurred=False).spread(1)).model
+    everything = Settings(budget_db=99, implicit=False)  # the image's convolutions too
+    int8 = calibrate(fp32, find_sample(calibration_folder, blurred=False).spread(1), everything).model
     for precision, model in {"fp32": fp32, "fp16": fp16_from_fp32(fp32), "int8": int8_fp16_from_int8(int8)}.items():
         _, record = build(api, source_of(model), f"{FIXED} {DYNAMIC}")
         assert record.identity.precision == precision
