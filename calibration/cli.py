@@ -13,7 +13,7 @@ from unblur.calibration import cli_lint, cli_table
 from unblur.runtime.atomic import atomic_file
 from unblur.runtime.calibration_table import Method, StepPolicy
 from unblur.runtime.console import print_json, progress, stages_on, stderr
-from unblur.runtime.errors import needs_extra
+from unblur.runtime.errors import BadInput, needs_extra
 from unblur.runtime.source_url import Size
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def calibrate(
     images: Annotated[Path, typer.Option(help="Folder of pictures, or of pairs, which bring ground truth.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="The INT8 model to write.")],
     method: Annotated[Method, typer.Option(help="How a range is chosen.")] = "minmax",
-    percentile: Annotated[float, typer.Option(min=50, max=100, help="Of that method, in percent.")] = 99.99,
+    percentile: Annotated[float, typer.Option(min=50, max=100, help="Of the values, for that method.")] = 99.99,
     steps_policy: Annotated[
         StepPolicy, typer.Option(help="Ranges of a recursion: of each step, of all, or the largest.")
     ] = "per-step",
@@ -68,11 +68,12 @@ def calibrate(
     """
     with needs_extra("export"):
         from unblur.calibration.calibrate import Settings
-        from unblur.calibration.onnx_file import check_onnx_name, onnx_bytes
+        from unblur.calibration.onnx_file import check_onnx_name
         from unblur.calibration.sample import find_sample
     check_onnx_name(output)
+    if from_table is not None and (exclude or budget_db is not None):
+        raise BadInput(f"{from_table} says which layers are INT8; leave out --exclude and --budget-db")
     started_s = time.monotonic()
-    sample = find_sample(images, blurred=blur, size_hw=size.hw if size else None)
     settings = Settings(
         method,
         percentile,
@@ -82,22 +83,17 @@ def calibrate(
         sensitivity=sensitivity is not None,
         implicit=table is not None,
     )
+    sample = find_sample(images, blurred=blur, size_hw=size.hw if size else None)
     sample, coverage = (sample, None) if count is None else _pick(sample, count)
     with ExitStack() as stack:
         paths = {path: stack.enter_context(atomic_file(path)) for path in (output, table, sensitivity) if path}
         made = _make(model, sample, settings, from_table)
-        paths[output].write_bytes(onnx_bytes(made.model))
-        if table is not None:
-            paths[table].write_text(made.table.to_json())
-        if sensitivity is not None:
-            paths[sensitivity].write_bytes(_plot(made))
+        _write(made, paths[output], table and paths[table], sensitivity and paths[sensitivity])
     if json:
-        seconds, covered = round(time.monotonic() - started_s, 2), None if coverage is None else asdict(coverage)
-        print_json({**_document(made), "coverage": covered, "seconds": seconds, "bytes": output.stat().st_size})
+        seconds = round(time.monotonic() - started_s, 2)
+        print_json({**_document(made, coverage), "seconds": seconds, "bytes": output.stat().st_size})
     else:
-        stderr.print(f"{output}: {_sentence(made)}")
-        if coverage is not None:
-            stderr.print(_coverage_sentence(coverage))
+        stderr.print(f"{output}: {_sentence(made, coverage)}")
 
 
 def _pick(sample: "Sample", count: int) -> "tuple[Sample, Coverage]":
@@ -117,13 +113,18 @@ def _make(model: Path, sample: "Sample", settings: "Settings", from_table: Path 
         return room.apply(fp32, read_table(from_table), sample, stages_on(bar), sensitivity=settings.sensitivity)
 
 
-def _plot(made: "Calibrated") -> bytes:
+def _write(made: "Calibrated", output: Path, table: Path | None, plot: Path | None) -> None:
+    from unblur.calibration.onnx_file import onnx_bytes
     from unblur.calibration.sensitivity_plot import sensitivity_png
 
-    return b"" if made.sensitivity is None else sensitivity_png(made.sensitivity.layers)
+    output.write_bytes(onnx_bytes(made.model))
+    if table is not None:
+        table.write_text(made.table.to_json())
+    if plot is not None and made.sensitivity is not None:
+        plot.write_bytes(sensitivity_png(made.sensitivity.layers))
 
 
-def _document(made: "Calibrated") -> dict[str, object]:
+def _document(made: "Calibrated", coverage: "Coverage | None") -> dict[str, object]:
     table = made.table
     return {
         "method": table.method,
@@ -136,24 +137,26 @@ def _document(made: "Calibrated") -> dict[str, object]:
         "int8_macs": round(made.int8_macs, 4),
         "float": dict(table.kept),
         "excluded": list(table.excluded),
+        "coverage": None if coverage is None else asdict(coverage),
         "drift": {drift.weight: [round(ratio, 3) for ratio in drift.ratios] for drift in made.drift},
         "sensitivity": None if made.sensitivity is None else asdict(made.sensitivity),
     }
 
 
-def _sentence(made: "Calibrated") -> str:
+def _sentence(made: "Calibrated", coverage: "Coverage | None") -> str:
     table, cost = made.table, made.cost
+    chosen = "" if coverage is None else f"; {_coverage_sentence(coverage)}"
     excluded = f", {len(table.excluded)} layers left out" if table.excluded else ""
     return (
         f"INT8 in {made.int8_macs:.1%} of the multiply-accumulates{excluded}; {len(table.ranges)} activations "
         f"calibrated on {len(table.images)} pictures; {cost.delta_db:+.3f} dB against float32, "
-        f"{cost.parity_db:.1f} dB from it at worst, on {len(cost.deltas_db)} crops"
+        f"{cost.parity_db:.1f} dB from it at worst, on {len(cost.deltas_db)} crops{chosen}"
     )
 
 
 def _coverage_sentence(coverage: "Coverage") -> str:
     spans = ", ".join(f"{feature.span:.0%} of {feature.name}" for feature in coverage.features)
-    return f"{coverage.picked} of {coverage.pictures} pictures were used; they span {spans}"
+    return f"the {coverage.picked} chosen of {coverage.pictures} pictures span {spans}"
 
 
 def _peak_rss_mb() -> float:

@@ -6,7 +6,7 @@ much of it INT8 loses.
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -20,7 +20,7 @@ from unblur.runtime.frames import Batch, Frame, Padding, batch_from_frame
 from unblur.runtime.metrics import psnr_float_db
 from unblur.runtime.pairs import find_pairs, read_pair
 
-TRIALS = 8
+_TRIALS = 8
 _SIDE = 256
 _EQUAL = 1e-10
 """Added to each mean square error: 100 dB is as good as equal, and two equal forms differ by nothing."""
@@ -54,7 +54,7 @@ class Cost:
         return max(-self.delta_db, -min(self.deltas_db) / 2)
 
 
-def find_trials(sample: Sample, count: int = TRIALS) -> Iterator[Trial]:
+def find_trials(sample: Sample, count: int = _TRIALS) -> Iterator[Trial]:
     """Crops of at most 256 x 256 from the middle of at most `count` pictures, spread over the sample."""
     chosen = sample.spread(count)
     if chosen.paths[0].parent == sample.folder:
@@ -74,12 +74,9 @@ class Judge:
     products saturate.
     """
 
-    def __init__(
-        self, fp32: ModelProto, trials: Iterable[Trial], progress: Callable[[], object] | None = None
-    ) -> None:
+    def __init__(self, fp32: ModelProto, trials: Iterable[Trial]) -> None:
         self._multiple_of = spec_of(fp32).multiple_of
         self._trials = tuple(trials)
-        self._progress = progress or (lambda: None)
         self._expected = list(self._restore(fp32))
 
     def batches(self) -> Iterator[Batch]:
@@ -104,7 +101,6 @@ class Judge:
         for trial, batch in zip(self._trials, self.batches(), strict=True):
             height, width = trial.blurred.shape[:2]
             (restored,) = session.run(None, {model.graph.input[0].name: batch})
-            self._progress()
             yield np.ascontiguousarray(restored[:, :, :height, :width])
 
 

@@ -63,7 +63,14 @@ def test_a_few_pictures_that_cover_the_others_at_the_deployment_size(
     assert len(table["images"]) == 2
     assert table["preprocessing"]["size_hw"] == [32, 40]
     told = _calibrate(fp32_file, "--images", pictures, *options).stderr
-    assert "2 of 3 pictures were used; they span" in " ".join(told.split())
+    assert "the 2 chosen of 3 pictures span" in " ".join(told.split())
+
+
+def test_a_table_chooses_the_layers_alone(fp32_file: Path, pictures: Path, tmp_path: Path) -> None:
+    options = ("--from-table", tmp_path / "table.json", "--budget-db", "1")
+    result = _calibrate(fp32_file, "--images", pictures, "-o", tmp_path / "int8.onnx", *options)
+    assert isinstance(result.exception, BadInput)
+    assert str(result.exception).endswith("says which layers are INT8; leave out --exclude and --budget-db")
 
 
 def test_a_size_that_is_none_is_refused(fp32_file: Path, pictures: Path, tmp_path: Path) -> None:

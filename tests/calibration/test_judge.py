@@ -19,10 +19,8 @@ def _int8(fp32: ModelProto, amax: float) -> ModelProto:
 
 
 def test_a_model_loses_nothing_against_itself(fp32: ModelProto, pictures: Path) -> None:
-    counted: list[None] = []
-    judge = Judge(fp32, find_trials(find_sample(pictures)), lambda: counted.append(None))
+    judge = Judge(fp32, find_trials(find_sample(pictures)))
     assert judge.cost(fp32) == Cost((0.0, 0.0, 0.0), float("inf"))
-    assert len(counted) == 6
 
 
 def test_int8_costs_something_and_little(fp32: ModelProto, pictures: Path) -> None:
