@@ -6,6 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
+from typer.testing import CliRunner
+
+from unblur.runtime.errors import BadInput
+from unblur.train.cli import register
 
 
 def unblur(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -42,8 +47,11 @@ def test_bad_arguments_are_one_line(
     arguments: list[str], message: str, stills_folder: Path, tmp_path: Path
 ) -> None:
     places = {"s": stills_folder, "r": tmp_path / "run"}
-    done = unblur("train", *(places.get(argument, argument) for argument in arguments))
-    assert done.returncode == 2
-    assert message in done.stderr
-    assert done.stderr.count("\n") == 1
+    app = typer.Typer()
+    register(app)
+    typed = [str(places.get(argument, argument)) for argument in arguments]
+    result = CliRunner().invoke(app, ["train", *typed])
+    assert isinstance(result.exception, BadInput)
+    assert message in str(result.exception)
+    assert "\n" not in str(result.exception)
     assert not (tmp_path / "run").exists()
