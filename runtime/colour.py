@@ -88,8 +88,19 @@ class ColourConverter:
 
     def rgb_from(self, frame: VideoFrame) -> Frame:
         """A decoded frame as a new uint8 RGB array (H, W, 3)."""
+        return np.asarray(self._to_rgb(frame).to_ndarray(), np.uint8)
+
+    def rgb_into(self, frame: VideoFrame, out: Frame) -> None:
+        """Fill `out`, uint8 RGB (H, W, 3) of the frame's size, with a decoded frame."""
+        plane = self._to_rgb(frame).planes[0]
+        rows = np.frombuffer(memoryview(plane), np.uint8).reshape(
+            plane.height, plane.line_size
+        )  # padded on the right
+        np.copyto(out, rows[:, : 3 * plane.width].reshape(plane.height, plane.width, 3))
+
+    def _to_rgb(self, frame: VideoFrame) -> VideoFrame:
         full = frame.format.is_rgb or frame.format.name.startswith("yuvj")
-        rgb = self._reformatter.reformat(
+        return self._reformatter.reformat(
             frame,
             format="rgb24",
             src_colorspace=self._matrix,
@@ -98,7 +109,6 @@ class ColourConverter:
             dst_color_range=_FULL,
             interpolation=_INTERPOLATION,
         )
-        return np.asarray(rgb.to_ndarray(), np.uint8)
 
     def yuv_from(self, rgb: Frame, pixel_format: str) -> VideoFrame:
         """uint8 RGB (H, W, 3) as a frame that an encoder takes; `rgb` is copied."""

@@ -122,3 +122,32 @@ class FolderSink(AbstractContextManager["FolderSink"]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stack.close()
+
+
+class LiveFolderSink(AbstractContextManager["LiveFolderSink"]):
+    """A folder of pictures of a live source: `000000.png`, ..., each there at once, going on after the last one."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> "LiveFolderSink":
+        """Makes the folder. BadInput if it cannot be made."""
+        try:
+            self._path.mkdir(exist_ok=True)
+        except OSError as error:
+            raise BadInput(f"cannot write {self._path}: {error.strerror}") from error
+        there = (int(picture.stem) for picture in self._path.glob("*.png") if picture.stem.isdecimal())
+        self._next = max(there, default=-1) + 1
+        return self
+
+    def write(self, frame: TimedFrame) -> None:
+        write_image(self._path / f"{self._next:06d}.png", frame.rgb)
+        self._next += 1
+
+    def finish(self, *, complete: bool) -> None:
+        """All pictures are there since `write`."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Nothing is held open between pictures."""

@@ -26,8 +26,10 @@ class TeeSink(AbstractContextManager["TeeSink"]):
             sink.write(frame)
 
     def finish(self, *, complete: bool) -> None:
-        for sink in self._sinks:
-            sink.finish(complete=complete)
+        """Finish all, also where one of them cannot; then raise its error."""
+        with ExitStack() as stack:
+            for sink in reversed(self._sinks):
+                stack.callback(sink.finish, complete=complete)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -1,21 +1,29 @@
-"""Turn what a user typed into a source or a sink: a picture, a folder of pictures or a video file.
+"""Turn what a user typed into a source or a sink: a picture, a folder, a video file, a camera, a stream.
 
-A camera or a network stream is a scheme, as in `v4l2:///dev/video0`: add it to `_SOURCES`.
+All but files have a scheme, as in `v4l2:///dev/video0`: `_SOURCES` and `_SINKS` are the lists of them.
 """
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
 from unblur.runtime.errors import BadInput
+from unblur.runtime.gstreamer_source import CsiFormat, GStreamerSource, csi_pipeline
 from unblur.runtime.images import IMAGE_SUFFIXES, MAX_PIXELS, is_image_path
+from unblur.runtime.loop_source import LoopSource
 from unblur.runtime.media import MediaInfo, Sink, Source
+from unblur.runtime.network_source import open_http, open_rtsp
 from unblur.runtime.null_sink import NullSink
-from unblur.runtime.picture_media import FolderSink, PictureSink, PictureSource
+from unblur.runtime.picture_media import FolderSink, LiveFolderSink, PictureSink, PictureSource
+from unblur.runtime.push_sink import PROTOCOLS, PushSink
+from unblur.runtime.recording_sink import RecordingSink
+from unblur.runtime.redact import without_secrets
 from unblur.runtime.source_url import read_options, split_options
 from unblur.runtime.synthetic_source import MovingScene, SyntheticSource
 from unblur.runtime.tee_sink import TeeSink
+from unblur.runtime.v4l2_source import CameraFormat, open_v4l2
 from unblur.runtime.video_sink import FORMATS, VideoSink
 from unblur.runtime.video_source import VideoSource
 
@@ -23,16 +31,22 @@ DEFAULT_CRF = 18
 DEFAULT_RATE = Fraction(25)
 
 
-def open_source(text: str, *, max_pixels: int = MAX_PIXELS, rate: Fraction = DEFAULT_RATE) -> Source:
+def open_source(
+    text: str, *, max_pixels: int = MAX_PIXELS, rate: Fraction = DEFAULT_RATE, loop: bool = False
+) -> Source:
     """The source that `text` names.
 
     max_pixels: larger frames are refused before they are decoded. rate: pictures per second of a folder.
+    loop: begin a file or a folder again at its end; live sources have none.
     Raises BadInput if it does not exist, cannot be read, or has an unknown scheme.
     """
     scheme, rest = _split_scheme(text)
     if scheme not in _SOURCES:
-        raise _unknown_scheme(text, scheme)
-    return _SOURCES[scheme](rest, max_pixels, rate)
+        raise _unknown_scheme(text, scheme, _SOURCES)
+    address = _Address(text, rest)
+    if loop and scheme == "file":
+        return LoopSource(lambda: _SOURCES[scheme](address, max_pixels, rate))
+    return _SOURCES[scheme](address, max_pixels, rate)
 
 
 def is_live(text: str) -> bool:
@@ -52,70 +66,113 @@ def open_sink(text: str, info: MediaInfo, *, crf: int = DEFAULT_CRF) -> Sink:
     """The sink that `text` names, for a source described by `info`. Nothing is written before it is entered.
 
     A picture takes one picture; a folder (existing, or without a suffix, or written with a slash at the end)
-    takes anything; a video takes a video or a folder. crf: quality of H.264, 0 (lossless) to 51.
+    takes anything; a video and a stream take all but pictures of different sizes. What is written of a live source
+    is there at once, of any other at `finish`. crf: quality of H.264, 0 (lossless) to 51.
     Raises BadInput if it fits neither of these or is the source itself.
     """
     scheme, rest = _split_scheme(text)
     if scheme not in _SINKS:
-        raise _unknown_scheme(text, scheme)
-    return _SINKS[scheme](rest, info, crf)
+        raise _unknown_scheme(text, scheme, _SINKS)
+    return _SINKS[scheme](_Address(text, rest), info, crf)
 
 
-def _file_source(text: str, max_pixels: int, rate: Fraction) -> Source:
-    path = Path(text)
+@dataclass(frozen=True)
+class _Address:
+    """What was typed, and what of it follows the scheme."""
+
+    text: str
+    rest: str
+
+
+def _file_source(address: _Address, max_pixels: int, rate: Fraction) -> Source:
+    path = Path(address.rest)
     if path.is_dir() or is_image_path(path):
         return PictureSource(path, max_pixels=max_pixels, rate=rate)
     return VideoSource(path, max_pixels=max_pixels)
 
 
-def _file_sink(text: str, info: MediaInfo, crf: int) -> Sink:
-    path = Path(text)
-    if path.is_dir() or text.endswith("/") or not path.suffix:
+def _test_source(address: _Address, max_pixels: int, rate: Fraction) -> Source:
+    name, given = split_options(address.rest)
+    if name != "moving":
+        raise BadInput(f"{address.text} is no test source; there is test://moving?size=720x1280&fps=30&blur=12")
+    options = read_options(MovingScene, given, address.text)
+    return SyntheticSource(options, address.text, max_pixels=max_pixels)
+
+
+def _v4l2_source(address: _Address, max_pixels: int, rate: Fraction) -> Source:
+    device, given = split_options(address.rest)
+    options = read_options(CameraFormat, given, address.text)
+    return open_v4l2(Path(device), options, address.text, max_pixels=max_pixels)
+
+
+def _csi_source(address: _Address, max_pixels: int, rate: Fraction) -> Source:
+    sensor, given = split_options(address.rest)
+    if not sensor.isdecimal():
+        raise BadInput(f"{address.text} is no CSI camera; they are numbered, as in csi://0?size=720x1280&fps=30")
+    pipeline = csi_pipeline(int(sensor), read_options(CsiFormat, given, address.text))
+    return GStreamerSource(pipeline, address.text, max_pixels=max_pixels)
+
+
+_SOURCES: Mapping[str, Callable[[_Address, int, Fraction], Source]] = {
+    "file": _file_source,
+    "v4l2": _v4l2_source,
+    "csi": _csi_source,
+    "rtsp": lambda address, max_pixels, rate: open_rtsp(address.text, max_pixels=max_pixels),
+    "http": lambda address, max_pixels, rate: open_http(address.text, max_pixels=max_pixels),
+    "https": lambda address, max_pixels, rate: open_http(address.text, max_pixels=max_pixels),
+    "gst": lambda address, max_pixels, rate: GStreamerSource(address.rest, address.text, max_pixels=max_pixels),
+    "test": _test_source,
+}
+
+
+def _file_sink(address: _Address, info: MediaInfo, crf: int) -> Sink:
+    path = Path(address.rest)
+    if path.is_dir() or address.rest.endswith("/") or not path.suffix:
         if info.path is not None:
             _refuse_source(path / info.path.name if info.kind == "picture" else path, info.path)
-        return FolderSink(path)
+        return LiveFolderSink(path) if info.kind == "live" else FolderSink(path)
     if info.path is not None:
         _refuse_source(path, info.path)
     if path.suffix.lower() in FORMATS:
-        return VideoSink(path, info, crf=crf)
+        return _video_sink(path, info, crf)
     if not is_image_path(path):
         raise BadInput(
             f"cannot write {path}: '{path.suffix}' is no picture ({_listed(IMAGE_SUFFIXES)}) and no video "
             f"({_listed(FORMATS)}); for a folder end it with a slash"
         )
     if info.kind != "picture":
-        raise BadInput(f"{path} is one picture, but {info.name} is a {info.kind}; give a folder or a video as sink")
+        kind = "live source" if info.kind == "live" else info.kind
+        raise BadInput(f"{path} is one picture, but {info.name} is a {kind}; give a folder or a video as sink")
     return PictureSink(path)
 
 
-def _test_source(text: str, max_pixels: int, rate: Fraction) -> Source:
-    address, given = split_options(text)
-    url = f"test://{text}"
-    if address != "moving":
-        raise BadInput(f"{url} is no test source; there is test://moving?size=720x1280&fps=30&blur=12")
-    return SyntheticSource(read_options(MovingScene, given, url), url, max_pixels=max_pixels)
+def _video_sink(path: Path, info: MediaInfo, crf: int) -> Sink:
+    if info.kind == "live":
+        return RecordingSink(path, info, FORMATS[path.suffix.lower()], crf=crf)
+    return VideoSink(path, info, crf=crf)
 
 
-_SOURCES: Mapping[str, Callable[[str, int, Fraction], Source]] = {"file": _file_source, "test": _test_source}
-
-
-def _null_sink(text: str, info: MediaInfo, crf: int) -> Sink:
-    return NullSink()
-
-
-_SINKS: Mapping[str, Callable[[str, MediaInfo, int], Sink]] = {"file": _file_sink, "null": _null_sink}
+_SINKS: Mapping[str, Callable[[_Address, MediaInfo, int], Sink]] = {
+    "file": _file_sink,
+    "null": lambda address, info, crf: NullSink(),
+    **{scheme: lambda address, info, crf: PushSink(address.text, info, crf=crf) for scheme in PROTOCOLS},
+}
 
 
 def _split_scheme(text: str) -> tuple[str, str]:
     """("v4l2", "/dev/video0") for "v4l2:///dev/video0"; ("file", text) for a path."""
     match = re.match(r"([a-z][a-z0-9+.]+):(?://)?", text)
-    if match is None or Path(text).exists():
+    if match is None or (match[1] not in {*_SOURCES, *_SINKS} and Path(text).exists()):
         return "file", text
     return match[1], text[match.end() :]
 
 
-def _unknown_scheme(text: str, scheme: str) -> BadInput:
-    return BadInput(f"{text} has the unknown scheme '{scheme}:'; for a file of that name write ./{text}")
+def _unknown_scheme(text: str, scheme: str, known: Iterable[str]) -> BadInput:
+    text = without_secrets(text)
+    return BadInput(
+        f"{text} has the unknown scheme '{scheme}:', not one of {_listed(known)}; "
+        f"for a file of that name write ./{text}"
+    )
 
 
 def _refuse_source(path: Path, source: Path) -> None:

@@ -7,22 +7,17 @@ from pathlib import Path
 from types import TracebackType
 
 import av
-from av.codec.context import Flags
 from av.container import OutputContainer
 from av.error import FFmpegError
-from av.video.stream import VideoStream
 
 from unblur.runtime.atomic import atomic_file
 from unblur.runtime.audio_copy import AudioCopy
-from unblur.runtime.colour import Chroma, ColourConverter
+from unblur.runtime.colour import ColourConverter
 from unblur.runtime.errors import BadInput
+from unblur.runtime.h264 import add_h264, one_size_hw, pixel_format
 from unblur.runtime.media import MediaInfo, TimedFrame
 
 FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
-
-# Restoring is what costs, and it wants the cores: at one quality, x264's "veryfast" takes a third of the time of
-# the default "medium" for files about a tenth larger, and looks ahead 10 frames instead of 40 (memory).
-_PRESET = "veryfast"
 
 
 class _Discarded(Exception):
@@ -37,15 +32,10 @@ class VideoSink(AbstractContextManager["VideoSink"]):
 
         Raises BadInput if the frames of the source differ in size.
         """
-        if info.size_hw is None:
-            raise BadInput(
-                f"{info.name} holds pictures of different sizes, a video needs one; give a folder as sink"
-            )
         self._path = path
         self._info = info
         self._crf = crf
-        self._size_hw = info.size_hw
-        self._pixel_format = pixel_format(info.chroma, info.size_hw)
+        self._pixel_format = pixel_format(info.chroma, one_size_hw(info))
         self._end_s = Fraction(0)
         self._stack = ExitStack()
         self._converter = ColourConverter(info.colour)
@@ -54,7 +44,7 @@ class VideoSink(AbstractContextManager["VideoSink"]):
         with ExitStack() as stack:
             partial = stack.enter_context(atomic_file(self._path))
             self._container = stack.enter_context(_open_output(partial, self._info.time_base))
-            self._stream = self._add_stream()
+            self._stream = add_h264(self._container, self._info, self._info.time_base, {"crf": str(self._crf)})
             self._audio = self._open_audio(stack)
             self._write_header()
             self._stack = stack.pop_all()
@@ -84,21 +74,6 @@ class VideoSink(AbstractContextManager["VideoSink"]):
         with suppress(_Discarded), self._stack:
             raise _Discarded
 
-    def _add_stream(self) -> VideoStream:
-        options = {"crf": str(self._crf), "preset": _PRESET}
-        stream = self._container.add_stream("libx264", rate=self._info.rate, options=options)
-        stream.height, stream.width = self._size_hw
-        stream.pix_fmt = self._pixel_format
-        stream.time_base = self._info.time_base
-        context = stream.codec_context
-        context.time_base = self._info.time_base
-        context.flags |= Flags.frame_duration  # else the last frame of a variable rate gets a guessed duration
-        context.sample_aspect_ratio = self._info.pixel_aspect
-        colour = self._info.colour
-        context.colorspace, context.color_range = colour.matrix, colour.range
-        context.color_primaries, context.color_trc = colour.primaries, colour.transfer
-        return stream
-
     def _open_audio(self, stack: ExitStack) -> AudioCopy | None:
         if self._info.kind != "video" or self._info.path is None:
             return None
@@ -123,16 +98,6 @@ class VideoSink(AbstractContextManager["VideoSink"]):
             yield
         except FFmpegError as error:
             raise BadInput(f"cannot write {self._path}: {error.strerror}") from error
-
-
-def pixel_format(chroma: Chroma, size_hw: tuple[int, int]) -> str:
-    """The 8-bit YUV format of H.264 that keeps this chroma; 4:4:4 where subsampling would need an even size."""
-    height, width = size_hw
-    if chroma == "420" and height % 2 == 0 and width % 2 == 0:
-        return "yuv420p"
-    if chroma == "422" and width % 2 == 0:
-        return "yuv422p"
-    return "yuv444p"
 
 
 @contextmanager

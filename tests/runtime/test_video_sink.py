@@ -12,10 +12,11 @@ import pytest
 
 from unblur.runtime.errors import BadInput
 from unblur.runtime.frames import Frame
+from unblur.runtime.h264 import pixel_format
 from unblur.runtime.images import MAX_PIXELS
 from unblur.runtime.media import MediaInfo, TimedFrame
 from unblur.runtime.metrics import psnr_db
-from unblur.runtime.video_sink import VideoSink, pixel_format
+from unblur.runtime.video_sink import VideoSink
 from unblur.runtime.video_source import VideoSource
 
 MakeClip = Callable[..., Path]
