@@ -5,7 +5,6 @@ from collections.abc import Collection, Iterable, Mapping
 from onnx import ModelProto
 
 from unblur.calibration.judge import Cost, Judge, Trial
-from unblur.calibration.macs import layer_macs
 from unblur.calibration.placement import Placement
 from unblur.calibration.quantize import quantize
 from unblur.calibration.sensitivity import Sensitivity, layer_costs, sqnr_db
@@ -14,9 +13,8 @@ from unblur.runtime.console import Stage, silent
 
 
 class Bench:
-    """candidates: the layers to choose from, all others stay float. ranges: of what the candidates read.
-
-    macs: candidate -> multiply-accumulates.
+    """candidates: the layers to choose from, all others stay float. ranges: of what the candidates read. macs: of
+    all layers; as an attribute, of the candidates.
     """
 
     def __init__(
@@ -24,12 +22,12 @@ class Bench:
         model: ModelProto,
         candidates: Placement,
         ranges: Mapping[str, TensorRange],
+        macs: Mapping[str, int],
         trials: Iterable[Trial],
         stage: Stage = silent,
     ) -> None:
         self._model, self._candidates, self._ranges = model, candidates, ranges
         self._judge = Judge(model, trials)
-        macs = layer_macs(model)
         self._all_macs = sum(macs.values())
         self.macs = {layer: macs[layer] for layer in candidates.layers}
         self._costs: dict[frozenset[str], Cost] = {}

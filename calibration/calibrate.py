@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from onnx import ModelProto
 
 from unblur.calibration.bench import Bench
-from unblur.calibration.judge import Cost, find_trials
+from unblur.calibration.judge import Cost, find_trials, trial_side
+from unblur.calibration.macs import layer_macs
 from unblur.calibration.observe import Observed, observe
 from unblur.calibration.onnx_file import precision_of, spec_of
 from unblur.calibration.placement import Placement, place, place_as
@@ -79,7 +80,7 @@ def calibrate(
     candidates = place(model, settings.exclude, cautious=settings.budget_db is None)
     observed = _observed(model, candidates, sample, settings, stage)
     ranges = _ranges(model, observed, settings)
-    bench = Bench(model, candidates, ranges, find_trials(sample), stage)
+    bench = _bench(model, candidates, ranges, sample, stage)
     chosen = frozenset(candidates.layers)
     if settings.budget_db is not None:
         chosen = most_int8(bench.macs, bench.evaluate, settings.budget_db)
@@ -102,7 +103,7 @@ def apply(
     _check_precision(model)
     int8 = quantize_with(model, table)
     placement = place_as(model, table.kept, table.excluded)
-    bench = Bench(model, placement, table.ranges, find_trials(sample), stage)
+    bench = _bench(model, placement, table.ranges, sample, stage)
     chosen = frozenset(placement.layers)
     measured = bench.sensitivity(chosen) if sensitivity else None
     return Calibrated(int8, table, bench.evaluate(chosen), bench.share(chosen), measured)
@@ -141,6 +142,13 @@ def _ranges(model: ModelProto, observed: Mapping[str, Observed], settings: Setti
         name: TensorRange(seen.range.lowest, seen.range.highest, chosen[name].magnitude)
         for name, seen in observed.items()
     }
+
+
+def _bench(
+    model: ModelProto, candidates: Placement, ranges: Mapping[str, TensorRange], sample: Sample, stage: Stage
+) -> Bench:
+    macs = layer_macs(model)
+    return Bench(model, candidates, ranges, macs, find_trials(sample, trial_side(sum(macs.values()))), stage)
 
 
 def _table(

@@ -21,7 +21,8 @@ from unblur.runtime.metrics import psnr_float_db
 from unblur.runtime.pairs import find_pairs, read_pair
 
 _TRIALS = 8
-_SIDE = 256
+_SIDES = (128, 256)  # least and most pixels of a crop
+_WORK_MACS = 64e9  # of all trials together: about a second on a small CPU
 _EQUAL = 1e-10
 """Added to each mean square error: 100 dB is as good as equal, and two equal forms differ by nothing."""
 
@@ -54,16 +55,27 @@ class Cost:
         return max(-self.delta_db, -min(self.deltas_db) / 2)
 
 
-def find_trials(sample: Sample, count: int = _TRIALS) -> Iterator[Trial]:
-    """Crops of at most 256 x 256 from the middle of at most `count` pictures, spread over the sample."""
-    chosen = sample.spread(count)
+def find_trials(sample: Sample, side: int = _SIDES[-1]) -> Iterator[Trial]:
+    """Crops from the middle of at most 8 pictures, spread over the sample. side: in pixels, at most."""
+    chosen = sample.spread(_TRIALS)
     if chosen.paths[0].parent == sample.folder:
         for index, picture in enumerate(chosen.pictures()):
-            yield Trial(_centre(shaken(picture, index)), _centre(picture))
+            yield Trial(_middle(shaken(picture, index), side), _middle(picture, side))
     else:  # below the folder there are only sides of pairs
         pairs = {pair.blurred: pair for pair in find_pairs(sample.folder)}
         for path in chosen.paths:
-            yield Trial(*map(_centre, read_pair(pairs[path])))
+            blurred, sharp = read_pair(pairs[path])
+            yield Trial(_middle(blurred, side), _middle(sharp, side))
+
+
+def trial_side(macs: int) -> int:
+    """The side of crops on which a search with hundreds of evaluations takes minutes; 128 to 256, a multiple of 32.
+
+    macs: of the network on 256 x 256 pixels.
+    """
+    least, most = _SIDES
+    affordable = most * (_WORK_MACS / (_TRIALS * max(macs, 1))) ** 0.5
+    return min(max(int(affordable) // 32 * 32, least), most)
 
 
 class Judge:
@@ -113,7 +125,7 @@ def _whole_batch(frame: Frame) -> Batch:
     return batch_from_frame(frame, Padding.to_multiple((height, width), 1))
 
 
-def _centre(picture: Frame) -> Frame:
+def _middle(picture: Frame, side: int) -> Frame:
     height, width = picture.shape[:2]
-    top, left = max(height - _SIDE, 0) // 2, max(width - _SIDE, 0) // 2
-    return np.ascontiguousarray(picture[top : top + _SIDE, left : left + _SIDE])
+    top, left = max(height - side, 0) // 2, max(width - side, 0) // 2
+    return np.ascontiguousarray(picture[top : top + side, left : left + side])

@@ -10,11 +10,10 @@ from unblur.calibration.onnx_file import onnx_bytes, spec_of
 from unblur.calibration.placement import CONVOLUTIONS
 from unblur.runtime.frames import Padding
 
-_SIZE_HW = (256, 256)
 _SHAPE = ".shape"
 
 
-def layer_macs(model: ModelProto, size_hw: tuple[int, int] = _SIZE_HW) -> dict[str, int]:
+def layer_macs(model: ModelProto, size_hw: tuple[int, int] = (256, 256)) -> dict[str, int]:
     """Weight -> multiply-accumulates of all convolutions with it, for one picture of `size_hw`, padded.
 
     Sizes are those that ONNX Runtime finds when it runs: ONNX's shape inference loses them behind a pixel

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from onnx import ModelProto
 
-from unblur.calibration.judge import Cost, Judge, Trial, find_trials
+from unblur.calibration.judge import Cost, Judge, Trial, find_trials, trial_side
 from unblur.calibration.placement import place
 from unblur.calibration.quantize import quantize
 from unblur.calibration.sample import find_sample
@@ -52,6 +52,11 @@ def test_without_pairs_a_picture_is_the_truth_of_its_shaken_copy(pictures: Path)
     assert len(trials) == 3
     assert first.blurred.shape == first.sharp.shape == (33, 47, 3)
     assert first.blurred.std() < 0.8 * first.sharp.std()
+
+
+@pytest.mark.parametrize(("gigamacs", "side"), [(0.001, 256), (3.7, 256), (14, 192), (300, 128)])
+def test_a_heavy_network_is_judged_on_smaller_crops(gigamacs: float, side: int) -> None:
+    assert trial_side(int(gigamacs * 1e9)) == side
 
 
 def test_of_pairs_the_sharp_sides_are_the_truth_cropped_to_their_middle(tmp_path: Path) -> None:

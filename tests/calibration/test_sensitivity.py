@@ -7,6 +7,7 @@ from PIL import Image
 
 from unblur.calibration.bench import Bench
 from unblur.calibration.judge import Trial
+from unblur.calibration.macs import layer_macs
 from unblur.calibration.observe import observe
 from unblur.calibration.placement import place
 from unblur.calibration.sensitivity import LayerCost, sqnr_db
@@ -35,7 +36,7 @@ def test_a_layer_whose_range_is_too_narrow_is_found(
     fp32: ModelProto, ranges: dict[str, TensorRange], trials: list[Trial]
 ) -> None:
     narrow = {name: TensorRange(0, 1, 0.02) if name.startswith("features") else it for name, it in ranges.items()}
-    bench = Bench(fp32, place(fp32, cautious=False), narrow, trials)
+    bench = Bench(fp32, place(fp32, cautious=False), narrow, layer_macs(fp32), trials)
     sensitivity = bench.sensitivity(frozenset({"embed.w", "tail.w"}))
     costs = {cost.layer: cost for cost in sensitivity.layers}
     assert list(costs) == ["embed.w", "body.w", "tail.w"]
@@ -48,7 +49,9 @@ def test_a_layer_whose_range_is_too_narrow_is_found(
 
 def test_a_choice_is_judged_once(fp32: ModelProto, ranges: dict[str, TensorRange], trials: list[Trial]) -> None:
     counted: list[None] = []
-    bench = Bench(fp32, place(fp32), ranges, trials, lambda name, total: lambda: counted.append(None))
+    bench = Bench(
+        fp32, place(fp32), ranges, layer_macs(fp32), trials, lambda name, total: lambda: counted.append(None)
+    )
     assert bench.evaluate(frozenset({"body.w"})) is bench.evaluate(frozenset({"body.w"}))
     assert len(counted) == 1
 
