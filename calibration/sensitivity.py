@@ -14,8 +14,6 @@ from unblur.runtime.frames import Batch
 
 _LEVELS = 127
 _SIGNAL, _NOISE = ".signal", ".noise"
-_SILENT = 1e-30
-"""Added to both powers: a tensor that is zero throughout is held exactly, at 0 dB."""
 
 
 @dataclass(frozen=True)
@@ -23,8 +21,7 @@ class LayerCost:
     """A layer is a weight: all the steps of a recursion that use it.
 
     macs_share: of all convolutions, 0 to 1. alone_db: lost if it alone is INT8, mean over the trials.
-    spared_db: won back if it alone is float and all other candidates are INT8; None if that was not asked for.
-    int8: whether it is INT8 in the result.
+    spared_db: won back if it alone is float and all other candidates are INT8. int8: whether it is in the result.
     """
 
     layer: str
@@ -66,15 +63,16 @@ def layer_costs(
 
 
 def sqnr_db(model: ModelProto, ranges: Mapping[str, TensorRange], batches: Iterable[Batch]) -> dict[str, float]:
-    """Signal to quantisation noise of each activation, in dB, over all the batches.
+    """Signal to quantisation noise of each activation, in dB, over all the batches; inf if INT8 holds it exactly.
 
     Both powers are summed inside the fp32 graph, so that two numbers a tensor leave it. model: fp32.
     """
     session = InferenceSession(onnx_bytes(_with_powers(model, ranges)), providers=["CPUExecutionProvider"])
     feed = model.graph.input[0].name
     powers = sum(np.array(session.run(None, {feed: batch}), np.float64) for batch in batches)
-    signal, noise = np.reshape(powers, (-1, 2)).T + _SILENT
-    return dict(zip(ranges, (10 * np.log10(signal / noise)).tolist(), strict=True))
+    signal, noise = np.reshape(powers, (-1, 2)).T
+    ratio = np.divide(signal, noise, out=np.full_like(signal, np.inf), where=noise > 0)
+    return dict(zip(ranges, (10 * np.log10(ratio)).tolist(), strict=True))
 
 
 def _with_powers(model: ModelProto, ranges: Mapping[str, TensorRange]) -> ModelProto:

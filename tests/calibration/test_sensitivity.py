@@ -67,12 +67,12 @@ def test_sqnr_is_that_of_rounding_and_clipping(fp32: ModelProto) -> None:
 
 def test_a_tensor_that_is_always_zero_has_no_noise(fp32: ModelProto) -> None:
     black = np.zeros((1, 3, 32, 32), np.float32)
-    assert sqnr_db(fp32, {"blurred": TensorRange(0, 1, 1.0)}, [black]) == {"blurred": 0.0}
+    assert sqnr_db(fp32, {"blurred": TensorRange(0, 1, 1.0)}, [black]) == {"blurred": float("inf")}
 
 
 def test_the_plot_has_a_row_a_layer_up_to_forty() -> None:
     costs = [LayerCost(f"layer{index}", 0.01, 0.001 * index, 0.0, index % 2 == 0) for index in range(60)]
-    few, many, most = (Image.open(BytesIO(sensitivity_png(costs[:count]))) for count in (5, 40, 60))
-    assert few.size[0] == many.size[0]
-    assert few.size[1] < many.size[1] == most.size[1]
-    assert sensitivity_png(costs[:5]) == sensitivity_png(costs[:5])
+    few, many, most = (sensitivity_png(costs[:count]) for count in (5, 40, 60))
+    heights = [Image.open(BytesIO(picture)).height for picture in (few, many, most)]
+    assert heights[0] < heights[1] == heights[2]
+    assert sensitivity_png(costs[:5]) == few
