@@ -1,6 +1,6 @@
 """A GStreamer pipeline as a source: `gst://v4l2src device=/dev/video0 ! jpegdec`, `csi://0?size=720x1280&fps=30`.
 
-It runs as a child, `gst-launch-1.0`, which writes plain frames into a pipe: GStreamer's own decoders and JetPack's
+It runs as a child, `gst-launch-1.0`, which writes raw pictures into a pipe: GStreamer's own decoders and JetPack's
 camera stack stay where they work, and no Python bindings are needed.
 """
 
@@ -18,20 +18,18 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from types import TracebackType
 
-from av.error import FFmpegError, InvalidDataError
-
-from unblur.runtime.colour import REC709
 from unblur.runtime.errors import BadInput
+from unblur.runtime.gdp import GdpReader, Picture
 from unblur.runtime.media import MediaInfo, TimedFrame
 from unblur.runtime.redact import without_secrets
 from unblur.runtime.source_url import Size
-from unblur.runtime.stream_source import Stream, StreamSource
+from unblur.runtime.stream_clock import TIME_BASE, StreamClock
 
 _LAUNCH = "gst-launch-1.0"
 
-# YUV4MPEG2 says the size, the rate and where a frame begins, but not the colours: they are fixed here instead.
-_TAIL = "videoconvert ! video/x-raw,format=I420,colorimetry=bt709 ! y4menc ! fdsink sync=false fd="
+_TAIL = "videoconvert ! video/x-raw,format=RGB ! gdppay ! fdsink sync=false fd="
 
+_SILENCE_S = 10.0  # longer than the patience of the feed, which is then told why
 _GOODBYE_S = 1.0  # for a pipeline to stop by itself: nvargus-daemon needs that, or the camera stays taken
 _LINES = 100  # of what it printed, the newest
 
@@ -59,15 +57,18 @@ def csi_pipeline(sensor: int, wanted: CsiFormat) -> str:
 
 
 class GStreamerSource(AbstractContextManager["GStreamerSource"]):
-    """What comes out of a pipeline. If its frames change size the source ends with an error: open it again."""
+    """What comes out of a pipeline, in whatever size it comes."""
+
+    lost_frames = 0
 
     def __init__(self, pipeline: str, name: str, *, max_pixels: int) -> None:
         """Starts the pipeline and waits for its first frame.
 
         pipeline: as for gst-launch-1.0 on a command line, quotes included, without a sink.
-        Raises BadInput with what GStreamer says, or if it is not installed.
+        Raises BadInput with what GStreamer says, if it is not installed, or if nothing comes for 10 seconds.
         """
         self._name = without_secrets(name)
+        self._clock = StreamClock()
         with ExitStack() as stack:
             read_fd, write_fd = os.pipe()
             stack.callback(os.close, read_fd)
@@ -75,47 +76,48 @@ class GStreamerSource(AbstractContextManager["GStreamerSource"]):
                 self._child = stack.enter_context(_Child(_command(pipeline, write_fd, self._name), write_fd))
             finally:
                 os.close(write_fd)  # the child has its own: the pipe ends when that does
-            os.set_blocking(read_fd, False)  # FFmpeg looks at its timeout only between attempts to read
-            try:
-                self._frames = stack.enter_context(
-                    StreamSource(_stream(read_fd, self._name), max_pixels=max_pixels)
-                )
-            except BadInput as error:
-                raise self._child.error(self._name) or error from None
+            self._pictures = self._read(GdpReader(read_fd, silence_s=_SILENCE_S, max_pixels=max_pixels))
+            self._first = next(self._pictures, None)
+            if self._first is None:
+                raise BadInput(f"{self._name} ended before its first frame")
+            self.info = _info(self._first, self._name)
             self._stack = stack.pop_all()
-
-    @property
-    def info(self) -> MediaInfo:
-        return self._frames.info
-
-    @property
-    def lost_frames(self) -> int:
-        return self._frames.lost_frames
 
     def __iter__(self) -> Iterator[TimedFrame]:
         """Returns at the end of the pipeline; raises BadInput if it failed."""
-        try:
-            yield from self._frames
-        except BadInput as error:
-            raise self._child.error(self._name) or error from None
-        failed = self._child.error(self._name)
-        if failed is not None:
-            raise failed
+        picture, self._first = self._first, None
+        while picture is not None:
+            yield TimedFrame(picture.rgb, self._clock.at(picture.time_s), 1 / picture.rate)
+            picture = next(self._pictures, None)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stack.close()
 
+    def _read(self, reader: GdpReader) -> Iterator[Picture]:
+        """What comes, then why it ended: the pipeline knows better than who reads it."""
+        seen = None
+        try:
+            yield from reader
+        except BadInput as error:
+            seen = str(error)
+        why = self._child.error() or seen
+        if why is not None:
+            raise BadInput(f"cannot read {self._name}: {without_secrets(why)}")
 
-def _stream(read_fd: int, name: str) -> Stream:
-    return Stream(f"pipe:{read_fd}", name, "yuv4mpegpipe", explain=_explain, colour=REC709)
 
-
-def _explain(error: FFmpegError) -> str:
-    if isinstance(error, InvalidDataError):
-        return "its frames have changed in size or rate"
-    return str(error.strerror)
+def _info(first: Picture, name: str) -> MediaInfo:
+    height, width = first.rgb.shape[:2]
+    return MediaInfo(
+        path=None,
+        kind="live",
+        size_hw=(height, width),
+        frames=None,
+        rate=first.rate,
+        time_base=TIME_BASE,
+        url=name,
+    )
 
 
 def _command(pipeline: str, write_fd: int, name: str) -> list[str]:
@@ -148,24 +150,24 @@ class _Child(AbstractContextManager["_Child"]):
         except FileNotFoundError as error:
             raise BadInput(
                 f"{command[0]} is not installed; on Debian and Ubuntu: "
-                "apt-get install gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.0-plugins-good"
+                "apt-get install gstreamer1.0-tools gstreamer1.0-plugins-good gstreamer1.0-plugins-bad"
             ) from error
         self._said: deque[str] = deque(maxlen=_LINES)
         self._listener = threading.Thread(target=self._listen, name="unblur-gstreamer", daemon=True)
         self._listener.start()
         self._end = weakref.finalize(self, _end_group, self._process)  # also when Python exits
 
-    def error(self, name: str) -> BadInput | None:
+    def error(self) -> str | None:
         """Why the pipeline ended, or is just about to; None if it is well or has come to its end."""
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(_GOODBYE_S)
             self._listener.join(_GOODBYE_S)
         for found in map(_TELLING.match, self._said):
             if found is not None:
-                return BadInput(f"cannot read {name}: {without_secrets(found[found.lastindex or 0])}")
+                return found[found.lastindex or 0].strip()
         if self._process.returncode in (None, 0):
             return None
-        return BadInput(f"cannot read {name}: {_LAUNCH} ended with {self._process.returncode}")
+        return f"{_LAUNCH} ended with {self._process.returncode}"
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

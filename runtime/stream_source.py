@@ -1,4 +1,4 @@
-"""A live stream that FFmpeg reads: a camera on a cable or behind a network, or a pipe."""
+"""A live stream that FFmpeg reads: a camera on a cable or behind a network."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -12,7 +12,7 @@ from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from unblur.runtime.colour import Colour, ColourConverter, colour_of
+from unblur.runtime.colour import ColourConverter, colour_of
 from unblur.runtime.errors import BadInput
 from unblur.runtime.frame_pool import FramePool
 from unblur.runtime.media import MediaInfo, TimedFrame
@@ -22,8 +22,8 @@ _SILENCE_S = 10.0  # longer than the patience of the feed, which is then told wh
 _DEFAULT_RATE = Fraction(25)
 _RATES = range(1, 241)  # what a camera may have; some streams declare 0, or the ticks of their clock
 
-# Their demuxers number the frames at an assumed rate: the time when a frame comes is nearer to the truth.
-_WITHOUT_TIMES = {"mpjpeg", "yuv4mpegpipe"}
+# Its demuxer numbers the frames at an assumed rate: the time when a frame comes is nearer to the truth.
+_WITHOUT_TIMES = "mpjpeg"
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,6 @@ class Stream:
     """What to give FFmpeg. url: may hold a password. name: the same for people, without.
 
     format: of the device or container; None lets FFmpeg find out. explain: what an error means here, for people.
-    colour: where the stream does not say it.
     """
 
     url: str
@@ -39,7 +38,6 @@ class Stream:
     format: str | None = None
     options: Mapping[str, str] = field(default_factory=dict)
     explain: Callable[[FFmpegError], str] = lambda error: str(error.strerror)
-    colour: Colour | None = None
 
 
 class StreamSource(AbstractContextManager["StreamSource"]):
@@ -99,7 +97,7 @@ class StreamSource(AbstractContextManager["StreamSource"]):
         video.codec_context.options = {"max_pixels": str(2 * self._max_pixels + (1 << 16))}
         video.thread_type = "SLICE"  # threads over frames would keep back one frame each
         self._video = video
-        self._has_times = self._container.format.name not in _WITHOUT_TIMES
+        self._has_times = self._container.format.name != _WITHOUT_TIMES
 
     def _decode(self) -> Iterator[VideoFrame]:
         began = False
@@ -121,7 +119,7 @@ class StreamSource(AbstractContextManager["StreamSource"]):
             rate=Fraction(rate) if int(rate) in _RATES else _DEFAULT_RATE,
             time_base=TIME_BASE,
             pixel_aspect=Fraction(self._video.sample_aspect_ratio or 1),
-            colour=self._stream.colour or colour_of(self._video.codec_context, self._stream.name),
+            colour=colour_of(self._video.codec_context, self._stream.name),
             url=self._stream.name,
         )
 
