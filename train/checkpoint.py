@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from unblur.runtime.atomic import atomic_file
@@ -49,7 +49,7 @@ def save_network(path: Path, network: DeblurringNetwork, recipe: Recipe, trainin
     spec = replace(network.spec, training_data=training_data)
     metadata = {SPEC_KEY: spec.to_json(), _RECIPE_KEY: recipe.to_json()}
     with atomic_file(path) as temporary:
-        save_file(_contiguous(network.state_dict()), temporary, metadata)
+        temporary.write_bytes(save(_contiguous(network.state_dict()), metadata))
 
 
 def load_network(path: Path, *, steps: int | None = None) -> DeblurringNetwork:
@@ -96,7 +96,7 @@ def save_state(path: Path, state: TrainingState) -> None:
         _PROGRESS_KEY: json.dumps({"iteration": state.iteration, "elapsed_s": state.elapsed_s}),
     }
     with atomic_file(path) as temporary:
-        save_file(tensors, temporary, metadata)
+        temporary.write_bytes(save(tensors, metadata))  # `save_file` would hide it from the group
 
 
 def load_state(path: Path) -> TrainingState:

@@ -76,6 +76,11 @@ def test_shipped_weights_load(preset: str) -> None:
     assert load_network(shipped_checkpoint(preset)).spec.preset == preset
 
 
+def test_a_checkpoint_is_readable_as_any_file(checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "any").touch()
+    assert checkpoint.stat().st_mode == (tmp_path / "any").stat().st_mode
+
+
 def test_a_network_is_no_training_state(checkpoint: Path) -> None:
     with pytest.raises(SpecMismatch, match="holds a network, not the state of a run"):
         load_state(checkpoint)
