@@ -15,14 +15,16 @@ from unblur.runtime.live_encoder import LiveEncoder
 from unblur.runtime.media import MediaInfo, TimedFrame
 
 # Each fragment is a key frame and what follows, and carries its own index: no end is needed to play the file.
-_FRAGMENTS = {"movflags": "frag_keyframe+empty_moov+default_base_moof"}
-_OPTIONS = {"mp4": _FRAGMENTS, "mov": _FRAGMENTS, "matroska": {"flush_packets": "1"}}
+# Clusters do that for Matroska, after at most that many milliseconds. Both go to the kernel once they are whole.
+_FRAGMENTS = {"movflags": "frag_keyframe+empty_moov+default_base_moof", "flush_packets": "1"}
+_CLUSTERS = {"cluster_time_limit": "1000", "flush_packets": "1"}
+_OPTIONS = {"mp4": _FRAGMENTS, "mov": _FRAGMENTS, "matroska": _CLUSTERS}
 
 
 class RecordingSink(AbstractContextManager["RecordingSink"]):
     """Written under its own name from the start, unlike a file made from a file: there is no end to wait for.
 
-    It can be played when the disk is full, or after a kill, which costs a Matroska a frame and an MP4 two seconds.
+    It can be played when the disk is full, and after a kill, which costs two seconds at most.
     """
 
     def __init__(self, path: Path, info: MediaInfo, container_format: str, *, crf: int) -> None:
