@@ -104,7 +104,8 @@ class GStreamerSource(AbstractContextManager["GStreamerSource"]):
             seen = str(error)
         why = self._child.error() or seen
         if why is not None:
-            raise BadInput(f"cannot read {self._name}: {without_secrets(why)}")
+            hint = "; apt-get install gstreamer1.0-plugins-bad" if '"gdppay"' in why else ""
+            raise BadInput(f"cannot read {self._name}: {without_secrets(why)}{hint}")
 
 
 def _info(first: Picture, name: str) -> MediaInfo:

@@ -169,6 +169,17 @@ def test_gstreamer_is_not_installed(monkeypatch: pytest.MonkeyPatch, tmp_path: P
         open_source("gst://videotestsrc")
 
 
+def test_the_plugin_that_writes_the_frames_is_not_installed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for plugin in Path("/usr/lib").glob("*/gstreamer-1.0/libgst[cv][oi]*.so"):  # coreelements, videoconvert, ...
+        (tmp_path / plugin.name).symlink_to(plugin)
+    monkeypatch.setenv("GST_PLUGIN_SYSTEM_PATH", str(tmp_path))
+    monkeypatch.setenv("GST_REGISTRY", str(tmp_path / "registry"))
+    with pytest.raises(BadInput, match=r'no element "gdppay"; apt-get install gstreamer1\.0-plugins-bad$'):
+        open_source("gst://videotestsrc")
+
+
 def test_a_csi_camera_is_jetpack_s_pipeline() -> None:
     """As jetson-inference builds it; nobody here has the camera."""
     assert csi_pipeline(1, CsiFormat(Size(1080, 1920), Fraction(60), flip=2)) == (
