@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from unblur.runtime import cli_doctor, cli_evaluate, cli_run, cli_verify
+from unblur.runtime import cli_doctor, cli_evaluate, cli_preview, cli_run, cli_verify
 from unblur.runtime.errors import UnblurError
 
 COMMAND_GROUP = "unblur.commands"
@@ -35,6 +35,7 @@ def _options(
 def add_commands() -> None:
     """Add the commands of the device and those of the other rooms that are installed. Once a process."""
     cli_run.register(app)
+    cli_preview.register(app)
     cli_verify.register(app)
     cli_evaluate.register(app)
     cli_doctor.register(app)

@@ -35,7 +35,7 @@ def run_camera(
     if json:
         print_json({**dataclasses.asdict(summary), "device": device, "precision": precision})
     else:
-        _print_summary(summary, request)
+        print_summary(summary, request)
 
 
 def _print_rungs(session: LiveSession) -> None:
@@ -66,7 +66,8 @@ def _status_line(session: LiveSession) -> Callable[[LiveResult], None]:
     return show if stderr.is_terminal else lambda result: None
 
 
-def _print_summary(summary: LiveSummary, request: LiveRequest) -> None:
+def print_summary(summary: LiveSummary, request: LiveRequest) -> None:
+    """One line on stdout."""
     latency = f", latency p50 {summary.latency_ms['p50']:.0f} ms" if summary.latency_ms else ""
     steps = ", ".join(f"{frames} at {count}" for count, frames in summary.steps.items())
     stdout.print(

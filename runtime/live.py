@@ -14,10 +14,12 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from types import TracebackType
+from typing import Protocol
 
 from unblur.runtime.feed import Captured, Feed
 from unblur.runtime.frame_pool import FramePool
-from unblur.runtime.ladder import Ladder, Restored
+from unblur.runtime.frames import Frame
+from unblur.runtime.ladder import Restored
 from unblur.runtime.live_stats import LiveStats
 from unblur.runtime.media import Sink, TimedFrame
 from unblur.runtime.newest import Newest
@@ -51,6 +53,16 @@ class LiveResult:
     captured_s: float
 
 
+class Restorer(Protocol):
+    """A ladder, or what chooses between several."""
+
+    def restore(
+        self, frame_rgb: Frame, out: Frame, *, deadline_ms: float | None = None, most_steps: int | None = None
+    ) -> Restored:
+        """See `Ladder.restore`."""
+        ...
+
+
 @dataclass(frozen=True)
 class LiveSummary:
     """What one run of the loop did; the counters are those of LiveStats.
@@ -73,7 +85,7 @@ class LiveSummary:
 
 def run_live(
     feed: Feed,
-    ladder: Ladder,
+    ladder: Restorer,
     sink: Sink,
     stats: LiveStats,
     *,
@@ -113,7 +125,7 @@ def _frames(feed: Feed, stop: threading.Event) -> Iterator[Captured]:
 
 
 def _restore(
-    captured: Captured, ladder: Ladder, controls: LiveControls, pool: FramePool, stats: LiveStats
+    captured: Captured, ladder: Restorer, controls: LiveControls, pool: FramePool, stats: LiveStats
 ) -> LiveResult:
     began_s = time.monotonic()
     stats.wait.add((began_s - captured.at_s) * 1e3)

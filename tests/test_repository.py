@@ -38,12 +38,14 @@ IMPORTED_PACKAGES: Mapping[str, set[str]] = {
 OPTIONAL: Mapping[str, set[str]] = {  # each in the one module that needs it, which is imported where it is there
     "runtime/cuda_pycuda.py": {"pycuda"},
     "runtime/cuda_python.py": {"cuda"},
+    "runtime/preview_app.py": {"starlette"},
+    "runtime/preview_server.py": {"starlette", "uvicorn"},
     "runtime/prometheus.py": {"prometheus_client"},
 }
 RUNTIME_FOR_TRAIN = {"spec", "frames", "images", "pairs", "metrics", "shake", "errors", "atomic", "console"}
 RUNTIME_FOR_TRAIN |= {"media", "video", "calibration_table"}  # clips that pairs are made of; what QAT is for
 EXTRAS = ("torch", "onnx", "onnxscript", "onnxsim", "accelerate", "safetensors", "matplotlib")
-EXTRAS += ("tensorrt", "tensorrt_rtx", "pycuda", "cuda", "prometheus_client")
+EXTRAS += ("tensorrt", "tensorrt_rtx", "pycuda", "cuda", "prometheus_client", "starlette", "uvicorn", "websockets")
 MAX_LINES = 400
 
 

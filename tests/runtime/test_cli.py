@@ -6,11 +6,13 @@ import sys
 from pathlib import Path
 
 HEAVY = ("torch", "onnx", "onnxruntime", "numpy", "av", "PIL", "tensorrt", "scipy", "matplotlib")
-COMMANDS = ("train", "export", "calibrate", "build", "deploy", "verify", "evaluate", "data", "ablate", "run", "doctor")
+COMMANDS = ("train", "export", "calibrate", "build", "deploy", "verify", "evaluate", "data", "ablate")
+COMMANDS += ("run", "preview", "doctor")
 
 BLOCK_EXTRAS = """
 import sys
-for name in ("torch", "onnx", "tensorrt", "onnxscript", "onnxsim", "accelerate", "safetensors", "matplotlib"):
+extras = "torch onnx tensorrt onnxscript onnxsim accelerate safetensors matplotlib starlette uvicorn"
+for name in extras.split():
     sys.modules[name] = None  # any import of it now fails
 """
 

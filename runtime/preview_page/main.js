@@ -1,0 +1,206 @@
+// Puts the page together: what arrives is shown, what is touched is sent.
+
+import { Chart } from "./charts.js";
+import { Link } from "./link.js";
+import { Picture } from "./picture.js";
+
+const STALE_MS = 3000;
+const LENGTH = 240; // samples in a chart, as many as the server keeps
+const COUNTERS = {
+  captured: "captured",
+  dropped: "dropped for newer",
+  dropped_at_sink: "dropped at the sink",
+  passed: "sharp, passed on",
+  late: "late",
+  lost: "damaged",
+  stalls: "stalls",
+  reconnects: "reconnects",
+};
+
+const at = (id) => document.getElementById(id);
+const picture = new Picture({
+  stage: at("stage"),
+  canvas: at("picture"),
+  handle: at("handle"),
+  onZoom: (zoom) => { at("zoom").value = `${Math.round(zoom * 100)} %`; },
+});
+const charts = makeCharts();
+let frozen = false;
+let owed = 0; // pictures that came while frozen, to be acknowledged afterwards
+let lastPictureAt = -Infinity;
+let connected = false;
+
+const link = new Link({ state: showLink, text: showText, picture: showPicture });
+
+function makeCharts() {
+  const make = (id, title, unit, names, colours = ["--accent", "--second"]) => new Chart(at(id), {
+    title,
+    unit,
+    length: LENGTH,
+    series: names.map((name, index) => ({ name, colour: colours[index] })),
+  });
+  return [
+    [make("latency", "Latency", "ms", ["p50", "p99"]), (sample) => [sample.p50_ms, sample.p99_ms]],
+    [make("fps", "Frames per second", "", [""]), (sample) => [sample.fps]],
+    [make("taken", "Steps per frame", "", [""]), (sample) => [sample.steps]],
+    [make("dropped", "Dropped per second", "", [""]), (sample) => [sample.dropped]],
+    [make("temperature", "Temperature", "°C", [""]), (sample) => [sample.temperature_c]],
+  ];
+}
+
+function showLink(name, text) {
+  connected = name === "connected";
+  owed = connected ? 0 : owed;
+  setStatus(name, text);
+}
+
+function setStatus(name, text) {
+  const status = at("link");
+  if (status.dataset.state !== name || status.textContent !== text) {
+    status.dataset.state = name;
+    status.textContent = text;
+  }
+}
+
+async function showPicture(message) {
+  if (message.header.still !== frozen) {
+    owed += message.header.still ? 0 : 1;
+    return;
+  }
+  await picture.show(message);
+  lastPictureAt = performance.now();
+  at("waiting").hidden = true;
+  const { index, steps, ms, size } = message.header;
+  const work = steps === 0 ? "passed on" : `${steps} ${steps === 1 ? "step" : "steps"}, ${ms.toFixed(0)} ms`;
+  at("frame").textContent = `frame ${index} · ${work} · ${size[1]} × ${size[0]}`;
+  at("frame").dataset.index = index;
+  if (!message.header.still) {
+    link.send({ drawn: true });
+  }
+}
+
+function showText({ hello, state, sample }) {
+  if (hello) {
+    at("about").textContent = `${hello.source} · ${hello.model}`;
+    document.title = `unblur · ${hello.source}`;
+    charts.forEach(([chart]) => chart.clear());
+    hello.history.forEach(addSample);
+  }
+  if (sample) {
+    addSample(sample);
+  }
+  if (hello || sample) {
+    charts.forEach(([chart]) => chart.draw());
+  }
+  showControls(state);
+  showCounters(state);
+  if (connected) {
+    const stale = !frozen && performance.now() - lastPictureAt > STALE_MS && sample?.fps === 0;
+    setStatus(stale ? "stale" : frozen ? "frozen" : "live", stale ? "No frames" : frozen ? "Frozen" : "Live");
+  }
+}
+
+function addSample(sample) {
+  charts.forEach(([chart, values]) => chart.add(values(sample)));
+  if (sample.temperature_c !== null) {
+    at("temperature").hidden = false;
+  }
+}
+
+function showCounters({ counters, histogram, device, viewers }) {
+  const steps = Object.entries(histogram).filter(([count]) => count !== "0");
+  const rows = [
+    ...Object.entries(COUNTERS).map(([name, text]) => [text, counters[name]]),
+    ...steps.map(([count, frames]) => [`at ${count} ${count === "1" ? "step" : "steps"}`, frames]),
+    ["watching", viewers],
+    ["device", device],
+  ];
+  const nodes = rows.map(([text, value]) => {
+    const [row, term, detail] = ["div", "dt", "dd"].map((name) => document.createElement(name));
+    term.textContent = text;
+    detail.textContent = value.toLocaleString("en").replaceAll(",", "\u2009");
+    row.append(term, detail);
+    return row;
+  });
+  at("counters").replaceChildren(...nodes);
+}
+
+function showControls({ most_steps, deadline_ms, gate, precision, precisions, opening, error, rungs }) {
+  const top = rungs.at(-1).steps;
+  const steps = rungs.map(({ steps, ms, db }) => ({
+    value: steps,
+    text: String(steps),
+    note: db === null ? `${ms.toFixed(0)} ms` : `${ms.toFixed(0)} ms, ${db.toFixed(2)} dB`,
+  }));
+  const chosen = rungs.findLast(({ steps }) => steps <= (most_steps ?? top)) ?? rungs[0];
+  offer("steps", steps, chosen.steps, (value) => ({ most_steps: value === top ? null : value }));
+  offer("precision", precisions.map((value) => ({ value, text: value })), opening ?? precision,
+        (value) => ({ precision: value }));
+  at("timed").checked = deadline_ms !== null;
+  at("deadline").disabled = deadline_ms === null;
+  if (deadline_ms !== null && document.activeElement !== at("deadline")) {
+    at("deadline").value = Number(deadline_ms.toFixed(1));
+  }
+  at("gate").checked = gate;
+  const notice = opening ? `Opening ${opening}; the loop stands still meanwhile` : error ?? "";
+  if (at("notice").textContent !== notice) {
+    at("notice").textContent = notice;
+  }
+}
+
+/** Radio buttons; made anew only when what they offer changes, so that the focus stays. */
+function offer(id, choices, chosen, message) {
+  const box = at(id);
+  const key = JSON.stringify(choices);
+  if (box.dataset.key !== key) {
+    box.dataset.key = key;
+    box.replaceChildren(...choices.map(({ value, text, note }) => {
+      const label = document.createElement("label");
+      const input = document.createElement("input");
+      Object.assign(input, { type: "radio", name: id, value });
+      input.addEventListener("change", () => link.send(message(value)));
+      const face = document.createElement("span");
+      const small = document.createElement("small");
+      small.textContent = note ?? "";
+      face.append(text, ...(note ? [small] : []));
+      label.append(input, face);
+      return label;
+    }));
+  }
+  for (const input of box.querySelectorAll("input")) {
+    input.checked = input.value === String(chosen);
+  }
+}
+
+at("freeze").addEventListener("click", () => {
+  frozen = !frozen;
+  at("freeze").setAttribute("aria-pressed", frozen);
+  if (frozen) {
+    link.send({ still: true });
+  } else {
+    for (; owed > 0; owed -= 1) {
+      link.send({ drawn: true });
+    }
+  }
+});
+at("in").addEventListener("click", () => picture.zoomIn());
+at("out").addEventListener("click", () => picture.zoomOut());
+at("fit").addEventListener("click", () => picture.fit());
+at("timed").addEventListener("change", () => {
+  at("deadline").disabled = !at("timed").checked;
+  at("deadline").value ||= 33;
+  sendDeadline();
+});
+at("deadline").addEventListener("change", sendDeadline);
+at("gate").addEventListener("change", () => link.send({ gate: at("gate").checked }));
+
+function sendDeadline() {
+  if (!at("timed").checked) {
+    link.send({ deadline_ms: null });
+  } else if (at("deadline").checkValidity()) {
+    link.send({ deadline_ms: at("deadline").valueAsNumber });
+  }
+}
+
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => charts.forEach(([chart]) => chart.draw()));
+history.replaceState(null, "", location.pathname); // the token is in the cookie now and need not stay in view
