@@ -36,6 +36,7 @@ from unblur.runtime.runner import find_model
 OURS = ("minmax", "percentile", "entropy", "mse")
 ORT = tuple(f"ort:{method}:{kind}" for kind in ("default", "tensorrt") for method in OURS[:3])
 MODELOPT = ("modelopt:minmax", "modelopt:entropy")
+NO_SEARCH_DB = 9.0  # a budget that any choice keeps to: memory by the number of pictures, without a search's
 RIVALS = Path(__file__).with_name("int8_rivals.py")
 LOSS_DB, SHARE, MEMORY, TIME, FLAT = 0.05, 0.9, 1 / 3, 1 / 2, 1.05
 
@@ -165,7 +166,7 @@ def main(
             print("SKIPPED: ModelOpt; give the Python of its environment by --modelopt", file=sys.stderr)
         else:
             rows += [shown(contest.rival(what, modelopt, batches, count)) for what in MODELOPT]
-        ends = [shown(contest.ours("percentile", samples[n][0], budget_db)) for n in (few, many)]
+        ends = [shown(contest.ours("percentile", samples[n][0], NO_SEARCH_DB)) for n in (few, many)]
     verdicts = list(goals(rows, *ends))
     print("\n".join(verdicts))
     if json_to is not None:
