@@ -10,6 +10,7 @@ from unblur.runtime.console import print_json, stderr, stdout
 from unblur.runtime.errors import needs_extra
 from unblur.runtime.live import LiveResult, LiveSummary
 from unblur.runtime.live_session import LiveRequest, LiveSession, open_session
+from unblur.runtime.redact import without_secrets
 
 _LINE_EVERY_S = 1.0
 
@@ -73,7 +74,7 @@ def print_summary(summary: LiveSummary, request: LiveRequest) -> None:
     stdout.print(
         f"restored {summary.frames} frames in {summary.seconds:.1f} s ({summary.fps:.2f} fps{latency}; "
         f"{summary.dropped} dropped, {summary.counters['late']} late, {summary.counters['reconnects']} reconnects; "
-        f"steps: {steps or '-'}): {' and '.join(request.sinks)}",
+        f"steps: {steps or '-'}): {' and '.join(map(without_secrets, request.sinks))}",
         markup=False,
         soft_wrap=True,
     )

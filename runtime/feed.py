@@ -174,11 +174,19 @@ class Feed:
     def _read(self, shift: _Shift, source: Source) -> None:
         with source:
             self._last_s, shift.patience_s = time.monotonic(), self._reconnect.stall_s
+            lost = 0
             for frame in source:
                 if not shift.wanted or self._stop.is_set():
                     return
                 self._put(frame)
-            self._stats.lost += source.lost_frames
+                lost = self._count_lost(source, lost)
+            self._count_lost(source, lost)
+
+    def _count_lost(self, source: Source, before: int) -> int:
+        """Of a camera the losses so far, of a file all of them at its end."""
+        lost = source.lost_frames
+        self._stats.lost += lost - before
+        return lost
 
     def _put(self, frame: TimedFrame) -> None:
         self._last_s = time.monotonic()
