@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from onnx import ModelProto
 
@@ -39,7 +40,8 @@ class Settings:
     in the mean, and half of what it may lose in the worst picture; None is no search, and convolutions that read or
     write the image stay float. exclude: names of layers that stay float, as glob patterns. sensitivity: measure
     every layer even if the search does not need it. implicit: observe what TensorRT's implicit INT8 needs beside;
-    without it no calibration cache can be made of the table.
+    without it no calibration cache can be made of the table. state: a file that keeps what was seen, so that a run
+    that is killed goes on; the caller removes it.
     """
 
     method: Method = "minmax"
@@ -49,6 +51,7 @@ class Settings:
     exclude: tuple[str, ...] = ()
     sensitivity: bool = False
     implicit: bool = True
+    state: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -126,6 +129,7 @@ def _observed(
         kind="ranges" if settings.method == "minmax" else "histograms",
         names=sample.names,
         progress=stage("observing", len(sample)),
+        state=settings.state,
     )
 
 

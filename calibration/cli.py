@@ -59,6 +59,10 @@ def calibrate(
     sensitivity: Annotated[
         Path | None, typer.Option(help="Also draw what each layer costs, as PNG; takes two runs a layer.")
     ] = None,
+    state: Annotated[
+        Path | None,
+        typer.Option(help="Keep what was seen in this file; the same command goes on from it. Removed at the end."),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
 ) -> None:
     """Make the INT8 form of a model, with ranges measured on pictures like those it will see.
@@ -82,6 +86,7 @@ def calibrate(
         tuple(exclude or ()),
         sensitivity=sensitivity is not None,
         implicit=table is not None,
+        state=state,
     )
     sample = find_sample(images, blurred=blur, size_hw=size.hw if size else None)
     sample, coverage = (sample, None) if count is None else _pick(sample, count)
@@ -89,6 +94,8 @@ def calibrate(
         paths = {path: stack.enter_context(atomic_file(path)) for path in (output, table, sensitivity) if path}
         made = _make(model, sample, settings, from_table)
         _write(made, paths[output], table and paths[table], sensitivity and paths[sensitivity])
+    if state is not None:
+        state.unlink(missing_ok=True)
     if json:
         seconds = round(time.monotonic() - started_s, 2)
         print_json({**_document(made, coverage), "seconds": seconds, "bytes": output.stat().st_size})

@@ -8,8 +8,11 @@ import typer
 from onnx import ModelProto
 from typer.testing import CliRunner, Result
 
+from unblur.calibration import calibrate as room
 from unblur.calibration import cli
+from unblur.calibration.calibrate import Settings
 from unblur.calibration.onnx_file import describe, precision_of, read_onnx, spec_of, write_onnx
+from unblur.calibration.sample import find_sample
 from unblur.runtime.errors import BadInput, CalibrationError, MissingExtra, SpecMismatch, UnblurError
 from unblur.runtime.images import image_size_hw
 
@@ -49,6 +52,18 @@ def test_people_get_a_sentence(fp32_file: Path, pictures: Path, tmp_path: Path) 
     told = " ".join(result.stderr.split())
     assert "INT8 in 78.6% of the multiply-accumulates, 1 layers left out" in told
     assert "4 activations calibrated on 3 pictures" in told
+
+
+def test_a_stopped_run_goes_on_from_its_state(fp32_file: Path, pictures: Path, tmp_path: Path) -> None:
+    state, int8 = tmp_path / "seen.npz", tmp_path / "int8.onnx"
+    seen = Settings(method="entropy", implicit=False, state=state)
+    room.calibrate(read_onnx(fp32_file), find_sample(pictures), seen)
+    command = (fp32_file, "--images", pictures, "-o", int8, "--state", state)
+    refused = _calibrate(*command, "--method", "minmax").exception
+    assert isinstance(refused, CalibrationError)
+    assert "was saved by another observation" in str(refused)
+    assert _calibrate(*command, "--method", "mse").exit_code == 0
+    assert not state.exists()
 
 
 def test_a_few_pictures_that_cover_the_others_at_the_deployment_size(
