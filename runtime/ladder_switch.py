@@ -20,10 +20,9 @@ class LadderSwitch:
     """
 
     def __init__(self, ladder: Ladder, open_ladder: Callable[[Precision], Ladder]) -> None:
-        """ladder: to begin with; it stays the caller's to close. open_ladder: raises UnblurError if it cannot."""
+        """ladder: to begin with; closed here, like every other. open_ladder: raises UnblurError if it cannot."""
         self.ladder = ladder
         self.error: str | None = None
-        self._first = ladder
         self._open_ladder = open_ladder
         self._asked: Precision | None = None
 
@@ -57,14 +56,10 @@ class LadderSwitch:
             self.error = str(error)
             _log.warning("cannot change to %s: %s", precision, error)
         else:
-            self._close()
+            self.ladder.close()
             self.ladder = opened
         if self._asked == precision:  # nobody asked for another one meanwhile
             self._asked = None
-
-    def _close(self) -> None:
-        if self.ladder is not self._first:
-            self.ladder.close()
 
     def __enter__(self) -> "LadderSwitch":
         return self
@@ -72,4 +67,4 @@ class LadderSwitch:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._close()
+        self.ladder.close()

@@ -50,7 +50,7 @@ class History:
         self._stats = stats
         self._clock = clock
         self._read_temperature_c = read_temperature_c
-        self._readings = deque([self._read()], maxlen=_WINDOW + 1)
+        self._readings = deque([self._read()], maxlen=_WINDOW)
         self.samples: deque[Sample] = deque(maxlen=_KEPT)
 
     def sample(self) -> Sample:

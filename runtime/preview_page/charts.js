@@ -37,7 +37,8 @@ export class Chart {
   }
 
   draw() {
-    this.#numbers.replaceChildren(...this.#series.map((series, index) => this.#number(series, index)), this.#unit);
+    const numbers = this.#series.flatMap((series, index) => [this.#number(series, index), " "]);
+    this.#numbers.replaceChildren(...numbers.slice(0, this.#unit ? undefined : -1), this.#unit);
     this.#canvas.setAttribute("aria-label", this.#numbers.textContent);
     const width = this.#canvas.clientWidth;
     if (width > 0) {
@@ -51,7 +52,7 @@ export class Chart {
 
   #number({ name, colour }, index) {
     const number = document.createElement("span");
-    number.textContent = `${name} ${written(this.#values[index].at(-1))} `;
+    number.textContent = `${name} ${written(this.#values[index].at(-1))}`.trim();
     number.style.color = name ? `var(${colour})` : "inherit";
     return number;
   }

@@ -120,6 +120,7 @@ function showCounters({ counters, histogram, device, viewers }) {
     term.textContent = text;
     detail.textContent = value.toLocaleString("en").replaceAll(",", "\u2009");
     row.append(term, detail);
+    row.classList.toggle("wide", typeof value === "string");
     return row;
   });
   at("counters").replaceChildren(...nodes);
