@@ -1,7 +1,8 @@
 """Send a live stream to a server or a player: rtsp://, rtmp:// and udp://."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Callable, Mapping
+from concurrent.futures import TimeoutError
+from contextlib import AbstractContextManager, suppress
 from types import TracebackType
 
 import av
@@ -14,6 +15,7 @@ from unblur.runtime.h264 import one_size_hw
 from unblur.runtime.live_encoder import LiveEncoder
 from unblur.runtime.media import MediaInfo, TimedFrame
 from unblur.runtime.redact import without_secrets
+from unblur.runtime.time_limit import TimeLimit
 
 # scheme -> FFmpeg's format and its options. RTP inside the RTSP connection, as for reading.
 PROTOCOLS: Mapping[str, tuple[str, Mapping[str, str]]] = {
@@ -21,6 +23,8 @@ PROTOCOLS: Mapping[str, tuple[str, Mapping[str, str]]] = {
     "rtmp": ("flv", {"flvflags": "no_duration_filesize"}),
     "udp": ("mpegts", {}),
 }
+
+_PATIENCE_S = 10.0  # with a server that takes nothing
 
 
 class PushSink(AbstractContextManager["PushSink"]):
@@ -35,36 +39,43 @@ class PushSink(AbstractContextManager["PushSink"]):
         self._url = url
         self._info = info
         self._crf = crf
+        self._hangs = False
 
     def __enter__(self) -> "PushSink":
         """Connects. BadInput if nobody listens there (UDP does not ask), or the password is wrong."""
         container_format, options = PROTOCOLS[self._url.partition(":")[0]]
         self._container: OutputContainer = av.open(self._url, "w", format=container_format, options=dict(options))
-        with self._push_errors():
-            self._encoder = LiveEncoder(self._container, self._info, crf=self._crf)
+        self._within = TimeLimit(_PATIENCE_S)
+        self._push(self._connect)  # PyAV holds the interpreter's lock here: no time limit ends it, nor does Ctrl-C
         return self
 
     def write(self, frame: TimedFrame) -> None:
-        with self._push_errors():
-            self._encoder.write(frame)
+        self._push(lambda: self._encoder.write(frame))
 
     def finish(self, *, complete: bool) -> None:
-        with self._push_errors():
-            self._encoder.finish()
+        self._push(self._encoder.finish)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with suppress(FFmpegError):
-            self._container.close()
+        if not self._hangs:
+            with suppress(BadInput):  # the one that matters was raised by `write` or `finish`
+                self._push(self._container.close)
+        self._within.close()
 
-    @contextmanager
-    def _push_errors(self) -> Iterator[None]:
+    def _connect(self) -> None:
+        self._encoder = LiveEncoder(self._container, self._info, crf=self._crf)
+
+    def _push(self, call: Callable[[], object]) -> None:
+        name = without_secrets(self._url)
         try:
-            yield
+            self._within(call)
         except FFmpegError as error:
             # from None: FFmpeg's own message holds the address with its password
-            raise BadInput(f"cannot push to {without_secrets(self._url)}: {_explain(error)}") from None
+            raise BadInput(f"cannot push to {name}: {_explain(error)}") from None
+        except TimeoutError:
+            self._hangs = True
+            raise BadInput(f"cannot push to {name}: it took nothing for {_PATIENCE_S:.0f} seconds") from None
 
 
 def _explain(error: FFmpegError) -> str:

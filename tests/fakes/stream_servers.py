@@ -151,13 +151,13 @@ def at_once(body: bytes) -> tuple[str, Send]:
 
 
 @contextmanager
-def ffmpeg_receiver(*listen: str, into: Path) -> Iterator[None]:
+def ffmpeg_receiver(*listen: str, into: Path) -> "Iterator[subprocess.Popen[bytes]]":
     """FFmpeg listens as told and copies what it receives into a Matroska file, until the sender has gone."""
     need("ffmpeg", "ffmpeg")
     command = ["ffmpeg", "-v", "error", "-nostdin", "-y", *listen, "-c", "copy", "-f", "matroska", str(into)]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as receiver:
         try:
-            yield
+            yield receiver
             receiver.wait(10)
         finally:
             receiver.kill()

@@ -1,8 +1,11 @@
 """Pushing a stream to who listens for it: RTSP, RTMP and UDP on loopback, received by FFmpeg."""
 
 import itertools
+import signal
 import threading
 import time
+from collections import deque
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -11,6 +14,7 @@ import numpy as np
 import pytest
 from stream_servers import ffmpeg_receiver, free_port, rtsp_server, wait_for_port
 
+from unblur.runtime import push_sink
 from unblur.runtime.errors import BadInput
 from unblur.runtime.media import MediaInfo, TimedFrame
 from unblur.runtime.video import open_sink
@@ -88,6 +92,22 @@ def test_a_wrong_password() -> None:
         pytest.raises(BadInput, match=r"//camera@.*wrong user or password"),
     ):
         push(url.replace("//", "//camera:guess@"))
+
+
+def test_a_server_that_takes_nothing_any_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(push_sink, "_PATIENCE_S", 0.5)
+    port = free_port()
+    url = f"rtmp://127.0.0.1:{port}/live/camera"
+    rng = np.random.default_rng(0)
+    noise = (rng.integers(0, 256, (512, 512, 3), np.uint8) for _ in range(200))  # more than the kernel keeps for it
+    frames = (TimedFrame(rgb, Fraction(index, 25)) for index, rgb in enumerate(noise))
+    with ffmpeg_receiver("-listen", "1", "-i", url, into=tmp_path / "received.mkv") as receiver:
+        wait_for_port(port)
+        with open_sink(url, replace(LIVE, size_hw=(512, 512)), crf=0) as sink:
+            receiver.send_signal(signal.SIGSTOP)
+            with pytest.raises(BadInput, match=rf"^cannot push to {url}: it took nothing for 0 seconds$"):
+                deque(map(sink.write, frames))
+        receiver.kill()
 
 
 def test_pictures_of_different_sizes_do_not_stream() -> None:
