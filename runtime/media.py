@@ -1,6 +1,6 @@
 """What the streaming loop moves: frames with a time, from a Source to a Sink.
 
-Files, folders and (later) cameras fit these protocols, so the loop never asks which it holds. `video.py` turns
+Files, folders and cameras fit these protocols, so the loop never asks which it holds. `video.py` turns
 what a user typed into one.
 """
 
