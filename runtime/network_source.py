@@ -30,7 +30,7 @@ def _explain(error: FFmpegError) -> str:
     if isinstance(error, HTTPUnauthorizedError):
         return "wrong user or password (401); write USER:PASSWORD@ before the host, special characters as %XX"
     if isinstance(error, InvalidDataError):
-        return "no video that can be read there; over HTTP it takes MJPEG and MPEG-TS"
+        return "it answers, but not with video that can be read (over HTTP that is MJPEG or MPEG-TS)"
     if error.errno == errno.EIO:
         return "there is no such host, or the connection broke"
     return str(error.strerror)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from concurrent.futures import TimeoutError
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, ExitStack, suppress
 from types import TracebackType
 
 import av
@@ -45,8 +45,13 @@ class PushSink(AbstractContextManager["PushSink"]):
         """Connects. BadInput if nobody listens there (UDP does not ask), or the password is wrong."""
         container_format, options = PROTOCOLS[self._url.partition(":")[0]]
         self._container: OutputContainer = av.open(self._url, "w", format=container_format, options=dict(options))
-        self._within = TimeLimit(_PATIENCE_S)
-        self._push(self._connect)  # PyAV holds the interpreter's lock here: no time limit ends it, nor does Ctrl-C
+        with ExitStack() as stack:
+            self._within = TimeLimit(_PATIENCE_S)
+            stack.callback(self._within.close)
+            self._push(
+                self._connect
+            )  # PyAV holds the interpreter's lock here: no time limit ends it, nor does Ctrl-C
+            self._stack = stack.pop_all()
         return self
 
     def write(self, frame: TimedFrame) -> None:
@@ -61,7 +66,7 @@ class PushSink(AbstractContextManager["PushSink"]):
         if not self._hangs:
             with suppress(BadInput):  # the one that matters was raised by `write` or `finish`
                 self._push(self._container.close)
-        self._within.close()
+        self._stack.close()
 
     def _connect(self) -> None:
         self._encoder = LiveEncoder(self._container, self._info, crf=self._crf)
