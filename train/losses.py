@@ -1,7 +1,6 @@
 """The content losses of the seeds: how far restored images are from the sharp one.
 
-Multi-scale networks give outputs of several sizes. Each is compared with the sharp image at its own size, made by
-averaging areas: at the factors of the seeds, 2 and 4, every pixel is the mean of 2 x 2 or 4 x 4 sharp ones.
+Multi-scale networks give outputs of several sizes, each with a target of its size: see `DeblurringNetwork.targets`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -25,14 +24,9 @@ def fft_l1(restored: Tensor, sharp: Tensor) -> Tensor:
     return torch.view_as_real(difference).abs().mean()
 
 
-def at_size_of(output: Tensor, sharp: Tensor) -> Tensor:
-    """The sharp image at the size of an output, by averaging areas."""
-    return sharp if output.shape == sharp.shape else F.interpolate(sharp, output.shape[-2:], mode="area")
-
-
-def over_outputs(loss: Loss, outputs: Sequence[Tensor], sharp: Tensor, how: OverOutputs) -> Tensor:
-    """Sum or mean over the outputs of `loss`, each against the sharp image at its size."""
-    per_output = torch.stack([loss(output, at_size_of(output, sharp)) for output in outputs])
+def over_outputs(loss: Loss, outputs: Sequence[Tensor], targets: Sequence[Tensor], how: OverOutputs) -> Tensor:
+    """Sum or mean over the outputs of `loss`, each against its target."""
+    per_output = torch.stack([loss(output, target) for output, target in zip(outputs, targets, strict=True)])
     return per_output.sum() if how == "sum" else per_output.mean()
 
 
@@ -60,9 +54,9 @@ class ContentLoss(nn.Module):
                 raise ValueError("a perceptual term needs a perceptual loss")
             self._terms.append((term.weight, loss))
 
-    def forward(self, outputs: Sequence[Tensor], sharp: Tensor) -> Tensor:
+    def forward(self, outputs: Sequence[Tensor], targets: Sequence[Tensor]) -> Tensor:
         return torch.stack(
-            [weight * over_outputs(loss, outputs, sharp, self.how) for weight, loss in self._terms]
+            [weight * over_outputs(loss, outputs, targets, self.how) for weight, loss in self._terms]
         ).sum()
 
 
@@ -77,4 +71,4 @@ class SupervisedNetwork(nn.Module):
     def forward(self, blurred: Tensor, sharp: Tensor) -> tuple[Tensor, Tensor]:
         """The loss, and the full-scale restored image for a discriminator to judge."""
         outputs = [output.float() for output in self.network.restorations(blurred)]
-        return self.content(outputs, sharp), outputs[-1]
+        return self.content(outputs, self.network.targets(sharp, outputs)), outputs[-1]

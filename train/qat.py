@@ -9,7 +9,7 @@ clipped (the straight-through estimator, Bengio et al. 2013, as used by Jacob et
 Nothing is added to the network: its weights keep their names, and it is exported as any other.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -75,6 +75,9 @@ class FakeQuantized(DeblurringNetwork):
     def restorations(self, blurred: Tensor) -> list[Tensor]:
         with _Rounding(self._points):
             return self.network.restorations(blurred)
+
+    def targets(self, sharp: Tensor, outputs: Sequence[Tensor]) -> list[Tensor]:
+        return self.network.targets(sharp, outputs)
 
     def at_steps(self, steps: int) -> DeblurringNetwork:
         """ValueError for any but its own number: the table has ranges for those alone."""

@@ -6,8 +6,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from unblur.train.losses import ContentLoss, SupervisedNetwork, at_size_of
+from unblur.train.losses import ContentLoss, SupervisedNetwork
 from unblur.train.networks import build_network
+from unblur.train.networks.msr_gan import gaussian_half
 from unblur.train.recipe import RECIPES, LossTerm
 
 
@@ -24,6 +25,11 @@ def outputs() -> list[Tensor]:
 @pytest.fixture
 def sharp() -> Tensor:
     return image(0)
+
+
+@pytest.fixture
+def targets(outputs: list[Tensor], sharp: Tensor) -> list[Tensor]:
+    return build_network("srn", width=8).targets(sharp, outputs)
 
 
 def area_mean(array: NDArray[np.float64], factor: int) -> NDArray[np.float64]:
@@ -47,51 +53,57 @@ def content(system: str) -> ContentLoss:
     return ContentLoss(RECIPES[system].content, RECIPES[system].over_outputs)
 
 
-def test_targets_are_area_means(sharp: Tensor) -> None:
-    np.testing.assert_allclose(
-        at_size_of(image(1, 4, 6), sharp).numpy(), area_mean(sharp.double().numpy(), 4), atol=1e-6
-    )
-    assert at_size_of(sharp, sharp) is sharp
+def test_targets_are_area_means(targets: list[Tensor], sharp: Tensor) -> None:
+    for target, factor in zip(targets, (4, 2, 1), strict=True):
+        np.testing.assert_allclose(target.numpy(), area_mean(sharp.double().numpy(), factor), atol=1e-6)
 
 
-def test_srn_sums_mean_squares_over_scales(outputs: list[Tensor], sharp: Tensor) -> None:
+def test_targets_of_msr_gan_are_a_gaussian_pyramid(outputs: list[Tensor], sharp: Tensor) -> None:
+    network = build_network("msr-gan", width=8, blocks=1)
+    half = gaussian_half(sharp)
+    torch.testing.assert_close(network.targets(sharp, outputs), [gaussian_half(half), half, sharp])
+
+
+def test_srn_sums_mean_squares_over_scales(outputs: list[Tensor], targets: list[Tensor], sharp: Tensor) -> None:
     """sum_i kappa_i / N_i ||I_i - I_i,true||^2 of seed 003 with kappa_i = 1."""
     expected = sum((d**2).sum() / d.size for d in differences(outputs, sharp))
-    np.testing.assert_allclose(content("srn")(outputs, sharp).item(), expected, rtol=1e-5)
+    np.testing.assert_allclose(content("srn")(outputs, targets).item(), expected, rtol=1e-5)
 
 
-def test_msr_gan_halves_the_mean_over_scales(outputs: list[Tensor], sharp: Tensor) -> None:
+def test_msr_gan_halves_the_mean_over_scales(outputs: list[Tensor], targets: list[Tensor], sharp: Tensor) -> None:
     """1 / (2 K) sum_k 1 / (c w h) ||L_k - S_k||^2 of seed 000, a mean over the batch."""
     per_image = [
         sum((d[image] ** 2).sum() / d[image].size for d in differences(outputs, sharp)) / 6 for image in range(2)
     ]
-    np.testing.assert_allclose(content("msr-gan")(outputs, sharp).item(), np.mean(per_image), rtol=1e-5)
+    np.testing.assert_allclose(content("msr-gan")(outputs, targets).item(), np.mean(per_image), rtol=1e-5)
 
 
-def test_msrm_dffm_sums_l1_and_its_spectrum_over_scales(outputs: list[Tensor], sharp: Tensor) -> None:
+def test_msrm_dffm_sums_l1_and_its_spectrum_over_scales(
+    outputs: list[Tensor], targets: list[Tensor], sharp: Tensor
+) -> None:
     """Equations 4 to 6 of seed 001, both L1 norms as means."""
     expected = sum(np.abs(d).mean() + 0.1 * spectral(d) for d in differences(outputs, sharp))
-    np.testing.assert_allclose(content("msrm-dffm")(outputs, sharp).item(), expected, rtol=1e-5)
+    np.testing.assert_allclose(content("msrm-dffm")(outputs, targets).item(), expected, rtol=1e-5)
 
 
 def test_lprn_averages_over_steps(sharp: Tensor) -> None:
     steps = [image(1), image(2)]
     apart = [(step - sharp).double().numpy() for step in steps]
     expected = np.mean([np.abs(d).mean() + 0.1 * spectral(d) for d in apart])
-    np.testing.assert_allclose(content("lprn")(steps, sharp).item(), expected, rtol=1e-5)
+    np.testing.assert_allclose(content("lprn")(steps, [sharp, sharp]).item(), expected, rtol=1e-5)
 
 
 def test_pix2pix_weighs_l1_by_100(sharp: Tensor) -> None:
     """Equation 5 of seed 004."""
     expected = 100 * np.abs((image(3) - sharp).double().numpy()).mean()
-    np.testing.assert_allclose(content("pix2pix")([image(3)], sharp).item(), expected, rtol=1e-5)
+    np.testing.assert_allclose(content("pix2pix")([image(3)], [sharp]).item(), expected, rtol=1e-5)
 
 
 def test_l2_is_the_mean_square(sharp: Tensor) -> None:
     """Equation 6 of seed 004."""
     loss = ContentLoss((LossTerm("l2"),), "mean")
     expected = ((image(3) - sharp).double().numpy() ** 2).mean()
-    np.testing.assert_allclose(loss([image(3)], sharp).item(), expected, rtol=1e-5)
+    np.testing.assert_allclose(loss([image(3)], [sharp]).item(), expected, rtol=1e-5)
 
 
 def test_a_perceptual_term_needs_its_loss() -> None:
@@ -103,5 +115,5 @@ def test_every_step_is_supervised(sharp: Tensor) -> None:
     network = build_network("lprn-n", width=8, steps=3, pooling="global")
     loss, restored = SupervisedNetwork(network, content("lprn"))(image(1), sharp)
     outputs = network.restorations(image(1))
-    torch.testing.assert_close(loss, content("lprn")(outputs, sharp))
+    torch.testing.assert_close(loss, content("lprn")(outputs, [sharp] * 3))
     torch.testing.assert_close(restored, outputs[-1])

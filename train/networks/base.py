@@ -2,10 +2,12 @@
 
 import copy
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import ClassVar
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from unblur.runtime.frames import Padding
@@ -40,6 +42,10 @@ class DeblurringNetwork(nn.Module, ABC):
     def restorations(self, blurred: Tensor) -> list[Tensor]:
         """Every supervised output, coarse to fine or first to last step; the last one is the result."""
 
+    def targets(self, sharp: Tensor, outputs: Sequence[Tensor]) -> list[Tensor]:
+        """What training compares each of `restorations` with: the sharp image at its size, by averaging areas."""
+        return [sharp if sharp.shape == output.shape else _area_means(sharp, output) for output in outputs]
+
     def forward(self, blurred: Tensor) -> Tensor:
         """The restored image, of the shape of `blurred`."""
         return self.restorations(blurred)[-1]
@@ -60,6 +66,10 @@ class DeblurringNetwork(nn.Module, ABC):
         clone = copy.deepcopy(self).eval()
         fold_parametrizations(clone)
         return clone
+
+
+def _area_means(images: Tensor, like: Tensor) -> Tensor:
+    return F.interpolate(images, like.shape[-2:], mode="area")
 
 
 def count_parameters(network: nn.Module) -> int:
