@@ -47,6 +47,7 @@ def run(
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default one per core.")] = None,
     crf: Annotated[int, typer.Option(min=0, max=51, help="Quality of H.264; less is better and larger.")] = 18,
     rate: Annotated[float, typer.Option(min=0.01, help="Pictures per second when a folder becomes a video.")] = 25,
+    loop: Annotated[bool, typer.Option("--loop", help="Begin a file or a folder again at its end.")] = False,
     max_pixels: Annotated[int, typer.Option(min=1, help="Refuse larger pictures and frames.")] = 100_000_000,
     device: Annotated[
         Literal["auto", "tensorrt", "cuda", "cpu"], typer.Option(help="What to run on; default the fastest here.")
@@ -101,7 +102,9 @@ def run(
             run_camera(request, stop, metrics, json=json)
         else:
             picture_rate = Fraction(rate).limit_denominator(1001)
-            job = _FileJob(model, source, tuple(sink), choice, steps, deadline_ms, crf, picture_rate, max_pixels)
+            job = _FileJob(
+                model, source, tuple(sink), choice, steps, deadline_ms, crf, picture_rate, loop, max_pixels
+            )
             _run_files(job, stop, json=json)
 
 
@@ -117,6 +120,7 @@ class _FileJob:
     deadline_ms: float | None
     crf: int
     rate: Fraction
+    loop: bool
     max_pixels: int
 
 
@@ -125,7 +129,7 @@ def _run_files(job: _FileJob, stop: "threading.Event", *, json: bool) -> None:
     from unblur.runtime.video import open_sinks, open_source
 
     with (
-        open_source(job.source, max_pixels=job.max_pixels, rate=job.rate) as frames,
+        open_source(job.source, max_pixels=job.max_pixels, rate=job.rate, loop=job.loop) as frames,
         _open_restore(job, frames.info) as restore,
         open_sinks(job.sinks, frames.info, crf=job.crf) as target,
     ):

@@ -1,0 +1,137 @@
+"""`unblur run` on a camera, as a user types it: a real process, a synthetic camera, real sinks."""
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import av
+import pytest
+
+from unblur.runtime.frames import Frame
+from unblur.runtime.images import write_image
+
+COMMAND = [sys.executable, "-m", "unblur.runtime.cli", "run"]
+CAMERA = "test://moving?size=64x96&fps=50&blur=6"
+
+
+@contextmanager
+def running(model: Path, source: str, *options: str) -> Iterator["subprocess.Popen[str]"]:
+    command = [*COMMAND, str(model), "--source", source, "--threads", "1", *options]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def read_until(process: "subprocess.Popen[str]", pattern: str) -> re.Match[str]:
+    """The first line on stderr that matches."""
+    assert process.stderr is not None
+    for line in process.stderr:
+        if match := re.search(pattern, line):
+            return match
+    raise AssertionError(f"the process ended without a line that matches {pattern}")
+
+
+def frames_of(path: Path) -> int:
+    with av.open(str(path)) as container:
+        return sum(1 for _ in container.decode(video=0))
+
+
+def test_a_camera_into_two_sinks_until_it_is_stopped(tiny_bundle: Path, tmp_path: Path) -> None:
+    recording = tmp_path / "sharp.mkv"
+    with running(tiny_bundle, CAMERA, "--sink", str(recording), "--sink", "null:", "--json") as process:
+        rungs = read_until(process, r"moving\?.*: (.+); deadline (\d+) ms")
+        time.sleep(1)
+        process.send_signal(signal.SIGTERM)
+        stdout, stderr = process.communicate(timeout=20)
+    assert (process.returncode, stderr) == (0, "")
+    assert re.fullmatch(r"1 steps \d+ ms, 2 steps \d+ ms", rungs[1])
+    assert rungs[2] == "20"
+    document = json.loads(stdout)
+    assert document["frames"] == frames_of(recording) > 5
+    assert sum(document["steps"].values()) >= document["frames"]
+    assert set(document["stages_ms"]) == {"wait", "restore", "write", "total"}
+    assert document["counters"]["reconnects"] == 0
+    assert document["precision"] == "fp32"
+
+
+def test_people_get_a_sentence_and_prometheus_its_counters(tiny_bundle: Path) -> None:
+    options = ("--sink", "null:", "--metrics-port", "0", "--deadline-ms", "0")
+    with running(tiny_bundle, CAMERA, *options) as process:
+        port = read_until(process, r"counters at http://127\.0\.0\.1:(\d+)/metrics")[1]
+        deadline_s = time.monotonic() + 20
+        while time.monotonic() < deadline_s:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
+                text = answer.read().decode()
+            if re.search(r"unblur_written_total [1-9]", text):
+                break
+        process.send_signal(signal.SIGINT)
+        stdout, _ = process.communicate(timeout=20)
+    assert process.returncode == 0
+    assert 'unblur_steps_total{steps="1"}' in text, "no rung fits 0 ms, so the lowest is taken"
+    assert re.fullmatch(r"restored \d+ frames in .+ late, 0 reconnects; steps: \d+ at 1\): null:\n", stdout)
+
+
+def test_the_gate_passes_a_sharp_camera_on(tiny_bundle: Path) -> None:
+    options = ("--sink", "null:", "--gate", "--retries", "0")
+    with running(tiny_bundle, "test://moving?size=240x320&fps=50&blur=0", *options, "--json") as process:
+        read_until(process, "deadline")
+        time.sleep(0.5)
+        process.send_signal(signal.SIGTERM)
+        stdout, _ = process.communicate(timeout=20)
+    assert set(json.loads(stdout)["steps"]) == {"0"}
+
+
+def test_a_camera_that_ends_for_good_is_told_and_its_recording_kept(tiny_bundle: Path, tmp_path: Path) -> None:
+    recording = tmp_path / "sharp.mp4"
+    options = ("--sink", str(recording), "--retries", "0")
+    with running(tiny_bundle, f"{CAMERA}&frames=20", *options) as process:
+        _, stderr = process.communicate(timeout=30)
+    assert process.returncode == 2
+    assert stderr.splitlines()[-1].endswith("the stream ended, and 0 attempts did not bring it back")
+    assert frames_of(recording) > 3
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--sink", "sharp.png"), "sharp.png is one picture, but test://moving"),
+        (("--sink", "ftp://host/x"), "ftp://host/x has the unknown scheme 'ftp:'"),
+        (("--sink", "null:", "--steps", "9"), "has no fp32 variant at 9 steps"),
+    ],
+)
+def test_bad_options_are_one_line(tiny_bundle: Path, options: tuple[str, ...], message: str) -> None:
+    with running(tiny_bundle, CAMERA, *options) as process:
+        stdout, stderr = process.communicate(timeout=30)
+    assert (process.returncode, stdout) == (2, "")
+    assert message in stderr.splitlines()[-1]
+    assert "Traceback" not in stderr
+
+
+def test_a_file_with_a_deadline_counts_its_steps(tiny_bundle: Path, tmp_path: Path, frame: Frame) -> None:
+    write_image(tmp_path / "blurred.png", frame)
+    options = ("--sink", str(tmp_path / "sharp.png"), "--deadline-ms", "0", "--json")
+    with running(tiny_bundle, str(tmp_path / "blurred.png"), *options) as process:
+        stdout, _ = process.communicate(timeout=30)
+    assert json.loads(stdout)["steps"] == {"1": 1}
+    assert json.loads(stdout)["late"] == 1
+
+
+def test_a_folder_in_a_loop_goes_on_until_it_is_stopped(tiny_onnx: Path, tmp_path: Path, frame: Frame) -> None:
+    (tmp_path / "in").mkdir()
+    write_image(tmp_path / "in/a.png", frame)
+    with running(tiny_onnx, str(tmp_path / "in"), "--sink", "null:", "--loop", "--json") as process:
+        time.sleep(2.5)
+        process.send_signal(signal.SIGINT)
+        stdout, stderr = process.communicate(timeout=30)
+    assert process.returncode == 130, stderr
+    assert json.loads(stdout)["frames"] > 1
