@@ -23,7 +23,12 @@ demo: $(INSTALLED)  ## Deploy PRESET, restore a shaken photograph and clip with 
 	$(BIN)/python docs/demo.py --preset $(PRESET) --out demo
 
 test: $(INSTALLED)  ## Run the tests; ARGS goes to pytest
+ifeq ($(ARGS),)
+	$(BIN)/python -m pytest -n logical -m "not realtime"
+	$(BIN)/python -m pytest -m realtime
+else
 	$(BIN)/python -m pytest $(ARGS)
+endif
 
 conformance: $(INSTALLED)  ## Check what we touch of TensorRT against the real bindings of five versions
 	$(BIN)/python -m pytest tests/conformance -rs $(ARGS)

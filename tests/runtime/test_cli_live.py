@@ -17,6 +17,8 @@ import pytest
 from unblur.runtime.frames import Frame
 from unblur.runtime.images import write_image
 
+pytestmark = pytest.mark.realtime
+
 COMMAND = [sys.executable, "-m", "unblur.runtime.cli", "run"]
 CAMERA = "test://moving?size=64x96&fps=50&blur=6"
 

@@ -10,6 +10,8 @@ from unblur.runtime.errors import BadInput
 from unblur.runtime.feed import Captured, Feed, Reconnect
 from unblur.runtime.live_stats import LiveStats
 
+pytestmark = pytest.mark.realtime
+
 QUICK = Reconnect(stall_s=0.15, first_s=0.01, most_s=0.02)
 
 

@@ -19,6 +19,8 @@ from unblur.runtime.gstreamer_source import CsiFormat, csi_pipeline
 from unblur.runtime.source_url import Size
 from unblur.runtime.video import open_source
 
+pytestmark = pytest.mark.realtime
+
 SMALL = "video/x-raw,width=96,height=64,framerate=30/1"
 
 

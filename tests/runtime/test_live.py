@@ -21,6 +21,8 @@ from unblur.runtime.live_stats import LiveStats
 from unblur.runtime.media import TimedFrame
 from unblur.runtime.sharpness import BlurGate
 
+pytestmark = pytest.mark.realtime
+
 QUICK = Reconnect(stall_s=0.2, first_s=0.01, most_s=0.02, retries=0)
 
 

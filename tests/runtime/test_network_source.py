@@ -23,6 +23,8 @@ from unblur.runtime.images import MAX_PIXELS
 from unblur.runtime.media import TimedFrame
 from unblur.runtime.video import is_live, open_source
 
+pytestmark = pytest.mark.realtime
+
 
 def watch(url: str, count: int) -> list[TimedFrame]:
     assert is_live(url)

@@ -19,6 +19,8 @@ from unblur.runtime.errors import BadInput
 from unblur.runtime.media import MediaInfo, TimedFrame
 from unblur.runtime.video import open_sink
 
+pytestmark = pytest.mark.realtime
+
 SIZE_HW = (64, 96)
 LIVE = MediaInfo(None, "live", SIZE_HW, frames=None, rate=Fraction(25), url="test://camera")
 

@@ -24,6 +24,8 @@ from unblur.runtime.media import MediaInfo, Sink, TimedFrame
 from unblur.runtime.stream_clock import TIME_BASE
 from unblur.runtime.video import open_sink, open_sinks
 
+pytestmark = pytest.mark.realtime
+
 SIZE_HW = (64, 96)
 LIVE = MediaInfo(None, "live", SIZE_HW, frames=None, rate=Fraction(25), time_base=TIME_BASE, url="test://camera")
 

@@ -13,6 +13,8 @@ from unblur.runtime.source_url import Size
 from unblur.runtime.synthetic_source import MovingScene, SyntheticSource
 from unblur.runtime.video import is_live, open_source
 
+pytestmark = pytest.mark.realtime
+
 
 def source_of(**options: object) -> SyntheticSource:
     given = {"size": Size(64, 96), "fps": Fraction(200), **options}
