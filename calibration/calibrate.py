@@ -75,11 +75,12 @@ def calibrate(
 ) -> Calibrated:
     """The INT8 form of an fp32 graph, with ranges measured on the pictures.
 
-    Raises CalibrationError if `model` is not fp32, nothing in it can be quantised, a tensor is not finite or the
-    budget cannot be met; BadInput for a bad picture.
+    Raises CalibrationError if `model` is not fp32, the pictures are too few or of one colour, nothing can be
+    quantised, a tensor is not finite or the budget cannot be met; BadInput for a bad picture.
     """
     settings = settings or Settings()
     _check_precision(model)
+    sample.check()
     candidates = place(model, settings.exclude, cautious=settings.budget_db is None)
     observed = _observed(model, candidates, sample, settings, stage)
     ranges = _ranges(model, observed, settings)

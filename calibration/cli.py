@@ -47,7 +47,7 @@ def calibrate(
     blur: Annotated[bool, typer.Option("--blur", help="The pictures are sharp: shake each one first.")] = False,
     count: Annotated[
         int | None,
-        typer.Option(min=1, help="Use this many pictures, chosen to cover blur, light, texture and noise."),
+        typer.Option(min=2, help="Use this many pictures, chosen to cover blur, light, texture and noise."),
     ] = None,
     size: Annotated[
         Size | None, typer.Option(parser=Size.parse, metavar="HxW", help="Crop to the size it will run at.")

@@ -10,6 +10,7 @@ import numpy as np
 
 from unblur.calibration.coverage import Coverage, coverage, farthest_points
 from unblur.calibration.picture_features import picture_features
+from unblur.runtime.errors import CalibrationError
 from unblur.runtime.frames import Batch, Frame, Padding, batch_from_frame
 from unblur.runtime.images import is_image_path, list_images, read_image
 from unblur.runtime.pairs import find_pairs
@@ -18,6 +19,7 @@ from unblur.runtime.shake import shake_frame
 MAX_PIXELS = 2**20
 """A larger picture is cropped to its centre, so that memory and time do not depend on the camera."""
 
+MIN_PICTURES = 2
 _SHAKE_PX = (8.0, 32.0)
 
 
@@ -83,6 +85,19 @@ class Sample:
                 progress()
         picked = farthest_points(np.array(features), count)
         return self._only(picked), coverage(np.array(features), picked, self.names)
+
+    def check(self) -> None:
+        """CalibrationError if ranges measured on these pictures would say nothing of any others."""
+        if len(self) < MIN_PICTURES:
+            raise CalibrationError(
+                f"{self.folder} gives {len(self)} calibration picture, expected at least {MIN_PICTURES}, better a "
+                "dozen; add pictures like those the model will see"
+            )
+        if all((picture == picture[0, 0]).all() for picture in self.pictures()):
+            raise CalibrationError(
+                f"the {len(self)} calibration pictures in {self.folder} are of one colour each; "
+                "expected pictures like those the model will see"
+            )
 
     def _only(self, indices: Sequence[int]) -> "Sample":
         return replace(self, paths=tuple(self.paths[index] for index in indices))

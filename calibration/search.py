@@ -34,7 +34,7 @@ def most_int8(macs: Mapping[str, int], evaluate: Evaluate, budget_db: float) -> 
         best = min(alone, key=lambda layer: alone[layer])
         raise CalibrationError(
             f"no choice of INT8 layers keeps to a loss of {budget_db:g} dB; the best reachable loses "
-            f"{alone[best]:.4f} dB, with '{best}' alone in INT8: raise the budget, or use fp16"
+            f"{alone[best]:.2g} dB, with '{best}' alone in INT8: raise the budget, or use fp16"
         )
     head = _longest_head(sorted(affordable, key=lambda layer: alone[layer] / macs[layer]), evaluate, budget_db)
     by_size = sorted(affordable, key=lambda layer: -macs[layer])

@@ -84,7 +84,7 @@ def deploy(
         float, typer.Option(min=0, help="Most PSNR that INT8 may lose on the calibration pictures.")
     ] = BUDGET_DB,
     count: Annotated[
-        int | None, typer.Option(min=1, help="Calibrate on this many pictures, chosen to cover the others.")
+        int | None, typer.Option(min=2, help="Calibrate on this many pictures, chosen to cover the others.")
     ] = None,
     sensitivity: Annotated[
         bool, typer.Option("--sensitivity", help="Show in the report what each layer costs in INT8.")

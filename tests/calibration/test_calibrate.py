@@ -82,14 +82,29 @@ def test_only_fp32_is_quantised(fp32: ModelProto, sample: Sample, use: str) -> N
         calibrate(model, sample) if use == "calibrate" else apply(model, calibrate(fp32, sample).table, sample)
 
 
-def test_one_constant_picture_is_enough_to_get_a_model(fp32: ModelProto, tmp_path: Path) -> None:
+def test_two_almost_black_pictures_are_enough_to_get_a_model(fp32: ModelProto, tmp_path: Path) -> None:
     """Whatever the scales are worth: they are positive, and the loss is a number."""
-    (tmp_path / "grey").mkdir()
-    write_image(tmp_path / "grey" / "one.png", np.zeros((40, 40, 3), np.uint8))
-    made = calibrate(fp32, find_sample(tmp_path / "grey", blurred=True), Settings(budget_db=0.1))
+    picture = np.zeros((40, 40, 3), np.uint8)
+    write_image(tmp_path / "black.png", picture)
+    picture[20, 20] = 1
+    write_image(tmp_path / "dark.png", picture)
+    made = calibrate(fp32, find_sample(tmp_path, blurred=True), Settings(budget_db=0.1))
     scales = [numpy_helper.to_array(it) for it in made.model.graph.initializer if it.name.endswith("_scale")]
     assert all((scale > 0).all() for scale in scales)
     assert np.isfinite(made.cost.delta_db)
+
+
+@pytest.mark.parametrize(
+    ("pictures", "message"),
+    [(1, "gives 1 calibration picture, expected at least 2"), (2, "the 2 calibration .* are of one colour each")],
+)
+def test_pictures_that_tell_nothing_are_refused(
+    fp32: ModelProto, tmp_path: Path, pictures: int, message: str
+) -> None:
+    for index in range(pictures):
+        write_image(tmp_path / f"{index}.png", np.full((40, 40, 3), 100 * index, np.uint8))
+    with pytest.raises(CalibrationError, match=message):
+        calibrate(fp32, find_sample(tmp_path))
 
 
 def test_weights_that_diverged_are_named_by_tensor_and_picture(fp32: ModelProto, sample: Sample) -> None:

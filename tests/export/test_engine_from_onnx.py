@@ -96,7 +96,7 @@ def test_every_shipped_preset_builds_in_every_precision(
         torch.nn.init.normal_(parameter, std=0.03)
     fp32 = onnx_from_network(network.eval())
     everything = Settings(budget_db=99, implicit=False)  # the image's convolutions too
-    int8 = calibrate(fp32, find_sample(calibration_folder, blurred=False).spread(1), everything).model
+    int8 = calibrate(fp32, find_sample(calibration_folder, blurred=False).spread(2), everything).model
     for precision, model in {"fp32": fp32, "fp16": fp16_from_fp32(fp32), "int8": int8_fp16_from_int8(int8)}.items():
         _, record = build(api, source_of(model), f"{FIXED} {DYNAMIC}")
         assert record.identity.precision == precision
