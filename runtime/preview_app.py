@@ -97,25 +97,21 @@ class Preview:
         if self._viewers.full:
             await websocket.close(FULL, f"{MOST_VIEWERS} others are watching")
             return
-        await websocket.send_text(json.dumps({"hello": self._hello(), "state": self._state()}))
-        viewer = Viewer()
-        self._viewers.add(viewer)
-        sending = asyncio.create_task(_send_all(websocket, viewer))
-        try:
-            await self._answer_all(websocket, viewer)
-        finally:
-            self._viewers.remove(viewer)
-            sending.cancel()
-            with suppress(asyncio.CancelledError, WebSocketDisconnect):
-                await sending
+        with self._viewers.joined() as viewer:
+            viewer.put("hello", json.dumps({"hello": self._hello(), "state": self._state()}))
+            async with _sending(websocket, viewer):
+                refusal = await self._answer_all(websocket, viewer)
+        if refusal is not None:
+            await websocket.close(REFUSED, refusal)
 
-    async def _answer_all(self, websocket: WebSocket, viewer: Viewer) -> None:
+    async def _answer_all(self, websocket: WebSocket, viewer: Viewer) -> str | None:
+        """Why a message was none of those that are known; None if the page left."""
         while (message := await websocket.receive())["type"] != "websocket.disconnect":
             try:
                 await self._answer(viewer, message.get("text") or "")
             except BadInput as error:
-                await websocket.close(REFUSED, str(error))
-                return
+                return str(error)
+        return None
 
     async def _answer(self, viewer: Viewer, text: str) -> None:
         name, value = read_request(text)
@@ -134,14 +130,14 @@ class Preview:
         while True:
             await asyncio.sleep(SAMPLE_EVERY_S)
             sample = asdict(self._history.sample())
-            self._viewers.put("state", json.dumps({"state": self._state(), "sample": sample}))
+            self._viewers.put("sample", json.dumps({"state": self._state(), "sample": sample}))
 
     def _publish(self, picture: bytes) -> None:
         self._loop.call_soon_threadsafe(self._viewers.put, "picture", picture)
 
     def _hello(self) -> dict[str, object]:
         history = [asdict(sample) for sample in self._history.samples]
-        return {**asdict(self._facts), "every_s": SAMPLE_EVERY_S, "history": history}
+        return {**asdict(self._facts), "history": history}
 
     def _state(self) -> dict[str, object]:
         return {
@@ -186,7 +182,7 @@ class _Guard:
         )
         app = self._app if refusal is None else PlainTextResponse(f"{refusal}\n", 403)
         headers = dict(_HEADERS)
-        if refusal is None and given is not None:
+        if refusal is None and given and self._access.token is not None:
             headers["set-cookie"] = f"{cookie}={given}; Path=/; HttpOnly; SameSite=Strict"
         await app(scope, receive, _adding(headers, send))
 
@@ -198,6 +194,18 @@ def _adding(headers: Mapping[str, str], send: Send) -> Send:
         await send(message)
 
     return send_with_headers
+
+
+@asynccontextmanager
+async def _sending(websocket: WebSocket, viewer: Viewer) -> AsyncIterator[None]:
+    """Send what is put for a viewer, inside the block."""
+    task = asyncio.create_task(_send_all(websocket, viewer))
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError, WebSocketDisconnect):
+            await task
 
 
 async def _send_all(websocket: WebSocket, viewer: Viewer) -> None:

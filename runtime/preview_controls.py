@@ -34,7 +34,7 @@ class Panel:
         elif name == "precision" and value in self.precisions:
             self.switch.ask(value)
         else:
-            raise BadInput(f"no control '{name:.20}' takes {value!r:.40}")
+            raise BadInput(f"no control {name!a:.20} takes {value!a:.40}")
 
     def describe(self) -> dict[str, object]:
         """What the controls stand at, for the page."""
@@ -58,9 +58,9 @@ def read_request(text: str) -> tuple[str, object]:
     try:
         message = json.loads(text)
     except ValueError as error:
-        raise BadInput(f"expected JSON, got {text!r:.40}") from error
+        raise BadInput(f"expected JSON, got {text!a:.40}") from error
     if not isinstance(message, dict) or len(message) != 1:
-        raise BadInput(f"expected an object of one item, got {text!r:.40}")
+        raise BadInput(f"expected an object of one item, got {text!a:.40}")
     return next(iter(message.items()))
 
 

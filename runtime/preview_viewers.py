@@ -1,12 +1,16 @@
 """The pages that watch, and what waits for each of them. Used in the thread of the event loop only."""
 
 import asyncio
-from typing import Literal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal, get_args
 
 MOST_VIEWERS = 8
 _IN_FLIGHT = 2  # one picture is drawn while the next is under way
 
-Kind = Literal["still", "state", "picture"]
+Kind = Literal["hello", "still", "sample", "state", "picture"]
+"""In the order in which they are sent."""
+
 Message = bytes | str
 
 
@@ -42,8 +46,8 @@ class Viewer:
         return self._waiting.pop(kind)
 
     def _sendable(self) -> Kind | None:
-        kinds: tuple[Kind, ...] = ("still", "state", "picture") if self.credit else ("still", "state")
-        return next((kind for kind in kinds if kind in self._waiting), None)
+        waiting = (kind for kind in get_args(Kind) if kind in self._waiting)
+        return next((kind for kind in waiting if kind != "picture" or self.credit), None)
 
 
 class Viewers:
@@ -65,11 +69,15 @@ class Viewers:
         """Whether one of them could be sent a picture now. May be asked from any thread."""
         return any(viewer.credit for viewer in tuple(self._viewers))
 
-    def add(self, viewer: Viewer) -> None:
+    @contextmanager
+    def joined(self) -> Iterator[Viewer]:
+        """A new one, which watches inside the block."""
+        viewer = Viewer()
         self._viewers.add(viewer)
-
-    def remove(self, viewer: Viewer) -> None:
-        self._viewers.discard(viewer)
+        try:
+            yield viewer
+        finally:
+            self._viewers.remove(viewer)
 
     def put(self, kind: Kind, message: Message) -> None:
         """Leave a message for every one of them."""

@@ -1,7 +1,7 @@
 // Small line charts of the last two minutes, in a canvas each.
 
 const HEIGHT = 72;
-const STEPS = [1, 2, 5, 10]; // a scale ends at one of these times a power of ten
+const ROUND = [1, 1.5, 2, 3, 4, 6, 8, 10]; // a scale ends at one of these times a power of ten
 
 export class Chart {
   #series;
@@ -95,7 +95,7 @@ export class Chart {
 /** The least round number that is not below `value`. */
 function scaleFor(value) {
   const power = 10 ** Math.floor(Math.log10(Math.max(value, 1)));
-  return power * STEPS.find((step) => step * power >= value);
+  return power * ROUND.find((step) => step * power >= value);
 }
 
 function written(value) {

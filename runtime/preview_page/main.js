@@ -81,6 +81,9 @@ async function showPicture(message) {
 
 function showText({ hello, state, sample }) {
   if (hello) {
+    if (hello.size_hw) {
+      picture.setRatio(...hello.size_hw);
+    }
     at("about").textContent = `${hello.source} · ${hello.model}`;
     document.title = `unblur · ${hello.source}`;
     charts.forEach(([chart]) => chart.clear());

@@ -34,12 +34,16 @@ export class Picture {
     this.#pair?.before.close();
     this.#pair?.after.close();
     this.#pair = { before: left, after: right };
-    const [height, width] = header.size;
-    this.#stage.style.setProperty("--ratio", width / height);
+    this.setRatio(...header.size);
     await new Promise((drawn) => {
       this.#afterDraw.push(drawn);
       this.#later();
     });
+  }
+
+  /** Give the stage the shape of frames of that size. */
+  setRatio(height, width) {
+    this.#stage.style.setProperty("--ratio", width / height);
   }
 
   zoomBy(factor, at = { x: 0.5, y: 0.5 }) {
@@ -73,7 +77,7 @@ export class Picture {
   #moveLine(share) {
     this.#share = Math.min(1, Math.max(0, share));
     const percent = Math.round(this.#share * 100);
-    this.#handle.style.left = `${this.#share * 100}%`;
+    this.#stage.style.setProperty("--share", this.#share);
     this.#handle.setAttribute("aria-valuenow", percent);
     this.#handle.setAttribute("aria-valuetext", `${percent} % before, ${100 - percent} % restored`);
     this.#later();

@@ -56,6 +56,12 @@ def test_other_hosts_and_origins_are_refused(url: str) -> None:
         pass
 
 
+def test_a_token_that_nobody_asked_for_is_not_kept(url: str) -> None:
+    page = get(url, "/?token=x%0d%0aset-cookie:%20a=b")
+    assert page.status == 200
+    assert "set-cookie" not in page.headers
+
+
 def test_the_token_is_asked_for_and_becomes_a_cookie(tiny_bundle: Path) -> None:
     with preview_of(tiny_bundle, token=TOKEN) as url:
         assert url.endswith(f"/?token={TOKEN}")
@@ -118,6 +124,7 @@ NO_CONTROLS = (
     ("[" * 500, "expected JSON, got '["),
     ("[1]", "expected an object of one item, got '[1]'"),
     ('{"gate": true, "drawn": true}', "expected an object of one item"),
+    ('{"😀😀😀": "😀😀😀😀😀😀"}', r"no control '\U0001f600\U0001f60 takes '\U0001f600\U0001f600"),
     ('{"reboot": true}', "no control 'reboot' takes True"),
     ('{"most_steps": 0}', "no control 'most_steps' takes 0"),
     ('{"most_steps": true}', "no control 'most_steps' takes True"),
