@@ -1,7 +1,7 @@
 """What the preview page may ask for, checked: nothing that arrives from a network is taken as it is."""
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TypeGuard
 
 from unblur.runtime.errors import BadInput
@@ -21,7 +21,7 @@ class Panel:
     controls: LiveControls
     switch: LadderSwitch
     precisions: tuple[Precision, ...]
-    gate: BlurGate = field(default_factory=BlurGate)
+    gate: BlurGate
 
     def set(self, name: str, value: object) -> None:
         """Change one control. Raises BadInput, and changes nothing, if there is no such control or value."""

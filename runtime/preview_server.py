@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 import uvicorn
 from starlette.applications import Starlette
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from unblur.runtime.errors import BadInput
 
@@ -37,7 +38,8 @@ def serve(app: Starlette, listening: socket.socket) -> Iterator[None]:
         log_level="warning",
         access_log=False,
         server_header=False,
-        ws="websockets-sansio",
+        proxy_headers=False,
+        ws=WebSocketsSansIOProtocol,
         ws_max_size=_MOST_REQUEST_BYTES,
         ws_per_message_deflate=False,  # JPEGs do not get smaller
         limit_concurrency=_MOST_CONNECTIONS,
