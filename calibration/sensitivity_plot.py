@@ -13,6 +13,7 @@ _WIDTH_IN, _ROW_IN, _MARGIN_IN = 9.0, 0.3, 1.1
 _MOST_ROWS = 40
 _ALONE, _SPARED, _FLOAT = "#3b6ea8", "#a9c4e0", "#c0562d"
 _BAR = 0.38
+_CAPTION = "PSNR against ground truth, dB. In brackets: share of multiply-accumulates. Red: left in float"
 
 
 def sensitivity_png(layers: Sequence[LayerCost]) -> bytes:
@@ -21,6 +22,7 @@ def sensitivity_png(layers: Sequence[LayerCost]) -> bytes:
     figure = Figure(figsize=(_WIDTH_IN, _MARGIN_IN + _ROW_IN * len(shown)), layout="constrained")
     FigureCanvasAgg(figure)
     _draw(figure.subplots(), shown)
+    figure.supxlabel(_CAPTION, fontsize="medium")
     figure.legend(loc="outside upper right", ncols=2, frameon=False)
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=110, metadata={"Software": None})
@@ -36,7 +38,7 @@ def _draw(axes: Axes, shown: Sequence[LayerCost]) -> None:
     axes.set_yticks(list(rows), [_label(cost) for cost in shown])
     for text, cost in zip(axes.get_yticklabels(), shown, strict=True):
         text.set_color("black" if cost.int8 else _FLOAT)
-    axes.set_xlabel("PSNR against ground truth, dB. In brackets: share of multiply-accumulates. Red: left in float")
+    axes.margins(y=0.01)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="x", color="0.9", lw=0.8)
