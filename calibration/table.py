@@ -6,7 +6,8 @@ from dataclasses import replace
 from onnx import ModelProto
 
 from unblur.calibration.onnx_file import onnx_bytes, spec_of
-from unblur.runtime.calibration_table import CalibrationTable, misfit
+from unblur.calibration.placement import place_as
+from unblur.runtime.calibration_table import CalibrationTable, TensorRange, misfit
 
 
 def model_sha256(model: ModelProto) -> str:
@@ -37,3 +38,33 @@ def bound_to(
         if name not in names:
             raise misfit(where, spec, f"tensor '{name}'", "in the table", "not in the graph")
     return replace(table, model_sha256=model_sha256(model))
+
+
+def at_fewer_steps(
+    table: CalibrationTable, model: ModelProto, *, where: str = "the calibration table"
+) -> CalibrationTable:
+    """`table` for the same weights at fewer steps of the recursion: the same layers in INT8, with the same ranges.
+
+    What a weight reads the n-th time is one tensor in both graphs, whatever it is called there: the steps of the
+    shorter recursion are the first ones of the longer. Implicit INT8 gets no ranges. Raises CalibrationError if it
+    is another network, by its spec or because a weight is used more often than the table knows.
+    """
+    spec = spec_of(model)
+    table.check_spec(replace(spec, steps=table.steps), where=where)
+    placement = place_as(model, table.kept, table.excluded)
+    ranges: dict[str, TensorRange] = {}
+    for weight, tensors in placement.reads.items():
+        known = table.reads.get(weight, ())
+        if len(tensors) > len(known):
+            raise misfit(where, spec, f"number of tensors that '{weight}' reads", len(known), len(tensors))
+        ranges.update((tensor, table.ranges[name]) for tensor, name in zip(tensors, known, strict=False))
+    return replace(
+        table,
+        steps=spec.steps,
+        model_sha256=model_sha256(model),
+        ranges=ranges,
+        implicit={},
+        reads=placement.reads,
+        image_tensors=tuple(sorted(placement.images)),
+        measured=None,
+    )

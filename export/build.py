@@ -3,16 +3,19 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from unblur.calibration.trt_cache import CACHE_FILE
 from unblur.export.engine_from_onnx import BuildWatch, Source, calibrated, identify, read_source
 from unblur.export.engine_request import DEFAULT_SIZE, Target, profile_from_text
 from unblur.export.engine_store import Stored, store_engine
 from unblur.export.trt_api import dla_needs_cache, load_api
-from unblur.runtime.bundle import ENGINES, Bundle, read_bundle
+from unblur.runtime.bundle import ENGINES, Bundle, Variant, read_bundle
 from unblur.runtime.engine_record import SUFFIX, BuildOptions, EngineIdentity, owner_of
 from unblur.runtime.errors import BadInput, SpecMismatch
 from unblur.runtime.runner import Precision, find_model
+
+Steps = tuple[int, ...] | Literal["all"]
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,7 @@ def needs_cache(targets: Sequence[Target], options: BuildOptions) -> bool:
 def find_sources(
     model: str | Path,
     precisions: Sequence[Precision] = (),
-    steps: int | None = None,
+    steps: Steps = (),
     *,
     cache: Path | None = None,
     implicit: bool = False,
@@ -79,8 +82,9 @@ def find_sources(
     """The ONNX files that `model` names, and the folder where its engines belong.
 
     model: a shipped preset, a bundle or an .onnx file. precisions: of a bundle, by default fp16, which is fast and
-    loses nothing to see; an .onnx file has only its own. cache: a calibration cache; INT8 is then made from it and
-    the fp32 model. implicit: take the bundle's own cache for INT8.
+    loses nothing to see; an .onnx file has only its own. steps: of a bundle, by default the model's own; "all" are
+    those that it has in that precision. cache: a calibration cache; INT8 is then made from it and the fp32 model.
+    implicit: take the bundle's own cache for INT8.
     """
     path = find_model(model)
     if path.suffix == SUFFIX:
@@ -92,24 +96,37 @@ def find_sources(
             cache = cache or _cache_of(bundle)
         elif "int8" not in wanted and cache is not None:
             raise BadInput(f"--calibration-cache is for INT8, not for {', '.join(wanted)}; add --precision int8")
-        return tuple(_variant(bundle, precision, steps, cache) for precision in wanted), path / ENGINES
+        variants = [variant for precision in wanted for variant in _variants(bundle, precision, steps)]
+        return tuple(_source(bundle, variant, cache) for variant in variants), path / ENGINES
     source = read_source(path)
     if cache is not None:
         source = calibrated(source, cache)
     if tuple(precisions) not in ((), (source.precision,)):
         raise SpecMismatch(f"{path} is {source.precision}, asked for {', '.join(precisions)}; give a bundle")
-    if steps not in (None, source.spec.steps):
-        raise SpecMismatch(
-            f"{path} runs {source.spec.steps} steps, asked for {steps}; export it with --steps {steps}"
-        )
+    for count in () if steps == "all" else steps:
+        if count != source.spec.steps:
+            raise SpecMismatch(
+                f"{path} runs {source.spec.steps} steps, asked for {count}; export it with --steps {count}"
+            )
     return (source,), path.parent
 
 
-def _variant(bundle: Bundle, precision: Precision, steps: int | None, cache: Path | None) -> Source:
+def _variants(bundle: Bundle, precision: Precision, steps: Steps) -> list[Variant]:
+    if steps == "all":
+        return [variant for variant in bundle.manifest.variants if variant.precision == precision]
+    return [bundle.variant(precision, count) for count in steps or (bundle.spec.steps,)]
+
+
+def _source(bundle: Bundle, variant: Variant, cache: Path | None) -> Source:
     """A variant as it is, or, with a cache, INT8 as the fp32 variant and the cache."""
-    if cache is None or precision != "int8":
-        return read_source(bundle.path / bundle.variant(precision, steps).file)
-    return calibrated(read_source(bundle.path / bundle.variant("fp32", steps).file), cache)
+    if cache is None or variant.precision != "int8":
+        return read_source(bundle.path / variant.file)
+    if variant.steps != bundle.spec.steps:
+        raise BadInput(
+            f"{cache} has the ranges of {bundle.spec.steps} steps, asked for {variant.steps}; INT8 from a "
+            "calibration cache is built at the model's own steps, leave --steps out"
+        )
+    return calibrated(read_source(bundle.path / bundle.variant("fp32", variant.steps).file), cache)
 
 
 def _cache_of(bundle: Bundle) -> Path:

@@ -11,7 +11,7 @@ from unblur.export import cli_build
 from unblur.runtime.atomic import atomic_file
 from unblur.runtime.calibration_table import Method
 from unblur.runtime.console import print_json, progress, stages_on, stderr, stdout
-from unblur.runtime.errors import BadInput, ParityError, needs_extra
+from unblur.runtime.errors import ParityError, needs_extra
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -110,7 +110,7 @@ def deploy(
         int8=Settings(method, budget_db=budget_db, sensitivity=sensitivity),
         coverage=coverage,
         pairs=_pairs(pairs),
-        steps=_step_counts(steps),
+        steps=None if steps is None else cli_build.step_counts(steps),
         keep_failed=keep_failed,
     )
     try:
@@ -174,15 +174,6 @@ def _checkpoint(preset: str) -> Path:
     from unblur.train.checkpoint import resolve_checkpoint
 
     return resolve_checkpoint(preset)
-
-
-def _step_counts(text: str | None) -> tuple[int, ...] | None:
-    if text is None:
-        return None
-    counts = [part.strip() for part in text.split(",") if part.strip()]
-    if not all(count.isdecimal() for count in counts):
-        raise BadInput(f"--steps is '{text}', expected numbers with commas between them, such as 1,2,3")
-    return tuple(int(count) for count in counts)
 
 
 def _report(

@@ -36,7 +36,9 @@ def build(
         list[str] | None,
         typer.Option(help="Frame size HxW, or MIN:OPT:MAX; give it again for several. [default: 720x1280]"),
     ] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Recursion steps, if not the network's own.")] = None,
+    steps: Annotated[
+        str | None, typer.Option(help="Recursion steps, an engine each: 1,2,6, or all. [default: the model's own]")
+    ] = None,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Folder of engines; default the bundle's own.")
     ] = None,
@@ -79,7 +81,7 @@ def build(
     sources, folder = find_sources(
         model,
         precisions_from_text(precision),
-        steps,
+        "all" if steps == "all" else step_counts(steps or ""),
         cache=calibration_cache,
         implicit=needs_cache(targets, options),
     )
@@ -128,7 +130,7 @@ def build_with_progress(order: "Order") -> list["Stored"]:
     with progress("steps") as bar:
 
         def watching(source: "Source", target: "Target") -> "tuple[BuildWatch, Callable[[], object]]":
-            return _watch(bar, f"{source.precision} for {target}")
+            return _watch(bar, f"{source.precision} at {source.spec.steps} steps for {target}")
 
         for engine in build_engines(order, watching):
             engines.append(engine)
@@ -146,6 +148,7 @@ def engine_document(engine: "Stored") -> dict[str, object]:
         "version": identity.version,
         "sm": identity.sm,
         "precision": identity.precision,
+        "steps": identity.steps,
         "sizes": [str(profile) for profile in identity.profiles],
         "seconds": engine.record.seconds,
         "bytes": engine.record.engine_bytes,
@@ -162,6 +165,14 @@ def precisions_from_text(text: str | None) -> "tuple[Precision, ...]":
         if name not in get_args(Precision):
             raise BadInput(f"--precision is '{text}', expected {', '.join(get_args(Precision))} or several of them")
     return tuple(dict.fromkeys(cast("Sequence[Precision]", names)))
+
+
+def step_counts(text: str) -> tuple[int, ...]:
+    """ "1,2,6", each once; empty without text. BadInput if one is no number of steps."""
+    counts = [part.strip() for part in text.split(",") if part.strip()]
+    if not all(count.isdecimal() and int(count) > 0 for count in counts):
+        raise BadInput(f"--steps is '{text}', expected numbers with commas between them, such as 1,2,3")
+    return tuple(dict.fromkeys(int(count) for count in counts))
 
 
 def _watch(bar: Progress, what: str) -> "tuple[BuildWatch, Callable[[], object]]":

@@ -27,7 +27,7 @@ class Deblurrer:
     """Restores frames of any size, one after the other; not for several threads at a time.
 
     model: a shipped preset, a bundle folder, an .onnx file, or a Runner, which stays the caller's to close.
-    precision, steps, threads, device: see `open_runner`; they go with a name or a path, not with a Runner.
+    precision, steps, threads, device, quiet: see `open_runner`; they go with a name or a path, not with a Runner.
     tile: most pixels given to the network at once; larger frames are cut into tiles that overlap. Less takes less
         memory and more time, since the overlaps are computed twice. Default: what stays below about 3 GiB.
     """
@@ -41,10 +41,11 @@ class Deblurrer:
         threads: int | None = None,
         tile: int | None = None,
         device: Device = "auto",
+        quiet: bool = False,
     ) -> None:
         self._is_owner = isinstance(model, (str, Path))
         self._runner = (
-            open_runner(model, precision=precision, steps=steps, threads=threads, device=device)
+            open_runner(model, precision=precision, steps=steps, threads=threads, device=device, quiet=quiet)
             if isinstance(model, (str, Path))
             else model
         )

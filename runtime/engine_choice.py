@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from unblur.runtime.atomic import atomic_file
-from unblur.runtime.bundle import ENGINES, Bundle, Variant
+from unblur.runtime.bundle import ENGINES, Bundle, Golden, Variant
 from unblur.runtime.engine_record import EngineIdentity, EngineRecord, Profile, find_engines, read_record
 from unblur.runtime.engine_runner import EngineRunner
 from unblur.runtime.errors import DeviceError, EngineMismatch, MissingExtra, ParityError
@@ -22,7 +22,7 @@ from unblur.runtime.frames import Batch, Padding, batch_from_frame
 from unblur.runtime.metrics import psnr_float_db
 from unblur.runtime.onnx_runner import OnnxRunner
 from unblur.runtime.runner import Precision
-from unblur.runtime.selftest import check_golden, golden_frame
+from unblur.runtime.selftest import check_golden, golden_frame, read_golden_frame
 
 ENGINE_TOLERANCE_DB: Mapping[Precision, float] = {"fp32": 75.0, "fp16": 50.0, "int8": 35.0}
 """Least PSNR, in dB, of an engine against its ONNX file on a CPU: it tells a broken picture from rounding.
@@ -95,15 +95,21 @@ def engine_psnr_db(bundle: Bundle, variant: Variant, runner: EngineRunner) -> fl
     An engine of a fixed size does not take the golden picture; it is compared with its ONNX file on the CPU, on
     that picture repeated to its size, which takes as long as the CPU takes for one frame.
     """
-    profiles = runner.record.identity.profiles
-    golden = Padding.to_multiple(golden_frame().shape[:2], runner.spec.multiple_of).padded_hw
-    if bundle.golden(variant) is not None and any(profile.holds((1, 3, *golden)) for profile in profiles):
+    golden = bundle.golden(variant)
+    if golden is not None and _takes(runner, bundle, golden):
         return check_golden(bundle, variant, runner).psnr_db
-    batch = _picture(profiles[0])
+    batch = _picture(runner.record.identity.profiles[0])
     restored = runner.infer(batch)
     with OnnxRunner(bundle.path / variant.file, graph_optimization=False) as reference:
         expected = reference.infer(batch)
         return psnr_float_db(restored, expected) if np.isfinite(restored).all() else math.nan
+
+
+def _takes(runner: EngineRunner, bundle: Bundle, golden: Golden) -> bool:
+    """Whether the golden picture is of a size that the engine was built for."""
+    height, width = read_golden_frame(bundle, golden).shape[:2]
+    padded_hw = Padding.to_multiple((height, width), runner.spec.multiple_of).padded_hw
+    return any(profile.holds((1, 3, *padded_hw)) for profile in runner.record.identity.profiles)
 
 
 def _candidates(

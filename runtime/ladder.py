@@ -10,7 +10,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from types import TracebackType
@@ -196,9 +196,11 @@ class RungChoice:
     threads: int | None = None
     device: Device = "auto"
 
-    def open(self, model: str | Path, steps: int | None) -> Deblurrer:
+    def open(self, model: str | Path, steps: int | None, *, quiet: bool = False) -> Deblurrer:
         """The model at that number of steps, None for its own."""
-        return Deblurrer(model, precision=self.precision, steps=steps, threads=self.threads, device=self.device)
+        return Deblurrer(
+            model, precision=self.precision, steps=steps, threads=self.threads, device=self.device, quiet=quiet
+        )
 
 
 def open_ladder(
@@ -206,26 +208,45 @@ def open_ladder(
 ) -> Ladder:
     """Open a model at every number of steps in its bundle, or at `steps` alone, timed on frames of `size_hw`.
 
-    A rung that would run elsewhere than the one of most steps (an engine was built for some steps only) is left
-    out, and told in the log. Raises what `open_runner` raises.
+    The other rungs are of the precision of the one of most steps. Those that would run elsewhere (an engine was
+    built for some steps only) are left out, which is told in the log. Raises what `open_runner` raises.
     """
     path = find_model(model)
     bundle = read_bundle(path) if path.is_dir() and steps is None else None
     with ExitStack() as stack:
         top = stack.enter_context(choice.open(model, steps))
-        rungs = [top]
-        for count in [] if bundle is None else _fewer_steps(bundle, top):
-            rung = choice.open(model, count)
-            if rung.runner.device == top.runner.device:
-                rungs.append(stack.enter_context(rung))
-            else:
-                rung.close()
-                _log.warning("%s at %d steps is left out: it would run on %s", model, count, rung.runner.device)
-        rungs.sort(key=lambda rung: rung.spec.steps)
+        fewer = [] if bundle is None else _open_fewer(bundle, top, choice)
+        rungs = [*(stack.enter_context(rung) for rung in fewer), top]
         quality_db = [None if bundle is None else _quality_db(bundle, rung) for rung in rungs]
         ladder = Ladder(rungs, size_hw, quality_db=quality_db)
         stack.pop_all()
     return ladder
+
+
+def _open_fewer(bundle: Bundle, top: Deblurrer, choice: RungChoice) -> list[Deblurrer]:
+    """The rungs below `top` that run where it does, by rising steps."""
+    choice = replace(choice, precision=top.runner.precision)
+    left_out: list[int] = []
+    with ExitStack() as stack:
+        rungs: list[Deblurrer] = []
+        for count in _fewer_steps(bundle, top):
+            rung = choice.open(bundle.path, count, quiet=True)
+            if rung.runner.device == top.runner.device:
+                rungs.append(stack.enter_context(rung))
+            else:
+                rung.close()
+                left_out.append(count)
+        stack.pop_all()
+    if left_out:
+        _log.warning(
+            "%s %s at fewer steps (%s) is left out: it would not run on %s; build its engines with "
+            "`unblur build --steps all`",
+            bundle.manifest.name,
+            top.runner.precision,
+            ", ".join(map(str, left_out)),
+            top.runner.device,
+        )
+    return rungs
 
 
 def _fewer_steps(bundle: Bundle, top: Deblurrer) -> list[int]:

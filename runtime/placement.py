@@ -30,6 +30,7 @@ class Wish:
     threads: int | None
     graph_optimization: bool
     device: Device
+    quiet: bool = False
 
 
 def open_model(path: Path, wish: Wish) -> Runner:
@@ -51,14 +52,14 @@ def _open_bundle(bundle: Bundle, wish: Wish) -> Runner:
         precisions = FASTEST_FIRST if wish.precision == "auto" else (wish.precision,)
         engine, reasons = open_engine(bundle, precisions, variant.steps)
         if engine is not None:
-            _tell(bundle, engine, reasons[-1] if reasons else "its engine fits this device")
+            _tell(bundle, engine, wish, reasons[-1] if reasons else "its engine fits this device")
             return engine
     reason = reasons[0] if reasons else "it has no engine"
     if wish.device == "tensorrt":
         raise EngineMismatch(f"{bundle.path} does not run on TensorRT: {reason}; see `unblur build`")
     path = bundle.path / variant.file
     runner = _checked(path, _open_onnx(path, wish), variant.precision, variant.steps)
-    _tell(bundle, runner, reason if wish.device == "auto" else f"asked for {wish.device}")
+    _tell(bundle, runner, wish, reason if wish.device == "auto" else f"asked for {wish.device}")
     return runner
 
 
@@ -90,5 +91,6 @@ def _checked(path: Path, runner: Runner, precision: Precision | Literal["auto"],
     return runner
 
 
-def _tell(bundle: Bundle, runner: Runner, reason: str) -> None:
-    _log.info("%s %s runs on %s: %s", bundle.manifest.name, runner.precision, runner.device, reason)
+def _tell(bundle: Bundle, runner: Runner, wish: Wish, reason: str) -> None:
+    if not wish.quiet:
+        _log.info("%s %s runs on %s: %s", bundle.manifest.name, runner.precision, runner.device, reason)

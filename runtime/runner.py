@@ -79,6 +79,7 @@ def open_runner(
     threads: int | None = None,
     graph_optimization: bool = True,
     device: Device = "auto",
+    quiet: bool = False,
 ) -> Runner:
     """Open what a user names as a model, checked and ready to infer.
 
@@ -87,7 +88,8 @@ def open_runner(
         slower on CPUs; a file has only its own.
     steps: recursion steps; default the model's own. threads, graph_optimization: see OnnxRunner; without
         optimisation the ONNX file is evaluated on the CPU, as a reference for all others.
-    device: "auto" is an engine that fits this GPU, else ONNX Runtime on the GPU, else the CPU.
+    device: "auto" is an engine that fits this GPU, else ONNX Runtime on the GPU, else the CPU. quiet: do not log
+        which it is.
 
     Raises BadInput if there is no such model, BundleError if a bundle is damaged, SpecMismatch if it has no such
     variant, EngineMismatch or DeviceError if the device that was asked for cannot run it.
@@ -95,7 +97,7 @@ def open_runner(
     # Here, not above: the file that defines the protocol stays light, and the runners import it.
     from unblur.runtime.placement import Wish, open_model
 
-    return open_model(find_model(model), Wish(precision, steps, threads, graph_optimization, device))
+    return open_model(find_model(model), Wish(precision, steps, threads, graph_optimization, device, quiet))
 
 
 def find_model(model: str | Path) -> Path:

@@ -20,7 +20,6 @@ from unblur.runtime.metrics import psnr_float_db
 from unblur.runtime.runner import Precision, Runner
 
 FOLDER = "golden"
-INPUT = f"{FOLDER}/input.npy"
 
 TOLERANCE_DB: Mapping[Precision, float] = {"fp32": 90.0, "fp16": 55.0, "int8": 40.0}
 """Least PSNR, in dB, between the golden and the computed output.
@@ -30,6 +29,7 @@ on the border of two quanta may fall to either side, which costs that pixel a le
 """
 
 _SIZE_HW = (96, 160)
+_SMALL_HW = (48, 64)  # one period of the blocks
 
 
 @dataclass(frozen=True)
@@ -45,19 +45,21 @@ class GoldenResult:
     reason: str
 
 
-def make_golden(folder: Path, runner: Runner) -> Golden:
+def make_golden(folder: Path, runner: Runner, *, small: bool = False) -> Golden:
     """Write the golden input (once) and what `runner` makes of it into the bundle under `folder`.
 
-    Open the runner with graph_optimization=False: golden is the graph as it is written.
+    small: only a corner of the picture, a fifth of its pixels. Open the runner with graph_optimization=False:
+    golden is the graph as it is written.
     """
     golden = Golden(
         precision=runner.precision,
         steps=runner.spec.steps,
-        input=INPUT,
+        input=f"{FOLDER}/{'input-small' if small else 'input'}.npy",
         expected=f"{FOLDER}/{runner.precision}-{runner.spec.steps}.npy",
     )
     (folder / FOLDER).mkdir(exist_ok=True)
-    frame = golden_frame()
+    height, width = _SMALL_HW if small else _SIZE_HW
+    frame = np.ascontiguousarray(golden_frame()[:height, :width])
     np.save(folder / golden.input, frame)
     np.save(folder / golden.expected, _restore(runner, frame))
     return golden
@@ -73,18 +75,24 @@ def check_golden(bundle: Bundle, variant: Variant, runner: Runner) -> GoldenResu
         raise SpecMismatch(
             f"{bundle.path} has no golden vectors for {variant.precision} at {variant.steps} steps; deploy it again"
         )
-    frame = np.asarray(_load(bundle, golden.input, np.uint8), np.uint8)
+    frame = read_golden_frame(bundle, golden)
     expected = np.asarray(_load(bundle, golden.expected, np.float32), np.float32)
-    try:
-        check_frame(frame)
-    except ValueError as error:
-        raise BundleError(f"{bundle.path}: {golden.input}: {error}; deploy the bundle again") from error
     restored = _restore(runner, frame)
     if restored.shape != expected.shape:
         raise BundleError(
             f"{bundle.path}: {golden.expected} has the shape {expected.shape}, expected {restored.shape}"
         )
     return _judge(variant, restored, expected)
+
+
+def read_golden_frame(bundle: Bundle, golden: Golden) -> Frame:
+    """The input of golden vectors; BundleError if it is no picture."""
+    frame = np.asarray(_load(bundle, golden.input, np.uint8), np.uint8)
+    try:
+        check_frame(frame)
+    except ValueError as error:
+        raise BundleError(f"{bundle.path}: {golden.input}: {error}; deploy the bundle again") from error
+    return frame
 
 
 def golden_frame() -> Frame:

@@ -4,13 +4,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import ModelProto
 
-from unblur.calibration.onnx_file import describe, spec_of
-from unblur.calibration.table import bound_to, check_fits, model_sha256
+from unblur.calibration.observe import observe
+from unblur.calibration.onnx_file import describe, read_onnx, spec_of
+from unblur.calibration.table import at_fewer_steps, bound_to, check_fits, model_sha256
 from unblur.calibration.table_diff import diff
 from unblur.runtime.calibration_table import (
     CalibrationTable,
@@ -151,6 +153,46 @@ def test_a_table_is_bound_to_other_weights_of_its_network_alone(table: Calibrati
         CalibrationError, match="its tensor 'relu_7' is 'in the table', the model's 'not in the graph'"
     ):
         bound_to(foreign, tuned)
+
+
+def _at_steps(fp32_file: Path, steps: int) -> ModelProto:
+    return read_onnx(fp32_file.with_name(f"fp32-{steps}.onnx"))
+
+
+def test_a_table_at_fewer_steps_has_what_these_steps_read(trained: Path) -> None:
+    whole, first = read_onnx(trained), _at_steps(trained, 2)
+    table = read_table(trained.with_name("calibration.json"))
+    fewer = at_fewer_steps(table, first)
+    check_fits(fewer, first)
+    assert fewer.reads.keys() == table.reads.keys()
+    picture = np.random.default_rng(0).random((1, 3, 32, 48), np.float32)
+    seen = observe(first, tuple(fewer.ranges), [picture], kind="ranges")
+    expected = observe(whole, tuple(table.ranges), [picture], kind="ranges")
+    for weight, tensors in fewer.reads.items():
+        for tensor, name in zip(tensors, table.reads[weight], strict=False):
+            assert fewer.ranges[tensor] == table.ranges[name]
+            assert seen[tensor].range.magnitude == pytest.approx(expected[name].range.magnitude, rel=1e-4)
+
+
+def test_a_table_at_fewer_steps_goes_by_the_order_of_the_tensors(trained: Path) -> None:
+    renamed = _at_steps(trained, 1)
+    weights = {tensor.name for tensor in renamed.graph.initializer}
+    for node in renamed.graph.node:
+        node.input[:] = [name if name in weights or not name else f"my {name}" for name in node.input]
+        node.output[:] = [f"my {name}" for name in node.output]
+    for value in (*renamed.graph.input, *renamed.graph.output):
+        value.name = f"my {value.name}"
+    table = read_table(trained.with_name("calibration.json"))
+    fewer = at_fewer_steps(table, renamed)
+    assert fewer.ranges == {
+        f"my {name}": table.ranges[name] for name in at_fewer_steps(table, _at_steps(trained, 1)).ranges
+    }
+
+
+def test_a_table_does_not_go_up_to_more_steps(trained: Path) -> None:
+    table = at_fewer_steps(read_table(trained.with_name("calibration.json")), _at_steps(trained, 1))
+    with pytest.raises(CalibrationError, match=r"its number of tensors that '.*' reads is 1, the model's 2"):
+        at_fewer_steps(table, _at_steps(trained, 2))
 
 
 def test_equal_tables_do_not_differ(table: CalibrationTable) -> None:

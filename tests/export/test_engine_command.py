@@ -14,11 +14,16 @@ from onnx import ModelProto
 from typer.testing import CliRunner
 
 from unblur.calibration.onnx_file import write_onnx
+from unblur.export.build import Steps, find_sources
 from unblur.export.cli import register
-from unblur.export.cli_build import build, precisions_from_text
+from unblur.export.cli_build import build, precisions_from_text, step_counts
+from unblur.export.engine_from_onnx import identify
+from unblur.export.engine_request import Target, profile_from_text
+from unblur.export.trt_api import load_api
 from unblur.runtime.bundle import read_bundle
-from unblur.runtime.engine_record import find_engines, read_engine, read_record
+from unblur.runtime.engine_record import BuildOptions, find_engines, read_engine, read_record
 from unblur.runtime.errors import BadInput, SpecMismatch
+from unblur.runtime.runner import Precision
 
 pytest.importorskip("tensorrt_rtx", reason="NO RTX ENGINE IS BUILT: pip install 'unblur[rtx]'")
 
@@ -70,6 +75,7 @@ def test_a_deployed_bundle_comes_with_engines_and_takes_more(
     assert result.exit_code == 0, result.exception
     engines = json.loads(result.stdout)["engines"]
     assert [engine["precision"] for engine in engines] == ["fp32", "fp16", "int8"]
+    assert {engine["steps"] for engine in engines} == {2}
     assert {tuple(engine["sizes"]) for engine in engines} == {("1x720x1280",)}
 
     unblur_build(bundle, "--target", "rtx-sm89", *QUICK, "--precision", "int8")
@@ -103,6 +109,32 @@ def test_an_onnx_file_has_one_precision(model: Path) -> None:
 def test_an_onnx_file_has_its_steps(model: Path) -> None:
     with pytest.raises(SpecMismatch, match="runs 2 steps, asked for 1; export it with --steps 1"):
         unblur_build(model, "--target", "rtx-sm86", "--steps", 1)
+
+
+def test_steps() -> None:
+    assert step_counts("") == ()
+    assert step_counts("6, 1,6") == (6, 1)
+    with pytest.raises(BadInput, match="--steps is '0', expected numbers with commas between them"):
+        step_counts("0")
+
+
+def test_a_bundle_is_built_at_the_steps_that_are_asked_for() -> None:
+    def files(*precisions: Precision, steps: Steps = ()) -> list[str]:
+        return [source.path.name for source in find_sources("lprn-n", precisions, steps)[0]]
+
+    assert files() == ["fp16.onnx"]
+    assert files("fp32", steps=(4, 1)) == ["fp32.onnx", "fp32-1.onnx"]
+    assert files("int8", "fp32", steps=(4,)) == ["int8.onnx", "fp32.onnx"]
+    assert files("fp32", steps="all") == ["fp32.onnx", "fp32-1.onnx", "fp32-2.onnx", "fp32-3.onnx"]
+    with pytest.raises(SpecMismatch, match="has no fp16 variant at 5 steps; it has fp32 at 4"):
+        files(steps=(5,))
+
+
+def test_a_model_at_fewer_steps_is_another_engine() -> None:
+    (own, fewer), _ = find_sources("lprn-n", ("fp32",), (4, 1))
+    target, profiles = Target("rtx", 86), [profile_from_text("64x96", 16)]
+    keys = [identify(source, target, load_api("rtx"), profiles, BuildOptions()).key for source in (own, fewer)]
+    assert ["-fp32-4-" in keys[0], "-fp32-1-" in keys[1]] == [True, True]
 
 
 def test_precisions() -> None:

@@ -1,6 +1,6 @@
 """Engine files for a device in memory, and what opens them there."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fake_cuda import ADA, FakeCuda
@@ -44,6 +44,7 @@ class Workshop:
         *profiles: Profile,
         options: BuildOptions = PLAIN,
         precision: Precision = "fp16",
+        steps: int = SPEC.steps,
         onnx_sha256: str = "0" * 64,
         calibration_sha256: str | None = None,
         **text: object,
@@ -59,13 +60,15 @@ class Workshop:
             gpu=self.device.name,
             platform=this_platform(),
             precision=precision,
-            steps=SPEC.steps,
+            steps=steps,
             profiles=profiles,
             options=options,
             onnx_sha256=onnx_sha256,
             calibration_sha256=calibration_sha256,
         )
-        record = EngineRecord(identity, SPEC, "blurred", "restored", hash_of(engine), len(engine), 1.5)
+        record = EngineRecord(
+            identity, replace(SPEC, steps=steps), "blurred", "restored", hash_of(engine), len(engine), 1.5
+        )
         return write_engine(self.folder, engine, record)
 
     def open(self, engine: Path | None = None, *, graph: bool = True) -> EngineRunner:

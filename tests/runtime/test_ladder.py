@@ -1,5 +1,6 @@
 """The controller keeps the deadline when the device slows down, and does not flicker."""
 
+import logging
 from itertools import pairwise
 from pathlib import Path
 
@@ -129,6 +130,14 @@ def test_a_bundle_is_opened_at_every_number_of_steps_it_has(tiny_bundle: Path) -
         assert [cost.steps for cost in ladder.costs] == [1, 2]
         assert ladder.top.spec.steps == 2
         assert ladder.costs[0].ms <= ladder.costs[1].ms
+
+
+def test_where_the_rungs_run_is_told_once(tiny_bundle: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "unblur")
+    open_ladder(tiny_bundle, (64, 96), RungChoice()).close()
+    (line,) = caplog.messages
+    assert line.startswith("tiny fp32 runs on cpu ")
+    assert line.endswith(": it has no engine")
 
 
 def test_one_number_of_steps_or_a_single_file_is_one_rung(tiny_bundle: Path, tiny_onnx: Path) -> None:

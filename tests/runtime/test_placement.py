@@ -17,6 +17,7 @@ from unblur.runtime.deblur import Deblurrer
 from unblur.runtime.engine_choice import CHECKED_SUFFIX
 from unblur.runtime.engine_record import Profile
 from unblur.runtime.errors import BadInput, DeviceError, EngineMismatch, SpecMismatch
+from unblur.runtime.ladder import RungChoice, open_ladder
 from unblur.runtime.runner import Precision, open_runner
 
 FITS_GOLDEN = Profile((1, 3, 16, 16), (1, 3, 96, 160), (1, 3, 128, 160))
@@ -43,13 +44,15 @@ def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
     return caplog
 
 
-def build(workshop: Workshop, precision: Precision, profile: Profile = FITS_GOLDEN, **text: object) -> Path:
+def build(
+    workshop: Workshop, precision: Precision, profile: Profile = FITS_GOLDEN, *, steps: int = 2, **text: object
+) -> Path:
     """An engine of the bundle's variant; it computes what the variant does unless `text` says otherwise."""
     bundle = workshop.folder.parent
-    file = f"{precision}.onnx"
+    file = f"{precision}.onnx" if steps == 2 else f"{precision}-{steps}.onnx"
     sha256 = read_bundle(bundle).manifest.files[file].sha256
     exact = {"gain": 1.0, "bias": 0.0, "onnx": str(bundle / file), **text}
-    return workshop.build(profile, precision=precision, onnx_sha256=sha256, **exact)
+    return workshop.build(profile, precision=precision, steps=steps, onnx_sha256=sha256, **exact)
 
 
 def test_the_fastest_engine_that_is_there(workshop: Workshop, log: pytest.LogCaptureFixture) -> None:
@@ -212,3 +215,31 @@ def test_deblurrer_hands_whole_frames_to_the_engine_and_tiles_the_rest(
     with Deblurrer(workshop.folder.parent, device="tensorrt", tile=64 * 80) as deblur:
         assert np.abs(deblur(frame).astype(int) - expected).max() <= 1
     assert "frame from batch" not in workshop.cuda.done
+
+
+def test_a_ladder_of_engines(workshop: Workshop, log: pytest.LogCaptureFixture) -> None:
+    for steps in (1, 2):
+        build(workshop, "fp16", steps=steps)
+    build(workshop, "fp32", steps=1)
+    with open_ladder(workshop.folder.parent, (64, 96), RungChoice()) as ladder:
+        assert [cost.steps for cost in ladder.costs] == [1, 2]
+        assert {(rung.runner.precision, rung.runner.device) for rung in ladder.rungs} == {("fp16", GPU)}
+    assert log.messages == [f"tiny fp16 runs on {GPU}: its engine fits this device"]
+
+
+def test_a_single_engine_is_a_ladder_of_one_rung(workshop: Workshop, log: pytest.LogCaptureFixture) -> None:
+    build(workshop, "fp16")
+    with open_ladder(workshop.folder.parent, (64, 96), RungChoice()) as ladder:
+        assert [cost.steps for cost in ladder.costs] == [2]
+    assert log.messages == [
+        f"tiny fp16 runs on {GPU}: its engine fits this device",
+        f"tiny fp16 at fewer steps (1) is left out: it would not run on {GPU}; build its engines with "
+        "`unblur build --steps all`",
+    ]
+
+
+def test_an_engine_at_fewer_steps_is_checked_against_its_own_file(workshop: Workshop) -> None:
+    small = Profile((1, 3, 16, 16), (1, 3, 48, 64), (1, 3, 64, 96))
+    wrong = build(workshop, "fp16", small, steps=1, onnx=str(workshop.folder.parent / "fp16.onnx"))
+    with pytest.raises(EngineMismatch, match=f"{wrong.name} is .* dB from fp16-1.onnx"):
+        open_runner(workshop.folder.parent, precision="fp16", steps=1, device="tensorrt")

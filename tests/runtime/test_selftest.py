@@ -10,7 +10,7 @@ import pytest
 from unblur.runtime.bundle import Bundle, read_bundle, seal_bundle
 from unblur.runtime.errors import BundleError, SpecMismatch
 from unblur.runtime.onnx_runner import OnnxRunner
-from unblur.runtime.selftest import GoldenResult, check_golden, golden_frame
+from unblur.runtime.selftest import GoldenResult, check_golden, golden_frame, make_golden, read_golden_frame
 
 
 def check(bundle: Bundle, onnx: Path | None = None, index: int = 0) -> GoldenResult:
@@ -68,6 +68,16 @@ def test_vectors_that_would_unpickle_are_refused(tiny_bundle: Path) -> None:
     seal_bundle(tiny_bundle, manifest)
     with pytest.raises(BundleError, match=r"input\.npy is no array: .*pickle"):
         check(read_bundle(tiny_bundle))
+
+
+def test_small_vectors_lie_beside_the_others_and_pass(tiny_bundle: Path) -> None:
+    manifest = read_bundle(tiny_bundle).manifest
+    with OnnxRunner(tiny_bundle / "fp32-1.onnx", graph_optimization=False) as runner:
+        small = make_golden(tiny_bundle, runner, small=True)
+    seal_bundle(tiny_bundle, replace(manifest, golden=(*manifest.golden[:3], small)))
+    bundle = read_bundle(tiny_bundle)
+    assert read_golden_frame(bundle, small).shape == (48, 64, 3)
+    assert [check(bundle, index=index).passed for index in (0, 3)] == [True, True]
 
 
 def test_the_golden_frame_never_changes() -> None:

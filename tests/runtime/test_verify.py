@@ -59,15 +59,16 @@ def test_a_sound_bundle_passes_with_every_number(tiny_bundle: Path, pairs: Path)
     code, text = call(tiny_bundle, "--pairs", pairs, "--threads", 1, "--json")
     document = json.loads(text)
     assert (code, document["pass"], document["pairs"]) == (0, True, 2)
-    assert set(document["variants"]) == {"fp32", "fp16", "int8", "fp32-1"}
+    assert set(document["variants"]) == {"fp32", "fp16", "int8", "fp32-1", "fp16-1"}
     assert document["variants"]["fp32"]["delta_db"] == 0
     assert abs(document["variants"]["int8"]["delta_db"]) < 0.1
     assert 10 < document["variants"]["fp32"]["db"] < document["blurred_db"]  # random weights restore nothing
     assert [(hop["name"], hop["pass"]) for hop in document["hops"]] == [
         ("fp32 -> fp16", True),
         ("fp16 -> int8", True),
+        ("fp32 -> fp16", True),
     ]
-    assert len(document["golden"]) == 4
+    assert len(document["golden"]) == 5
     assert document["tiling"]["psnr_db"] > 100
 
 
@@ -83,7 +84,7 @@ def test_without_pairs_parity_is_still_measured(tiny_bundle: Path) -> None:
     result = verify(tiny_bundle)
     assert result.passed
     assert (result.pairs, result.blurred_db, result.tiling) == (0, None, None)
-    assert [len(ledger.hops) for ledger in result.ledgers] == [2, 0]
+    assert [len(ledger.hops) for ledger in result.ledgers] == [2, 1]
 
 
 def test_progress_tells_stages_and_frames(tiny_bundle: Path, pairs: Path) -> None:
@@ -94,7 +95,7 @@ def test_progress_tells_stages_and_frames(tiny_bundle: Path, pairs: Path) -> Non
         return lambda: told.append(1)
 
     verify(tiny_bundle, find_pairs(pairs), stage)
-    assert told == [("fp32 -> fp16 -> int8 at 2 steps", 2), 1, 1, ("fp32 at 1 steps", 2), 1, 1]
+    assert told == [("fp32 -> fp16 -> int8 at 2 steps", 2), 1, 1, ("fp32 -> fp16 at 1 steps", 2), 1, 1]
 
 
 def test_other_weights_than_at_build_fail(tiny_bundle: Path, make_onnx: Callable[..., Path]) -> None:
@@ -103,7 +104,7 @@ def test_other_weights_than_at_build_fail(tiny_bundle: Path, make_onnx: Callable
     code, text = call(tiny_bundle, "--json")
     document = json.loads(text)
     assert (code, document["pass"]) == (1, False)
-    assert [golden["passed"] for golden in document["golden"]] == [False, True, True, True]
+    assert [golden["passed"] for golden in document["golden"]] == [False, True, True, True, True]
     assert document["hops"][0]["reason"].endswith("expected at least 55 dB")
     code, text = call(tiny_bundle)
     assert code == 1
