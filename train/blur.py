@@ -21,6 +21,9 @@ MAX_BLUR_PX = 40.0
 REACH_PX = int(MAX_BLUR_PX) // 2 + 2
 """How far a blur reaches: so wide a border of a blurred picture holds what was not in the still."""
 
+WINDOW_FRAMES = range(7, 25, 2)
+"""How many frames are averaged: odd, 7 to 23, as in GoPro (Nah et al. 2017; seed 004, 4.4)."""
+
 _MIN_BLUR_PX = 4.0
 _GAMMAS = (1.0, 2.2)  # GoPro's `blur/` averages encoded pixels, a camera averages light: meet both
 _SATURATION_CHANCE = 0.3

@@ -20,11 +20,10 @@ from unblur.runtime.errors import BadInput
 from unblur.runtime.frames import Frame
 from unblur.runtime.images import list_images, read_image
 from unblur.runtime.pairs import Pair, find_pairs
-from unblur.train.blur import REACH_PX, average_frames, camera_shake, lens_blur
+from unblur.train.blur import REACH_PX, WINDOW_FRAMES, average_frames, camera_shake, lens_blur
 from unblur.train.recipe import Augmentation, Recipe
 
 CLIP_SUFFIXES = frozenset({".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v"})
-_BLUR_FRAMES = range(7, 25, 2)  # odd, 7 to 23, as GoPro's
 _WINDOWS_PER_CLIP = 12
 _CACHE_BYTES = 2 * 2**30
 
@@ -201,11 +200,11 @@ def _clip_windows(clip: Path, advance: Progress) -> Iterator[PairOfFrames]:
     rng = np.random.default_rng(list(clip.name.encode()))
     total = _frame_count(clip)
     window: list[Frame] = []
-    starts = set(np.linspace(0, max(0, total - _BLUR_FRAMES[-1]), _WINDOWS_PER_CLIP).astype(int).tolist())
+    starts = set(np.linspace(0, max(0, total - WINDOW_FRAMES[-1]), _WINDOWS_PER_CLIP).astype(int).tolist())
     length = 0
     for index, frame in enumerate(_decode(clip)):
         if index in starts and not window:
-            length = int(rng.choice(_BLUR_FRAMES))
+            length = int(rng.choice(WINDOW_FRAMES))
         if length:
             window.append(frame)
         if length and len(window) == length:

@@ -22,11 +22,9 @@ from unblur.runtime.frames import Frame
 from unblur.runtime.images import image_size_hw, read_image, write_image
 from unblur.runtime.media import Source
 from unblur.runtime.video import open_source
-from unblur.train.blur import REACH_PX, average_frames, camera_shake, lens_blur
+from unblur.train.blur import REACH_PX, WINDOW_FRAMES, average_frames, camera_shake, lens_blur
 
 SETTINGS_FILE = "pairs.json"
-WINDOW_FRAMES = range(7, 25, 2)
-"""How many frames are averaged: odd, 7 to 23, as in GoPro (Nah et al. 2017; seed 004, 4.4)."""
 MIN_RATE = 100
 """Frames per second below which the positions of a moving edge lie so far apart that they show; GoPro has 240."""
 
