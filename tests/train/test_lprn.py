@@ -1,9 +1,11 @@
 """LPRN: shapes, options, budgets, and what makes it anytime and tileable."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
-from unblur.runtime.errors import BadInput
+from unblur.runtime.errors import BadInput, SpecMismatch
 from unblur.train.networks import build_network, count_parameters, gflop_720p, network_from_spec
 
 BUDGET_GFLOP = {"lprn-n": 35, "lprn-s": 110, "lprn-m": 300}
@@ -108,6 +110,12 @@ def test_spec_rebuilds_the_network() -> None:
     assert rebuilt.spec == network.spec
     rebuilt.load_state_dict(network.state_dict())
     torch.testing.assert_close(rebuilt(image()), network(image()))
+
+
+@pytest.mark.parametrize("options", [{"kernel": 5}, {"grid": 3}])
+def test_a_spec_of_another_network_is_refused(options: dict[str, int]) -> None:
+    with pytest.raises(SpecMismatch, match="the model spec is of another preset or another version of unblur"):
+        network_from_spec(replace(small().spec, options=options))
 
 
 def test_unknown_preset_suggests_the_nearest() -> None:

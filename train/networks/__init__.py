@@ -151,12 +151,15 @@ def build_network(preset: str, **options: OptionValue) -> DeblurringNetwork:
 
 
 def network_from_spec(spec: ModelSpec) -> DeblurringNetwork:
-    """The untrained network that a checkpoint's spec describes."""
+    """The untrained network that a checkpoint's spec describes; SpecMismatch if this version cannot build it."""
     if spec.preset not in PRESETS or PRESETS[spec.preset].system != spec.system:
         raise SpecMismatch(f"unknown system '{spec.system}' or preset '{spec.preset}' in the model spec")
     preset = PRESETS[spec.preset]
     steps: dict[str, OptionValue] = {"steps": spec.steps} if preset.network.recursive or spec.steps > 1 else {}
-    return _construct(preset, spec.preset, {**spec.options, **steps})
+    try:
+        return _construct(preset, spec.preset, {**spec.options, **steps})
+    except (BadInput, ValueError) as error:
+        raise SpecMismatch(f"the model spec is of another preset or another version of unblur: {error}") from error
 
 
 def _construct(preset: Preset, name: str, options: Mapping[str, OptionValue]) -> DeblurringNetwork:
