@@ -16,9 +16,9 @@ import subprocess
 import sys
 import time
 import urllib.request
+from pathlib import Path
 from typing import Annotated
 
-import psutil
 import typer
 
 SIZE, FPS = "160x96", 15
@@ -37,13 +37,13 @@ def main(
     command = [sys.executable, "-m", "unblur.runtime.cli", "run", model, "--source", camera.url]
     command += ["--sink", "null:", "--stall-s", "3", "--metrics-port", str(metrics_port), "--json"]
     run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    process, memory_mb, frames_between_kills = psutil.Process(run.pid), list[float](), list[int]()
+    memory_mb, frames_between_kills = list[float](), list[int]()
     ends_s = time.monotonic() + 60 * minutes
     while time.monotonic() < ends_s:
         killed_s, before = time.monotonic(), _written(metrics_port)
         while time.monotonic() < min(killed_s + kill_every, ends_s):
             time.sleep(_SAMPLE_S)
-            memory_mb.append(process.memory_info().rss / 2**20)
+            memory_mb.append(_resident_mb(run.pid))
         frames_between_kills.append(_written(metrics_port) - before)
         camera.die_and_come_back()
     run.send_signal(signal.SIGTERM)
@@ -91,6 +91,11 @@ class _Camera:
         encoder = ["-c:v", "mpeg2video", "-g", "15", "-f", "mpegts", "-listen", "1", self.url]
         self._process = subprocess.Popen(["ffmpeg", "-v", "quiet", *source, *encoder])
         time.sleep(1)
+
+
+def _resident_mb(process: int) -> float:
+    status = Path(f"/proc/{process}/status").read_text()
+    return int(status.split("VmRSS:")[1].split()[0]) / 1024
 
 
 def _written(port: int) -> int:
