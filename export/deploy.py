@@ -1,6 +1,6 @@
 """A checkpoint -> a bundle that a device can trust.
 
-    checkpoint -> fp32, fp16, int8, and fp32 at fewer steps -> parity ledger -> golden vectors -> report -> sealed
+    checkpoint -> fp32, fp16, int8, also at fewer steps -> parity ledger -> golden vectors -> report -> sealed
 
 Equal inputs give equal bytes on one machine: nothing in a bundle says when it was made, unless SOURCE_DATE_EPOCH is
 set. The numbers in it (ranges, parity, golden vectors) depend on the processor in their last digits.
@@ -12,13 +12,18 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib.metadata import version
-from itertools import pairwise
+from itertools import groupby, pairwise
 from pathlib import Path
+from typing import get_args
+
+from onnx import ModelProto
 
 from unblur.calibration.calibrate import Calibrated, Settings, calibrate
 from unblur.calibration.coverage import Coverage
 from unblur.calibration.onnx_file import write_onnx
+from unblur.calibration.quantize import quantize_with
 from unblur.calibration.sample import Sample
+from unblur.calibration.table import at_fewer_steps
 from unblur.calibration.trt_cache import CACHE_FILE, cache_from_table
 from unblur.export.onnx_from_checkpoint import onnx_from_network
 from unblur.export.precision import fp16_from_fp32, int8_fp16_from_int8
@@ -44,6 +49,7 @@ CALIBRATION_TABLE = "calibration.json"
 REPORT = "report.html"
 ANYTIME_STEPS = (1, 2, 3)
 DEFAULT_INT8 = Settings(budget_db=INT8_LOSS_LIMIT_DB)
+_FORMS: tuple[Precision, ...] = get_args(Precision)
 _PARITY_PICTURES = 4
 _REPORT_PICTURES = 3
 _PACKAGES = ("unblur", "onnx", "onnxruntime", "torch")
@@ -55,8 +61,8 @@ class Plan:
     """What to deploy and what to judge it on.
 
     sample: the pictures INT8 is calibrated on. pairs: the ledger is measured on them, against ground truth;
-    without any, parity alone is measured, on a few pictures of the sample. steps: the step counts at which fp32
-    variants are added; None chooses the first few below the network's own. keep_failed: seal the bundle even if
+    without any, parity alone is measured, on a few pictures of the sample. steps: the fewer steps that
+    variants are added at; None chooses the first few below the network's own. keep_failed: seal the bundle even if
     its ledger fails. int8: how to calibrate. coverage: how well the sample stands for the pictures it was picked
     from, for the report.
     """
@@ -96,13 +102,14 @@ def deploy(plan: Plan, out: Path, stage: Stage = silent) -> Deployment:
     """
     _check_out(out)
     network = load_network(plan.checkpoint)
-    variants = _variants(network.spec.steps, plan.steps)
+    counts = _step_counts(network.spec.steps, plan.steps)
+    variants = tuple(Variant(form, count, _file(form, count, network.steps)) for count in counts for form in _FORMS)
     with atomic_folder(out) as folder:
         calibrated = _write_models(folder, network, variants, plan, stage)
         ledger = _measure(folder, network, variants, plan, stage)
         if not ledger.passed and not plan.keep_failed:
             raise RejectedBundle(_verdict(ledger), ledger)
-        golden = [_golden(folder, variant) for variant in variants]
+        golden = [_golden(folder, variant, network.steps) for variant in variants]
         _write_report(folder, network.spec, calibrated, ledger, plan)
         manifest = BundleManifest(
             name=network.spec.preset,
@@ -126,53 +133,64 @@ def _check_out(out: Path) -> None:
         raise BadInput(f"{out} is there already and is no bundle; remove it or choose another name")
 
 
-def _variants(full_steps: int, steps: Sequence[int] | None) -> tuple[Variant, ...]:
-    """All precisions at the network's own steps, fp32 at the fewer ones."""
-    wanted = ANYTIME_STEPS if steps is None else steps
-    if steps is not None and not all(1 <= count <= full_steps for count in steps):
-        raise BadInput(f"cannot add variants at the steps {list(steps)}; this network has 1 to {full_steps}")
-    own: tuple[Precision, ...] = ("fp32", "fp16", "int8")
-    return (
-        *(Variant(precision, full_steps, _file(precision)) for precision in own),
-        *(Variant("fp32", count, _file("fp32", count)) for count in sorted(set(wanted)) if count < full_steps),
-    )
+def _step_counts(own: int, wanted: Sequence[int] | None) -> tuple[int, ...]:
+    """The network's own number of steps, then the fewer ones."""
+    if wanted is not None and not all(1 <= count <= own for count in wanted):
+        raise BadInput(f"cannot add variants at the steps {list(wanted)}; this network has 1 to {own}")
+    fewer = set(ANYTIME_STEPS if wanted is None else wanted)
+    return (own, *(count for count in sorted(fewer) if count < own))
 
 
-def _file(precision: Precision, fewer_steps: int | None = None) -> str:
-    return f"{precision}.onnx" if fewer_steps is None else f"{precision}-{fewer_steps}.onnx"
+def _file(precision: Precision, steps: int, own_steps: int) -> str:
+    return f"{precision}.onnx" if steps == own_steps else f"{precision}-{steps}.onnx"
 
 
 def _write_models(
     folder: Path, network: DeblurringNetwork, variants: Sequence[Variant], plan: Plan, stage: Stage
 ) -> Calibrated:
     """Write every variant, the calibration table, and its ranges for implicit INT8."""
-    (fp32, fp16, int8), anytime = variants[:3], variants[3:]
-    advance = stage("exporting", 2 + len(anytime))
-    model = simplify(onnx_from_network(network)).model
-    write_onnx(folder / fp32.file, model)
-    advance()
-    write_onnx(folder / fp16.file, fp16_from_fp32(model))
-    advance()
-    for variant in anytime:
-        write_onnx(folder / variant.file, simplify(onnx_from_network(network.at_steps(variant.steps))).model)
-        advance()
-    calibrated = calibrate(model, plan.sample, plan.int8, stage)
-    write_onnx(folder / int8.file, int8_fp16_from_int8(calibrated.model))
+    graphs = _write_float(folder, network, variants, stage)
+    calibrated = calibrate(graphs[network.steps], plan.sample, plan.int8, stage)
+    for variant in variants:
+        if variant.precision == "int8":
+            int8 = _int8(calibrated, graphs[variant.steps], variant.steps)
+            write_onnx(folder / variant.file, int8_fp16_from_int8(int8))
     (folder / CALIBRATION_TABLE).write_text(calibrated.table.to_json())
     (folder / CACHE_FILE).write_text(cache_from_table(calibrated.table, _CACHE_TENSORRT).to_text())
     return calibrated
 
 
+def _write_float(
+    folder: Path, network: DeblurringNetwork, variants: Sequence[Variant], stage: Stage
+) -> dict[int, ModelProto]:
+    """Write the fp32 and fp16 variants; gives the fp32 graph of every number of steps."""
+    graphs: dict[int, ModelProto] = {}
+    floats = [variant for variant in variants if variant.precision != "int8"]
+    advance = stage("exporting", len(floats))
+    for variant in floats:
+        if variant.steps not in graphs:
+            graphs[variant.steps] = simplify(onnx_from_network(network.at_steps(variant.steps))).model
+        fp32 = graphs[variant.steps]
+        write_onnx(folder / variant.file, fp32 if variant.precision == "fp32" else fp16_from_fp32(fp32))
+        advance()
+    return graphs
+
+
+def _int8(calibrated: Calibrated, fp32: ModelProto, steps: int) -> ModelProto:
+    """INT8 at fewer steps needs no calibration of its own: the table has the ranges of every step."""
+    if steps == calibrated.table.steps:
+        return calibrated.model
+    return quantize_with(fp32, at_fewer_steps(calibrated.table, fp32))
+
+
 def _measure(
     folder: Path, network: DeblurringNetwork, variants: Sequence[Variant], plan: Plan, stage: Stage
 ) -> Ledger:
-    """torch -> fp32 -> fp16 -> int8 at the network's own steps, torch -> fp32 at each fewer."""
+    """torch -> fp32 -> fp16 -> int8 at every number of steps."""
     frames: Sequence[Frame | Pair] = plan.pairs or list(plan.sample.spread(_PARITY_PICTURES).frames())
-    anytime = variants[3:]
-    advance = stage("measuring", len(frames) * (1 + len(anytime)))
-    ledgers = [_chain(folder, network, variants[:3], frames, advance)]
-    for variant in anytime:
-        ledgers.append(_chain(folder, network.at_steps(variant.steps), [variant], frames, advance))
+    chains = [list(chain) for _, chain in groupby(variants, key=lambda variant: variant.steps)]
+    advance = stage("measuring", len(frames) * len(chains))
+    ledgers = [_chain(folder, network.at_steps(chain[0].steps), chain, frames, advance) for chain in chains]
     return Ledger(
         frames=len(frames),
         blurred_db=ledgers[0].blurred_db,
@@ -200,13 +218,14 @@ def _open_as_it_runs(folder: Path, variant: Variant) -> OnnxRunner:
     return OnnxRunner(folder / variant.file, graph_optimization=variant.precision != "int8")
 
 
-def _golden(folder: Path, variant: Variant) -> Golden:
+def _golden(folder: Path, variant: Variant, own_steps: int) -> Golden:
+    """Small at fewer steps: float images do not compress, and these would be a quarter of a bundle."""
     with OnnxRunner(folder / variant.file, graph_optimization=False) as runner:
-        return make_golden(folder, runner)
+        return make_golden(folder, runner, small=variant.steps != own_steps)
 
 
 def _write_report(folder: Path, spec: ModelSpec, calibrated: Calibrated, ledger: Ledger, plan: Plan) -> None:
-    with Deblurrer(folder / _file("fp32")) as deblur:
+    with Deblurrer(folder / _file("fp32", spec.steps, spec.steps)) as deblur:
         exhibits = [exhibit(name, blurred, deblur(blurred), sharp) for name, blurred, sharp in _shown(plan)]
     (folder / REPORT).write_text(report_html(spec, calibrated, plan.coverage, ledger, exhibits))
 

@@ -38,14 +38,17 @@ def test_the_bundle_is_whole_and_its_golden_vectors_hold(deployment: Deployment)
         ("fp16", 2),
         ("int8", 2),
         ("fp32", 1),
+        ("fp16", 1),
+        ("int8", 1),
     ]
     for variant in bundle.manifest.variants:
         with OnnxRunner(bundle.path / variant.file, graph_optimization=False) as runner:
             assert check_golden(bundle, variant, runner).psnr_db == float("inf")
     assert set(bundle.manifest.files) == {
-        *("fp32.onnx", "fp16.onnx", "int8.onnx", "fp32-1.onnx", "calibration.json", "calibration.cache"),
-        "report.html",
-        *(f"golden/{name}.npy" for name in ("input", "fp32-2", "fp16-2", "int8-2", "fp32-1")),
+        *("fp32.onnx", "fp16.onnx", "int8.onnx", "fp32-1.onnx", "fp16-1.onnx", "int8-1.onnx"),
+        *("calibration.json", "calibration.cache", "report.html"),
+        *(f"golden/{name}.npy" for name in ("input", "fp32-2", "fp16-2", "int8-2")),
+        *(f"golden/{name}.npy" for name in ("input-small", "fp32-1", "fp16-1", "int8-1")),
     }
 
 
@@ -56,13 +59,16 @@ def test_every_hop_is_in_the_ledger_and_passes(deployment: Deployment) -> None:
         ("fp32 -> fp16", 2),
         ("fp16 -> int8", 2),
         ("torch -> fp32", 1),
+        ("fp32 -> fp16", 1),
+        ("fp16 -> int8", 1),
     ]
     assert deployment.ledger.passed
     assert hops == deployment.manifest.ledger
     assert all(hop.frames == 2 and hop.later_db is not None for hop in hops)
-    assert hops[0].psnr_db >= 90
-    assert hops[1].psnr_db >= 55
-    assert 35 <= hops[2].psnr_db < 75
+    for to_fp32, to_fp16, to_int8 in (hops[:3], hops[3:]):
+        assert to_fp32.psnr_db >= 90
+        assert to_fp16.psnr_db >= 55
+        assert 35 <= to_int8.psnr_db < 75
 
 
 def test_int8_is_the_q_dq_form_of_fp32_with_the_rest_in_fp16(deployment: Deployment) -> None:
@@ -74,6 +80,17 @@ def test_int8_is_the_q_dq_form_of_fp32_with_the_rest_in_fp16(deployment: Deploym
     assert types["reconstruct.weight_quantized"] == np.int8  # the budget allows it
     assert types["channel.squeeze.weight"] == np.float16
     assert spec_of(int8) == deployment.manifest.spec
+
+
+def test_int8_at_fewer_steps_is_the_beginning_of_that_at_all(deployment: Deployment) -> None:
+    whole, first = (read_onnx(deployment.bundle / file) for file in ("int8.onnx", "int8-1.onnx"))
+    known = {tensor.name: numpy_helper.to_array(tensor) for tensor in whole.graph.initializer}
+    fewer = {tensor.name: numpy_helper.to_array(tensor) for tensor in first.graph.initializer}
+    shared = [name for name in fewer if name.endswith(("_scale", "_quantized"))]
+    assert len(shared) > 10
+    for name in shared:
+        np.testing.assert_array_equal(fewer[name], known[name], name)
+    assert spec_of(first).steps == 1
 
 
 def test_the_calibration_table_is_bound_to_the_fp32_model(deployment: Deployment) -> None:
@@ -92,7 +109,7 @@ def test_the_manifest_says_what_built_it(deployment: Deployment) -> None:
 def test_the_report_shows_the_pairs(deployment: Deployment) -> None:
     page = (deployment.bundle / "report.html").read_text()
     assert page.count("<img ") == 8
-    assert "All 4 hops pass on 2 frames" in page
+    assert "All 6 hops pass on 2 frames" in page
 
 
 @pytest.mark.usefixtures("quick_export")
@@ -108,9 +125,9 @@ def test_a_repeat_gives_the_same_bytes_in_place_of_the_old_bundle(
 
     again = deploy(plan, deployment.bundle, stage)
     assert again == deployment
-    assert stages == ["exporting 3", "observing 3", "judging 5", "measuring 4"]
+    assert stages == ["exporting 4", "observing 3", "judging 5", "measuring 4"]
     done = [f"{name} {counted.count(name)}" for name in dict.fromkeys(counted)]
-    assert done == ["exporting 3", "observing 3", "judging 1", "measuring 4"]  # no search: all layers at once fit
+    assert done == ["exporting 4", "observing 3", "judging 1", "measuring 4"]  # no search: all layers at once fit
     assert [path.name for path in deployment.bundle.parent.iterdir()] == ["small.unblur"]
 
 
@@ -189,6 +206,7 @@ def test_more_steps_than_the_network_has_are_refused(plan: Plan, tmp_path: Path)
 def test_a_damaged_calibration_picture_leaves_nothing(plan: Plan, tmp_path: Path) -> None:
     (tmp_path / "pictures").mkdir()
     (tmp_path / "pictures" / "half.png").write_bytes(plan.sample.paths[0].read_bytes()[:999])
+    (tmp_path / "pictures" / "whole.png").write_bytes(plan.sample.paths[1].read_bytes())
     with pytest.raises(BadInput, match=r"half\.png is damaged"):
         deploy(replace(plan, sample=find_sample(tmp_path / "pictures"), steps=()), tmp_path / "small.unblur")
     assert [path.name for path in tmp_path.iterdir()] == ["pictures"]

@@ -175,7 +175,7 @@ def test_when_a_cache_is_needed(
 def test_a_bundle_brings_its_cache(tmp_path: Path) -> None:
     bundle = tmp_path / "cached.unblur"
     bundle.mkdir()
-    for name in ("fp32.onnx", "int8.onnx", "fp16.onnx"):
+    for name in ("fp32.onnx", "int8.onnx", "int8-1.onnx", "fp16.onnx"):
         (bundle / name).write_bytes((SHIPPED / name).read_bytes())
     write_cache(bundle / CACHE_FILE, read_source(bundle / "fp32.onnx").model)
     manifest = read_bundle(SHIPPED).manifest
@@ -184,6 +184,8 @@ def test_a_bundle_brings_its_cache(tmp_path: Path) -> None:
     (int8, fp16), _ = find_sources(bundle, ("int8", "fp16"), implicit=True)
     assert (int8.path.name, int8.precision, int8.calibration is None) == ("fp32.onnx", "int8", False)
     assert (fp16.path.name, fp16.calibration) == ("fp16.onnx", None)
+    with pytest.raises(BadInput, match=r"calibration\.cache has the ranges of 4 steps, asked for 1; INT8 from a"):
+        find_sources(bundle, ("int8",), (1,), implicit=True)
     (explicit,), _ = find_sources(bundle, ("int8",))
     assert (explicit.path.name, explicit.calibration) == ("int8.onnx", None)
 

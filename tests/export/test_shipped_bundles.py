@@ -2,6 +2,7 @@
 
 from importlib.resources import files
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
@@ -14,7 +15,7 @@ from unblur.export.simplify import simplify
 from unblur.runtime.bundle import read_bundle
 from unblur.runtime.onnx_runner import OnnxRunner
 from unblur.runtime.parity import compare
-from unblur.runtime.runner import shipped_presets
+from unblur.runtime.runner import Precision, shipped_presets
 from unblur.runtime.selftest import golden_frame
 from unblur.train.checkpoint import load_network, shipped_checkpoint
 
@@ -46,12 +47,22 @@ def test_float_models_equal_the_weights_to_the_byte(preset: str) -> None:
     network = load_network(shipped_checkpoint(preset))
     bundle = read_bundle(shipped_presets()[preset])
     assert bundle.spec == network.spec
-    for variant in bundle.manifest.variants:
-        if variant.precision == "int8":
-            continue
-        model = simplify(onnx_from_network(network.at_steps(variant.steps))).model
-        made = onnx_bytes(model if variant.precision == "fp32" else fp16_from_fp32(model))
-        assert made == (bundle.path / variant.file).read_bytes(), variant.file
+    counts = {variant.steps for variant in bundle.manifest.variants}
+    for steps in counts:
+        fp32 = simplify(onnx_from_network(network.at_steps(steps))).model
+        assert onnx_bytes(fp32) == (bundle.path / bundle.variant("fp32", steps).file).read_bytes()
+        fp16 = fp16_from_fp32(fp32)
+        assert onnx_bytes(fp16) == (bundle.path / bundle.variant("fp16", steps).file).read_bytes()
+    assert counts == {1, 2, 3, network.steps}
+
+
+@pytest.mark.parametrize("preset", SHIPPED)
+def test_every_number_of_steps_comes_in_every_precision(preset: str) -> None:
+    bundle = read_bundle(shipped_presets()[preset])
+    for steps in (1, 2, 3, bundle.spec.steps):
+        for precision in get_args(Precision):
+            assert bundle.golden(bundle.variant(precision, steps)) is not None
+    assert sum(entry.bytes for entry in bundle.manifest.files.values()) < 6.2e6
 
 
 def test_deploying_again_gives_the_shipped_bundle(photographs: Path, tmp_path: Path) -> None:
