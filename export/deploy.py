@@ -245,7 +245,8 @@ def _verdict(ledger: Ledger) -> str:
     failed = [hop for hop in ledger.hops if not hop.passed]
     return (
         f"the parity ledger fails at '{failed[0].name}' ({failed[0].steps} steps): {failed[0].reason}; "
-        "no bundle was written (--keep-failed writes it all the same)"
+        "no bundle was written; a network that is hardly trained amplifies rounding: train on, or --keep-failed "
+        "writes it all the same"
     )
 
 
