@@ -51,7 +51,8 @@ def mean_ms(model: str, size: str, viewers: int, seconds: float) -> float:
     """Mean time of a frame in the network while so many watch."""
     source = f"test://moving?size={size}&fps=30&blur=12"
     command = [sys.executable, "-m", "unblur.runtime.cli", "preview", model, "--source", source, "--port", "0"]
-    run = subprocess.Popen([*command, "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    command += ["--deadline-ms", "100000", "--json"]  # every frame with all steps, so that they compare
+    run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     port = _port(run)
     watchers = [threading.Thread(target=_watch, args=(port,)) for _ in range(viewers)]
     for watcher in watchers:

@@ -70,8 +70,8 @@ def main(
     for cost in sorted((describe(name, size) for name in chosen), key=lambda cost: cost.gflop):
         costs.append(measure(cost, size, repeats, peak_gflops))
         print(line(costs[-1]), flush=True)
-    if out is not None:
-        write(out, title, peak_gflops, costs)
+        if out is not None:  # after each, since the heaviest take minutes
+            write(out, title, peak_gflops, costs)
 
 
 HEAD = """\

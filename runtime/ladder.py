@@ -33,8 +33,8 @@ UNKNOWN_SIZE_HW = (720, 1280)
 _WINDOW = 5  # frames that the slow-down is read from: how fast it is noticed, and how soon forgotten
 _HEADROOM = 0.9  # go up only to what takes at most this share of the deadline
 _PATIENCE = 15  # frames in a row for which there must have been headroom: half a second of video
-_TIMED_RUNS = 3
-_LONG_S = 0.5  # a run that takes this long is timed once: its jitter is small against it
+_TIMED_RUNS = 15  # the first few of a small network are slow: threads wake up, clocks rise
+_LONG_S = 0.5  # no more runs after so long: the jitter of a long one is small against it
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from unblur.runtime.video import open_sink, open_source
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
+CAMERA = (ROOT / "docs/camera.md").read_text()
 DOCUMENTS = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 BLOCK = re.compile(r"(?:<!-- (?P<not_run>not run: .+?) -->\n)?```(?P<language>\w+)\n(?P<text>.*?)```", re.DOTALL)
 LINK = re.compile(r"\]\(([^)#:]+)\)")  # within the repository
@@ -32,7 +33,7 @@ class Section:
 
 
 def sections() -> Iterator[Section]:
-    for part in re.split(r"^## ", README, flags=re.MULTILINE)[1:]:
+    for part in re.split(r"^## ", README + CAMERA, flags=re.MULTILINE)[1:]:
         blocks = tuple((block["language"], block["text"]) for block in BLOCK.finditer(part) if not block["not_run"])
         if blocks:
             yield Section(part.splitlines()[0], blocks)
@@ -73,7 +74,7 @@ def test_the_blocks_of_a_section_run_as_written(section: Section, folder: Path) 
 
 def test_some_blocks_are_run() -> None:
     headings = [section.heading for section in sections()]
-    assert headings == ["Use it", "Make a bundle of your own", "Train"]
+    assert headings == ["Use it", "Make a bundle of your own", "Train", "Watching it"]
 
 
 def test_ci_runs_the_two_commands() -> None:
