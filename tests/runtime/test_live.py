@@ -131,7 +131,7 @@ def test_a_sink_that_fails_ends_the_loop() -> None:
 def test_a_network_that_fails_ends_the_loop() -> None:
     class Broken(TimedRunner):
         def infer(self, batch: Batch) -> Batch:
-            if self.clock.now_s > 0.1:
+            if self.clock.now_s > 0.2:  # after the ladder has timed its rungs
                 raise DeviceError("the device is lost")
             return super().infer(batch)
 
