@@ -17,7 +17,7 @@ from unblur.calibration.sample import Sample
 from unblur.calibration.search import most_int8
 from unblur.calibration.sensitivity import Sensitivity
 from unblur.calibration.steps import Drift, ranges_for_steps, step_drift
-from unblur.calibration.table import model_sha256
+from unblur.calibration.table import table_of
 from unblur.calibration.trt_cache import cache_tensors
 from unblur.runtime.calibration_table import (
     CalibrationTable,
@@ -164,21 +164,15 @@ def _table(
     ranges: Mapping[str, TensorRange],
     measured: Measured,
 ) -> CalibrationTable:
-    spec = spec_of(model)
-    return CalibrationTable(
+    needed = (*placement.activations, *_implicit(model, placement, settings))
+    return table_of(
+        model,
+        placement,
+        {name: ranges[name] for name in needed},
         method=settings.method,
+        images=sample.hashes(),
+        preprocessing=preprocessing_of(spec_of(model), size_hw=sample.size_hw, blurred=sample.blurred),
         percentile=settings.percentile if settings.method == "percentile" else None,
         step_policy=settings.step_policy,
-        preset=spec.preset,
-        steps=spec.steps,
-        model_sha256=model_sha256(model),
-        preprocessing=preprocessing_of(spec, size_hw=sample.size_hw, blurred=sample.blurred),
-        images=sample.hashes(),
-        ranges={name: ranges[name] for name in placement.activations},
-        implicit={name: ranges[name] for name in _implicit(model, placement, settings)},
-        kept=placement.kept,
-        excluded=placement.excluded,
-        reads=placement.reads,
-        image_tensors=tuple(sorted(placement.images)),
         measured=measured,
     )

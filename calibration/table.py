@@ -1,18 +1,65 @@
 """Which calibration table belongs to which ONNX model."""
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import replace
 
 from onnx import ModelProto
 
 from unblur.calibration.onnx_file import onnx_bytes, spec_of
-from unblur.calibration.placement import place_as
-from unblur.runtime.calibration_table import CalibrationTable, TensorRange, misfit
+from unblur.calibration.placement import Placement, place_as
+from unblur.runtime.calibration_table import (
+    CalibrationTable,
+    Measured,
+    Origin,
+    Preprocessing,
+    StepPolicy,
+    TensorRange,
+    misfit,
+    preprocessing_of,
+)
 
 
 def model_sha256(model: ModelProto) -> str:
     """sha256 of the file that `model` is, or would be written to."""
     return hashlib.sha256(onnx_bytes(model)).hexdigest()
+
+
+def table_of(
+    model: ModelProto,
+    placement: Placement,
+    ranges: Mapping[str, TensorRange],
+    *,
+    method: Origin,
+    images: Mapping[str, str],
+    preprocessing: Preprocessing | None = None,
+    percentile: float | None = None,
+    step_policy: StepPolicy = "per-step",
+    measured: Measured | None = None,
+) -> CalibrationTable:
+    """The table of a placement in `model`, bound to it; the fields are those of CalibrationTable.
+
+    ranges: of the activations that the placed layers read; any others are what implicit INT8 needs beside.
+    preprocessing: default what the model's spec says.
+    """
+    spec = spec_of(model)
+    return CalibrationTable(
+        method=method,
+        percentile=percentile,
+        step_policy=step_policy,
+        preset=spec.preset,
+        steps=spec.steps,
+        model_sha256=model_sha256(model),
+        preprocessing=preprocessing or preprocessing_of(spec),
+        images=images,
+        ranges={name: ranges[name] for name in placement.activations},
+        implicit={name: seen for name, seen in ranges.items() if name not in placement.activations},
+        kept=placement.kept,
+        excluded=placement.excluded,
+        reads=placement.reads,
+        image_tensors=tuple(sorted(placement.images)),
+        measured=measured,
+    )
 
 
 def check_fits(table: CalibrationTable, model: ModelProto, *, where: str = "the calibration table") -> None:

@@ -26,8 +26,8 @@ from onnx import ModelProto, NodeProto
 
 from unblur.calibration.onnx_file import spec_of
 from unblur.calibration.placement import Placement, place
-from unblur.calibration.table import model_sha256
-from unblur.runtime.calibration_table import CalibrationTable, TensorRange, preprocessing_of
+from unblur.calibration.table import table_of
+from unblur.runtime.calibration_table import CalibrationTable, TensorRange
 from unblur.runtime.errors import BadInput, CalibrationError
 
 Algorithm = Literal["LegacyCalibration", "EntropyCalibration", "EntropyCalibration2", "MinMaxCalibration"]
@@ -131,22 +131,8 @@ def table_from_cache(cache: TensorRTCache, model: ModelProto, *, where: str = "t
             "it belongs to another model"
         )
     others = [name for name in cache.scales if name in cache_tensors(model, placement)]
-    return CalibrationTable(
-        method="imported",
-        percentile=None,
-        step_policy="per-step",
-        preset=spec.preset,
-        steps=spec.steps,
-        model_sha256=model_sha256(model),
-        preprocessing=preprocessing_of(spec),
-        images={},
-        ranges={name: _range(cache, name, where) for name in placement.activations},
-        implicit={name: _range(cache, name, where) for name in others if name not in placement.activations},
-        kept=placement.kept,
-        excluded=placement.excluded,
-        reads=placement.reads,
-        image_tensors=tuple(sorted(placement.images)),
-    )
+    ranges = {name: _range(cache, name, where) for name in (*placement.activations, *others)}
+    return table_of(model, placement, ranges, method="imported", images={})
 
 
 def cache_tensors(model: ModelProto, placement: Placement) -> tuple[str, ...]:
