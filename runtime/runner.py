@@ -5,6 +5,7 @@ never ask which one they hold. `open_runner` turns what a user typed into one.
 """
 
 import difflib
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Protocol, runtime_checkable
@@ -27,6 +28,29 @@ class FrameRunner(Protocol):
 
     def infer_frame(self, frame_rgb: Frame, out: Frame) -> None:
         """Restore a frame, uint8 RGB (H, W, 3) of any size, into `out` of the same shape, which may be the same."""
+        ...
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Where the time of one inference went, in ms; together they are the time of the call.
+
+    host: the CPU's own work around the device's: staging memory, enqueueing, waking up. copy_in, copy_out: between
+    the memories of CPU and GPU; 0 where they share one. device: the network itself.
+    """
+
+    host: float
+    copy_in: float
+    device: float
+    copy_out: float
+
+
+@runtime_checkable
+class TimedRunner(Protocol):
+    """A runner that can also tell where its time goes. `infer` pays nothing for that."""
+
+    def timed_infer(self, batch: Batch) -> tuple[Batch, Parts]:
+        """As `Runner.infer`, with the parts of its time."""
         ...
 
 
