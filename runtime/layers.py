@@ -20,11 +20,11 @@ _NAME = re.compile(r"(?:step(?P<step>[1-9]\d*)/)?(?:(?P<stage>[^/]+)/)?[^/]*")
 class Layer:
     """One layer as it ran.
 
-    name: as the profiler has it. operator: "Conv", or what took its place. stage: path of the module in the network,
-    "body.0.first"; "" if unknown. step: recursion step or scale, from 1; None outside of them. ms: per inference, None
-    if it was not measured. flops: 2 x multiply-accumulates; one an element where nothing is multiplied and summed.
-    bytes: activations and weights, each read or written once. precision: of its arithmetic, "fp32", "fp16" or "int8".
-    inputs, outputs: type and shape, "float32[1,32,180,320]".
+    name: as the profiler has it. operator: "Conv", or what took its place. stage: path of the module in the
+    network, "body.0.first"; "" if unknown. step: recursion step or scale, from 1; None outside of them. ms: per
+    inference, None if it was not measured. flops: 2 x multiply-accumulates; one an element where nothing is
+    multiplied and summed. bytes: activations and weights, each read or written once. precision: of its arithmetic,
+    "fp32", "fp16" or "int8". inputs, outputs: type and shape, "float32[1,32,180,320]".
     """
 
     name: str
