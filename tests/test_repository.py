@@ -33,7 +33,7 @@ IMPORTED_PACKAGES: Mapping[str, set[str]] = {
     # google.protobuf: what onnx raises on a damaged file
     "calibration": ON_DEVICE | {"onnx", "google", "matplotlib"},
     "train": ON_DEVICE | {"torch", "accelerate", "safetensors", "matplotlib"},
-    "export": ON_DEVICE | {"torch", "onnx", "onnxscript", "onnxsim"},
+    "export": ON_DEVICE | {"torch", "onnx", "onnxscript", "onnxsim", "jinja2", "markupsafe", "matplotlib"},
 }
 OPTIONAL: Mapping[str, set[str]] = {  # each in the one module that needs it, which is imported where it is there
     "runtime/cuda_pycuda.py": {"pycuda"},
@@ -44,7 +44,7 @@ OPTIONAL: Mapping[str, set[str]] = {  # each in the one module that needs it, wh
 }
 RUNTIME_FOR_TRAIN = {"spec", "frames", "images", "pairs", "metrics", "shake", "errors", "atomic", "console"}
 RUNTIME_FOR_TRAIN |= {"media", "video", "calibration_table"}  # clips that pairs are made of; what QAT is for
-EXTRAS = ("torch", "onnx", "onnxscript", "onnxsim", "accelerate", "safetensors", "matplotlib")
+EXTRAS = ("torch", "onnx", "onnxscript", "onnxsim", "accelerate", "safetensors", "matplotlib", "jinja2")
 EXTRAS += ("tensorrt", "tensorrt_rtx", "pycuda", "cuda", "prometheus_client", "starlette", "uvicorn", "websockets")
 MAX_LINES = 400
 
