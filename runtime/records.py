@@ -1,7 +1,8 @@
 """Frozen dataclasses <-> JSON, strictly: no field may be missing, unknown or of another type.
 
-Fields may be bool, int, float, str, a Literal, `X | None`, `tuple[X, ...]`, `Mapping[str, X]`, a dataclass or a
-ModelSpec. JSON has no infinite numbers and no NaN; they are written as the strings "inf", "-inf" and "nan".
+Fields may be bool, int, float, str, a Literal, `X | None`, `tuple[X, ...]`, `Mapping[str, X]`, a dataclass, a
+ModelSpec, or `object` for any JSON. JSON has no infinite numbers and no NaN; they are written as the strings "inf",
+"-inf" and "nan".
 """
 
 import dataclasses
@@ -68,6 +69,8 @@ def _read_dataclass(kind: Any, raw: Any, where: str, path: str) -> Any:
 
 
 def _read_scalar(kind: Any, raw: Any, where: str, path: str) -> Any:
+    if kind is object:
+        return raw
     if get_origin(kind) is Literal:
         if raw not in get_args(kind):
             raise ValueError(f"{where}{path} is {raw!r}, expected one of {', '.join(map(repr, get_args(kind)))}")
