@@ -1,10 +1,13 @@
 """How hot the chip is, as Linux tells it."""
 
+from collections.abc import Callable
 from pathlib import Path
+
+from unblur.runtime.errors import DeviceError
+from unblur.runtime.telemetry_sensor import Channel, FileSensor, text_in
 
 _ZONES = Path("/sys/class/thermal")
 _PLAUSIBLE_C = (1, 150)
-_UNKNOWN_C = -273.15
 
 
 def hottest_c(zones: Path = _ZONES) -> float | None:
@@ -12,14 +15,31 @@ def hottest_c(zones: Path = _ZONES) -> float | None:
 
     On a Jetson that is the junction, which throttling goes by; elsewhere mostly the CPU package.
     """
-    least, most = _PLAUSIBLE_C
-    readings = [_read_c(file) for file in zones.glob("thermal_zone*/temp")]
-    return max((celsius for celsius in readings if least <= celsius <= most), default=None)
-
-
-def _read_c(file: Path) -> float:
-    """A unit that is powered down has a zone that cannot be read, or that tells 0 or less."""
     try:
-        return int(file.read_text()) / 1e3
-    except (OSError, ValueError):
-        return _UNKNOWN_C
+        return max(thermal_zones(zones).read().values())
+    except DeviceError:
+        return None
+
+
+def thermal_zones(zones: Path = _ZONES) -> FileSensor:
+    """The temperature of each zone by its name, "gpu-thermal" or "x86_pkg_temp"."""
+    channels: dict[Channel, Callable[[], float]] = {}
+    for folder in sorted(zones.glob("thermal_zone*")):
+        name = text_in(folder / "type") or folder.name
+        channel = Channel("temperature_c", name)
+        taken = channel in channels  # of two sockets both are x86_pkg_temp
+        channels[channel._replace(name=f"{name} {folder.name}") if taken else channel] = _reader(folder / "temp")
+    return FileSensor("thermal zones", channels)
+
+
+def _reader(file: Path) -> Callable[[], float]:
+    """A unit that is powered down has a zone that cannot be read, or that tells 0 or less."""
+    least, most = _PLAUSIBLE_C
+
+    def read() -> float:
+        celsius = int(file.read_text()) / 1e3
+        if not least <= celsius <= most:
+            raise ValueError(f"{file} tells {celsius:g} degrees")
+        return celsius
+
+    return read

@@ -1,0 +1,145 @@
+"""What a run costs in watts and degrees: the sensors of the machine, read beside it.
+
+    with Telemetry() as telemetry:
+        ...  # restore frames
+    telemetry.summary(frames=250).joules_per_frame
+
+What the machine does not tell is None and has its reason in `not_available`; it is never a zero.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+
+from unblur.runtime.errors import DeviceError
+from unblur.runtime.telemetry_meter import Spread
+from unblur.runtime.telemetry_record import Reading, Record
+from unblur.runtime.telemetry_sensor import Channel
+from unblur.runtime.telemetry_sources import Instruments, find_instruments
+from unblur.runtime.telemetry_total import total_rails
+
+
+@dataclass(frozen=True)
+class TelemetrySummary:
+    """A run as its sensors saw it; `records.to_json` and `records.from_json` know it.
+
+    sensors: those found. seconds: of the run, in which each was read `samples` times.
+    power_w: by rail. joules_per_frame: of the rails `joules_of` together, which do not overlap.
+    temperature_c: by thermal zone. clocks_mhz, load_percent: by unit. throttled_percent: of the time, by reason.
+    power_mode: of nvpmodel, "MAXN". jetson_clocks: whether the clocks are fixed at their highest.
+    not_available: field, sensor or channel -> why it is not there, or not to the end.
+    """
+
+    sensors: tuple[str, ...]
+    seconds: float
+    samples: int
+    power_w: Mapping[str, Spread] | None
+    joules_per_frame: float | None
+    joules_of: tuple[str, ...]
+    temperature_c: Mapping[str, Spread] | None
+    clocks_mhz: Mapping[str, Spread] | None
+    load_percent: Mapping[str, Spread] | None
+    throttled_percent: Mapping[str, Spread] | None
+    power_mode: str | None
+    jetson_clocks: bool | None
+    not_available: Mapping[str, str]
+
+
+class Telemetry:
+    """Reads the sensors when its block begins, every `interval_s` seconds in a thread, and when the block ends.
+
+    instruments: default what `find_instruments` finds on this machine. clock: in seconds, never backwards.
+    No failure of a sensor is raised, see `TelemetrySummary.not_available`.
+    """
+
+    def __init__(
+        self,
+        interval_s: float = 0.5,
+        *,
+        instruments: Instruments | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._instruments = find_instruments() if instruments is None else instruments
+        self._interval_s = interval_s
+        self._clock = clock
+        self._started_s = 0.0
+        self._record = Record()
+        self._lost: dict[str, str] = {}
+        self._lock = threading.Lock()
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._sample_until_ended, name="telemetry", daemon=True)
+
+    def __enter__(self) -> "Telemetry":
+        self._started_s = self._clock()
+        self._sample()
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._ended.set()
+        self._thread.join()
+        self._sample()
+        for sensor in self._instruments.sensors:
+            sensor.close()
+
+    @property
+    def readings(self) -> Sequence[Reading]:
+        """(seconds since the block began, value by channel), at most 1024, evenly over the run."""
+        with self._lock:
+            return tuple(self._record.readings)
+
+    def summary(self, frames: int | None = None) -> TelemetrySummary:
+        """What was seen so far; after the block, all of it. frames: that were restored in it."""
+        with self._lock:
+            power = self._record.spreads("power_w")
+            rails = total_rails(power or ())
+            joules = self._record.joules(rails)
+            found = {
+                "power_w": power,
+                "temperature_c": self._record.spreads("temperature_c"),
+                "clocks_mhz": self._record.spreads("clocks_mhz"),
+                "load_percent": self._record.spreads("load_percent"),
+                "throttled_percent": self._record.spreads("throttled_percent"),
+            }
+            missing = {name: "no sensor tells it" for name, spreads in found.items() if spreads is None}
+            if joules is None or not frames:
+                missing["joules_per_frame"] = _why_no_joules(rails, joules)
+            return TelemetrySummary(
+                sensors=tuple(sensor.name for sensor in self._instruments.sensors),
+                seconds=self._record.last_s,
+                samples=self._record.samples,
+                joules_per_frame=joules / frames if joules is not None and frames else None,
+                joules_of=rails,
+                power_mode=self._instruments.power_mode,
+                jetson_clocks=self._instruments.jetson_clocks,
+                not_available={**missing, **self._instruments.not_available, **self._lost, **self._record.silent()},
+                **found,
+            )
+
+    def _sample_until_ended(self) -> None:
+        while not self._ended.wait(self._interval_s):
+            self._sample()
+
+    def _sample(self) -> None:
+        with self._lock:
+            seconds = self._clock() - self._started_s
+            values: dict[Channel, float] = {}
+            for sensor in self._instruments.sensors:
+                if sensor.name not in self._lost:
+                    try:
+                        values |= sensor.read()
+                    except DeviceError as error:
+                        self._lost[sensor.name] = f"stopped answering after {seconds:.1f} s: {error}"
+            self._record.add(seconds, values)
+
+
+def _why_no_joules(rails: Sequence[str], joules: float | None) -> str:
+    if not rails:
+        return "no sensor tells the power of the whole device"
+    if joules is None:
+        return f"{' or '.join(rails)} did not answer to the end"
+    return "no frame was counted"
