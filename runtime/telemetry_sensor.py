@@ -31,7 +31,7 @@ class Sensor(Protocol):
 
 
 class FileSensor:
-    """Channels that are files of the kernel, each with a function that reads it; it may raise OSError or ValueError."""
+    """Channels that are files of the kernel, by functions that read one; they may raise OSError or ValueError."""
 
     def __init__(self, name: str, channels: Mapping[Channel, Callable[[], float]]) -> None:
         self.name = name
