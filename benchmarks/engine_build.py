@@ -2,26 +2,28 @@
 
     python -m benchmarks.engine_build lprn-s --size 720x1280 --target rtx-sm86
 
-Prints a table in Markdown.
+Tells a table in Markdown as it goes.
 """
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 import typer
 
+from benchmarks.figures import Figure, Report, of_repeats
+from benchmarks.parts import Json, run, say, tell
 from unblur.calibration.calibrate import calibrate
 from unblur.calibration.onnx_file import write_onnx
 from unblur.calibration.sample import find_sample
 from unblur.export.build import Order, build_engines
 from unblur.export.engine_from_onnx import Source, read_source
 from unblur.export.engine_request import targets_from_text
-from unblur.export.engine_store import Stored
 from unblur.export.onnx_from_checkpoint import onnx_from_network
 from unblur.export.precision import fp16_from_fp32, int8_fp16_from_int8
+from unblur.runtime.engine_record import EngineRecord
 from unblur.runtime.images import write_image
 from unblur.runtime.selftest import golden_frame
 from unblur.train.checkpoint import load_network, shipped_checkpoint
@@ -33,16 +35,30 @@ def main(
     presets: Annotated[list[str] | None, typer.Argument(help="Default: all that ship.")] = None,
     size: str = "720x1280",
     target: str = "rtx-sm86",
+    repeats: Annotated[int, typer.Option(min=2, help="Builds of each engine.")] = 3,
+    json: Json = False,
 ) -> None:
-    """Build every precision of every preset and print a row for each."""
-    print("| preset | precision | steps | build s | engine MB | ONNX MB |", flush=True)
-    print("|-|-|-:|-:|-:|-:|", flush=True)
+    """Build every precision of every preset and tell a row for each."""
+    say("| preset | precision | steps | build s | engine MB | ONNX MB |\n|-|-|-:|-:|-:|-:|")
+    figures: list[Figure] = []
     for preset in presets or PRESETS:
         with tempfile.TemporaryDirectory() as folder:
             for source in sources(preset, Path(folder)):
-                order = Order((source,), targets_from_text(target), Path(folder), (size,))
-                for engine in build_engines(order):
-                    print(row(preset, source, engine), flush=True)
+                order = Order((source,), targets_from_text(target), Path(folder), (size,), force=True)
+                builds = [engine.record for _ in range(repeats) for engine in build_engines(order)]
+                figures += figures_of(preset, source, builds)
+                say(row(preset, source, figures[-2].value, builds[0]))
+    tell(Report("engine_build", tuple(figures)), json=json)
+
+
+def figures_of(preset: str, source: Source, builds: Sequence[EngineRecord]) -> tuple[Figure, Figure]:
+    """Seconds and size; an engine carries times and names, so that its size is not the same to the byte."""
+    name, megabytes = f"{preset} {source.precision}", builds[0].engine_bytes / 1e6
+    seconds = [build.seconds for build in builds]
+    return (
+        of_repeats(f"{name} build", "s", seconds, "lower"),
+        Figure(f"{name} engine", "MB", megabytes, "lower", tolerance=0.01 * megabytes),
+    )
 
 
 def sources(preset: str, folder: Path) -> Iterator[Source]:
@@ -56,12 +72,11 @@ def sources(preset: str, folder: Path) -> Iterator[Source]:
         yield read_source(folder / f"{name}.onnx")
 
 
-def row(preset: str, source: Source, engine: Stored) -> str:
+def row(preset: str, source: Source, seconds: float, record: EngineRecord) -> str:
     """One line of the table."""
-    record = engine.record
     megabytes = f"{record.engine_bytes / 1e6:.2f} | {len(source.data) / 1e6:.2f}"
-    return f"| {preset} | {source.precision} | {source.spec.steps} | {record.seconds:.1f} | {megabytes} |"
+    return f"| {preset} | {source.precision} | {source.spec.steps} | {seconds:.1f} | {megabytes} |"
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run(main)

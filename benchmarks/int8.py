@@ -3,19 +3,18 @@
     python -m benchmarks.int8 lprn-s --pictures stills --pairs gopro_test --modelopt modelopt-env/bin/python
 
 Each tool runs in a process of its own, which tells its seconds, without imports, and its peak memory. Ours include
-the search and its judging. The loss is that of PSNR on the pairs, whole frames, Q/DQ evaluated in float. Prints a
-table in Markdown and whether the goals are met; --json-to writes all figures. Linux only.
+the search and its judging. The loss is that of PSNR on the pairs, whole frames, Q/DQ evaluated in float. Tells a
+table in Markdown as it goes, and whether the goals are met. Linux only.
 
 ModelOpt wants older packages: `python -m venv modelopt-env; modelopt-env/bin/pip install 'nvidia-modelopt[onnx]'`.
 """
 
-import json
 import shutil
-import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
+from json import loads
 from pathlib import Path
 from typing import Annotated
 
@@ -24,6 +23,8 @@ import onnx
 import typer
 from onnx import ModelProto
 
+from benchmarks.figures import Figure, Report, of_repeats
+from benchmarks.parts import Json, output_of, run, say, tell, unblur
 from unblur.calibration.judge import Judge, Trial
 from unblur.calibration.macs import layer_macs
 from unblur.calibration.onnx_file import read_onnx, spec_of
@@ -35,9 +36,9 @@ from unblur.runtime.runner import find_model
 
 OURS = ("minmax", "percentile", "entropy", "mse")
 ORT = tuple(f"ort:{method}:{kind}" for kind in ("default", "tensorrt") for method in OURS[:3])
+RIVAL = "ort:percentile:tensorrt"
 MODELOPT = ("modelopt:minmax", "modelopt:entropy")
 NO_SEARCH_DB = 9.0  # a budget that any choice keeps to: memory by the number of pictures, without a search's
-RIVALS = Path(__file__).with_name("int8_rivals.py")
 LOSS_DB, SHARE, MEMORY, TIME, FLAT = 0.05, 0.9, 1 / 3, 1 / 2, 1.05
 
 
@@ -71,14 +72,15 @@ class Contest:
     def ours(self, method: str, sample: Sample, budget_db: float) -> Row:
         """`unblur calibrate`, with its search, on pictures that are blurred already."""
         options = ["--images", str(sample.folder), "--method", method, "--budget-db", str(budget_db), "--json"]
-        command = [sys.executable, "-m", "unblur.runtime.cli", "calibrate", str(self.model), *options]
-        told = json.loads(_told([*command, "-o", str(self.folder / "int8.onnx")]))
+        out = str(self.folder / "int8.onnx")
+        told = loads(output_of(unblur("calibrate", str(self.model), *options, "-o", out)))
         return self._row(f"unblur:{method}", len(sample), float(told["seconds"]), float(told["peak_rss_mb"]))
 
     def rival(self, what: str, python: str, batches: Path, pictures: int) -> Row:
         """ONNX Runtime or ModelOpt on the same pictures, as float32 in a .npy."""
         copy = shutil.copy(self.model, self.folder / "copy.onnx")
-        told = _told([python, str(RIVALS), what, str(copy), str(batches), str(self.folder / "int8.onnx")])
+        files = [str(copy), str(batches), str(self.folder / "int8.onnx")]
+        told = output_of([python, "-m", "benchmarks.int8_rivals", what, *files])
         seconds, peak_mb = map(float, told.split()[-2:])
         return self._row(what, pictures, seconds, peak_mb)
 
@@ -88,14 +90,6 @@ class Contest:
         return Row(
             tool, pictures, -cost.delta_db, -min(cost.deltas_db), int8_share(int8, self.node_macs), seconds, peak_mb
         )
-
-
-def _told(command: Sequence[str]) -> str:
-    """What a process printed; SystemExit with its last words if it failed."""
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(f"{' '.join(command)} ended with {done.returncode}: {done.stderr[-400:]}")
-    return done.stdout
 
 
 def node_macs(fp32: ModelProto) -> dict[str, float]:
@@ -124,20 +118,23 @@ def written(pictures: Path, count: int, side: int, model: ModelProto, folder: Pa
     return sample, folder / f"{count}.npy"
 
 
-def goals(rows: Sequence[Row], few: Row, many: Row) -> Iterator[str]:
-    """One line each: what was asked, what was got."""
+def goals(rows: Sequence[Row], times: Sequence[float], few: Row, many: Row) -> tuple[Figure, ...]:
+    """What is asked of `unblur calibrate`. times: over ONNX Runtime's, of several repeats."""
     by_tool = {row.tool: row for row in rows}
-    ours, rival = by_tool["unblur:percentile"], by_tool["ort:percentile:tensorrt"]
+    ours, rival = by_tool["unblur:percentile"], by_tool[RIVAL]
     best = min((row for row in rows if row.tool.startswith("unblur")), key=lambda row: row.loss_db)
-    figures = (
-        (f"loss in dB of {best.tool}", best.loss_db, LOSS_DB),
-        (f"share of float in {best.tool}", 1 - best.int8_macs, 1 - SHARE),
-        ("memory, ours with percentile over ONNX Runtime's", ours.peak_mb / rival.peak_mb, MEMORY),
-        ("time, ours with percentile over ONNX Runtime's", ours.seconds / rival.seconds, TIME),
-        (f"memory on {many.pictures} pictures over {few.pictures}", many.peak_mb / few.peak_mb, FLAT),
+    flat = f"memory on {many.pictures} pictures over {few.pictures}"
+    return (
+        Figure("loss of the best method", "dB", best.loss_db, "lower", tolerance=0.001, asked=LOSS_DB),
+        Figure(
+            "multiply-accumulates in INT8", "%", 100 * best.int8_macs, "higher", tolerance=0.01, asked=100 * SHARE
+        ),
+        Figure(
+            "memory over ONNX Runtime's", "", ours.peak_mb / rival.peak_mb, "lower", tolerance=0.02, asked=MEMORY
+        ),
+        of_repeats("time over ONNX Runtime's", "", times, "lower", asked=TIME),
+        Figure(flat, "", many.peak_mb / few.peak_mb, "lower", tolerance=0.05, asked=FLAT),
     )
-    for what, got, asked in figures:
-        yield f"{'met   ' if got <= asked else 'MISSED'} {what}: {got:.3f}, asked at most {asked:.3f}"
 
 
 def main(
@@ -148,37 +145,38 @@ def main(
     few: int = 8,
     many: int = 64,
     side: Annotated[int, typer.Option(help="Of the crops, in pixels.")] = 320,
+    repeats: Annotated[int, typer.Option(min=2, help="Of the two whose times are compared.")] = 3,
     budget_db: float = LOSS_DB,
     modelopt: Annotated[str | None, typer.Option(help="The Python of an environment with ModelOpt.")] = None,
-    json_to: Annotated[Path | None, typer.Option(help="Write all figures here.")] = None,
+    json: Json = False,
 ) -> None:
-    """Print the table and the goals; exit 1 if one is missed."""
+    """Tell the table and the goals; exit 1 if one is missed."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         contest = Contest(find_model(preset) / "fp32.onnx", pairs, folder)
         samples = {n: written(pictures, n, side, contest.fp32, folder) for n in sorted({few, count, many})}
         sample, batches = samples[count]
-        print("| tool | pictures | loss dB | worst dB | INT8 MACs | s | peak MiB |", flush=True)
-        print("|-|-:|-:|-:|-:|-:|-:|", flush=True)
+        say("| tool | pictures | loss dB | worst dB | INT8 MACs | s | peak MiB |\n|-|-:|-:|-:|-:|-:|-:|")
         rows = [shown(contest.ours(method, sample, budget_db)) for method in OURS]
         rows += [shown(contest.rival(what, sys.executable, batches, count)) for what in ORT]
+        times = [
+            contest.ours("percentile", sample, budget_db).seconds
+            / contest.rival(RIVAL, sys.executable, batches, count).seconds
+            for _ in range(repeats)
+        ]
         if modelopt is None:
-            print("SKIPPED: ModelOpt; give the Python of its environment by --modelopt", file=sys.stderr)
+            say("SKIPPED: ModelOpt; give the Python of its environment by --modelopt")
         else:
             rows += [shown(contest.rival(what, modelopt, batches, count)) for what in MODELOPT]
         ends = [shown(contest.ours("percentile", samples[n][0], NO_SEARCH_DB)) for n in (few, many)]
-    verdicts = list(goals(rows, *ends))
-    print("\n".join(verdicts))
-    if json_to is not None:
-        json_to.write_text(json.dumps([asdict(row) for row in (*rows, *ends)], indent=1) + "\n")
-    sys.exit(any(verdict.startswith("MISSED") for verdict in verdicts))
+    tell(Report("int8", goals(rows, times, *ends), {"rows": (*rows, *ends)}), json=json)
 
 
 def shown(row: Row) -> Row:
-    """Print a row as soon as it is there."""
-    print(row.markdown(), flush=True)
+    """Tell a row as soon as it is there."""
+    say(row.markdown())
     return row
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run(main)

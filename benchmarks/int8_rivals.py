@@ -1,6 +1,6 @@
 """INT8 by the tools that `unblur calibrate` is measured against; run by `benchmarks/int8.py`, each in a process.
 
-    python benchmarks/int8_rivals.py ort:percentile:tensorrt MODEL.onnx PICTURES.npy INT8.onnx
+    python -m benchmarks.int8_rivals ort:percentile:tensorrt MODEL.onnx PICTURES.npy INT8.onnx
 
 Imports nothing of unblur: ModelOpt has an environment of its own, with older packages. Prints the seconds that the
 tool took, without its imports, and the peak memory in MiB. ModelOpt writes into MODEL.onnx, so give it a copy.
@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import onnx
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantType, quantize_static
+
+from benchmarks.memory import peak_mib
 
 CONVOLUTIONS = ["Conv", "ConvTranspose"]
 TENSORRT: dict[str, Any] = {
@@ -93,9 +95,7 @@ def main(what: str, model: Path, pictures: Path, out: Path) -> None:
     else:
         by_modelopt(method, model, reader, out)
     seconds = time.monotonic() - began
-    lines = Path("/proc/self/status").read_text().splitlines()
-    peak_kib = next(line.split()[1] for line in lines if line.startswith("VmHWM:"))
-    print(seconds, int(peak_kib) / 1024)
+    print(seconds, peak_mib())
 
 
 if __name__ == "__main__":

@@ -7,9 +7,7 @@ inference for a network slower than the camera; at most 3 percent of overhead; a
 time while the device runs at half its speed for a third of the run. Wants a machine that does nothing else.
 """
 
-import json
 import statistics
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -20,13 +18,17 @@ from types import TracebackType
 from typing import Annotated
 
 import matplotlib.pyplot as plt
+import numpy as np
 import typer
 
+from benchmarks.figures import Figure, Report, of_repeats
+from benchmarks.parts import Json, Model, run, tell
 from unblur.runtime.deblur import Deblurrer
 from unblur.runtime.feed import Feed
 from unblur.runtime.frames import Batch
 from unblur.runtime.ladder import Ladder
-from unblur.runtime.live import LiveControls, LiveResult, LiveSummary, run_live
+from unblur.runtime.latency import Latency, summarise
+from unblur.runtime.live import LiveControls, LiveResult, run_live
 from unblur.runtime.live_stats import LiveStats
 from unblur.runtime.null_sink import NullSink
 from unblur.runtime.runner import Precision, Runner, open_runner
@@ -35,6 +37,7 @@ from unblur.runtime.video import open_source
 
 CAMERA_FPS = 30
 FRAME_MS = 1000 / CAMERA_FPS
+_PARTS = 10  # of a run, long enough to be independent of each other
 
 
 @dataclass
@@ -76,58 +79,70 @@ class Throttled:
 
 @dataclass
 class Trace:
-    """What happened to every frame of a run: seconds since its start, steps, milliseconds, late or not."""
+    """What happened to every frame of a run: seconds since its start, steps, late or not, and milliseconds: in the
+    network, and from its capture until it goes to the sink."""
 
+    began_s: float = field(default_factory=time.monotonic)
     times_s: list[float] = field(default_factory=list)
     steps: list[int] = field(default_factory=list)
     elapsed_ms: list[float] = field(default_factory=list)
-    late: int = 0
+    latency_ms: list[float] = field(default_factory=list)
+    late: list[bool] = field(default_factory=list)
 
     def add(self, result: LiveResult) -> None:
-        self.times_s.append(time.monotonic())
+        now_s = time.monotonic()
+        self.times_s.append(now_s - self.began_s)
         self.steps.append(result.restored.steps)
         self.elapsed_ms.append(result.restored.ms)
-        self.late += result.restored.late
+        self.latency_ms.append(1e3 * (now_s - result.captured_s))
+        self.late.append(result.restored.late)
 
     @property
     def share_in_time(self) -> float:
-        return 1 - self.late / len(self.steps)
+        return 1 - statistics.fmean(self.late)
+
+    def overheads(self) -> list[float]:
+        """What passes beside the network over what passes in it, in each tenth of the run."""
+        tenths = np.array_split(np.arange(1, len(self.times_s)), _PARTS)
+        between_ms = 1e3 * np.diff(self.times_s, prepend=0)
+        return [float(between_ms[tenth].sum() / np.take(self.elapsed_ms, tenth).sum() - 1) for tenth in tenths]
+
+    def shares_in_time(self) -> list[float]:
+        """Of the frames of each tenth of the run."""
+        return [float(1 - np.mean(tenth)) for tenth in np.array_split(self.late, _PARTS)]
 
 
 def main(
-    model: Annotated[str, typer.Option(help="A shipped preset or a bundle.")] = "lprn-n",
-    seconds: Annotated[float, typer.Option(help="Length of each run.")] = 60,
+    model: Model = "lprn-n",
+    seconds: Annotated[float, typer.Option(min=5, help="Length of each of the three runs.")] = 60,
     plot: Annotated[Path | None, typer.Option(help="Draw the run with the deadline.")] = None,
+    json: Json = False,
 ) -> None:
-    """Print one JSON document with what was asked and what was measured; exit 1 if something was missed."""
-    results = [measure_latency(model, seconds), measure_deadline(model, seconds, plot)]
-    met = all(check["met"] for result in results for check in result["checks"])  # type: ignore[attr-defined]
-    print(json.dumps(results, indent=1))
-    sys.exit(0 if met else 1)
+    """Tell what was asked and what was measured; exit 1 if something was missed."""
+    tell(Report("live", (*measure_latency(model, seconds), *measure_deadline(model, seconds, plot))), json=json)
 
 
-def measure_latency(model: str, seconds: float) -> dict[str, object]:
-    """All steps on a frame size for which they take two to ten frame times."""
+def measure_latency(model: str, seconds: float) -> tuple[Figure, ...]:
+    """All steps, no deadline, on a frame size for which they take two to ten frame times."""
+    trace = Trace()
     with Deblurrer(model) as deblur:
         size_hw = (360, 640)
-        ladder = Ladder([deblur], size_hw)
-        summary = _run(ladder, size_hw, seconds, LiveControls(), lambda result: None)
-    restore = summary.stages_ms["restore"]
-    allowed_ms = 2 * FRAME_MS + restore["p99"]
-    overhead = (1e3 * summary.seconds / sum(summary.steps.values()) - restore["mean"]) / restore["mean"]
-    return {
-        "what": f"{model} at {size_hw[0]} x {size_hw[1]}, camera at {CAMERA_FPS} fps, no deadline",
-        "frames": summary.frames,
-        "dropped": summary.dropped,
-        "inference_p50_ms": restore["p50"],
-        "checks": [
-            _check("latency p99, ms", summary.latency_ms["p99"], allowed_ms),
-            _check("overhead of the loop over inference", overhead, 0.03),
-        ],
-    }
+        _run(Ladder([deblur], size_hw), size_hw, seconds, LiveControls(), trace.add)
+    latency, inference = summarise(trace.latency_ms), summarise(trace.elapsed_ms)
+    overhead_percent = [100 * share for share in trace.overheads()]
+    return (
+        _p99("latency p99", latency, asked=2 * FRAME_MS + inference.p99),
+        _p99("network p99", inference),
+        of_repeats("overhead of the loop over the network", "%", overhead_percent, "lower", asked=3),
+    )
 
 
-def measure_deadline(model: str, seconds: float, plot: Path | None) -> dict[str, object]:
+def _p99(name: str, latency: Latency, asked: float | None = None) -> Figure:
+    interval = latency.intervals["p99"]
+    return Figure(name, "ms", latency.p99, "lower", (interval.low, interval.high), asked=asked)
+
+
+def measure_deadline(model: str, seconds: float, plot: Path | None) -> tuple[Figure, ...]:
     """The whole ladder; in the middle third the device runs at half its speed. Then all steps, for comparison."""
     size_hw = (180, 320)
     with ExitStack() as stack:
@@ -140,13 +155,14 @@ def measure_deadline(model: str, seconds: float, plot: Path | None) -> dict[str,
         )
     if plot is not None:
         _draw(plot, model, anytime, fixed, deadline_ms)
-    return {
-        "what": f"{model} at {size_hw[0]} x {size_hw[1]}, deadline {deadline_ms:.1f} ms, half speed for a third",
-        "rungs_ms": {cost.steps: round(cost.ms, 1) for cost in ladder.costs},
-        "frames": len(anytime.steps),
-        "fixed_in_time": fixed.share_in_time,
-        "checks": [_check("frames in time", anytime.share_in_time, 0.99, at_least=True)],
-    }
+    return (
+        _in_time("frames in time while the device slows down", anytime, asked=99),
+        _in_time("the same with all steps", fixed),
+    )
+
+
+def _in_time(name: str, trace: Trace, asked: float | None = None) -> Figure:
+    return of_repeats(name, "%", [100 * share for share in trace.shares_in_time()], "higher", asked=asked)
 
 
 def _steps_of(model: str) -> list[int]:
@@ -158,16 +174,15 @@ def _steps_of(model: str) -> list[int]:
 def _run_throttled(
     ladder: Ladder, runners: list[Throttled], size_hw: tuple[int, int], seconds: float, deadline_ms: float
 ) -> Trace:
-    trace, began_s = Trace(), time.monotonic()
+    trace = Trace()
 
     def watch(result: LiveResult) -> None:
         trace.add(result)
-        in_middle = 1 / 3 < (time.monotonic() - began_s) / seconds < 2 / 3
+        in_middle = 1 / 3 < trace.times_s[-1] / seconds < 2 / 3
         for runner in runners:
             runner.slowdown = 2.0 if in_middle else 1.0
 
     _run(ladder, size_hw, seconds, LiveControls(deadline_ms=deadline_ms), watch)
-    trace.times_s = [time_s - began_s for time_s in trace.times_s]
     return trace
 
 
@@ -177,17 +192,12 @@ def _run(
     seconds: float,
     controls: LiveControls,
     on_result: Callable[[LiveResult], None],
-) -> LiveSummary:
+) -> None:
     stats, stop = LiveStats(), threading.Event()
     source = f"test://moving?size={size_hw[0]}x{size_hw[1]}&fps={CAMERA_FPS}&blur=12"
     with Feed(lambda: open_source(source), stats) as feed, NullSink() as sink:
         threading.Timer(seconds, stop.set).start()
-        return run_live(feed, ladder, sink, stats, controls=controls, stop=stop, on_result=on_result)
-
-
-def _check(what: str, got: float, asked: float, *, at_least: bool = False) -> dict[str, object]:
-    met = got >= asked if at_least else got <= asked
-    return {"what": what, "asked": asked, "got": got, "met": met}
+        run_live(feed, ladder, sink, stats, controls=controls, stop=stop, on_result=on_result)
 
 
 def _draw(path: Path, model: str, anytime: Trace, fixed: Trace, deadline_ms: float) -> None:
@@ -220,4 +230,4 @@ def _draw(path: Path, model: str, anytime: Trace, fixed: Trace, deadline_ms: flo
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run(main)

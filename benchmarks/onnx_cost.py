@@ -14,6 +14,7 @@ from typing import Annotated
 import numpy as np
 import typer
 
+from benchmarks.memory import peak_mib
 from unblur.runtime.frames import Padding
 from unblur.runtime.onnx_runner import OnnxRunner
 
@@ -21,7 +22,8 @@ from unblur.runtime.onnx_runner import OnnxRunner
 def main(
     model: Annotated[Path, typer.Argument(help="An .onnx file that unblur wrote.")],
     size: Annotated[str, typer.Option(help="Height x width of the frames.")] = "720x1280",
-    repeats: Annotated[int, typer.Option(min=1, help="Frames to time.")] = 3,
+    repeats: Annotated[int, typer.Option(min=1, help="Frames to time at least.")] = 3,
+    seconds: Annotated[float, typer.Option(help="Time frames for so long at least.")] = 0,
 ) -> None:
     """Print {"ms": [...], "peak_gib": ...}."""
     height, width = map(int, size.split("x"))
@@ -29,20 +31,16 @@ def main(
         padded_hw = Padding.to_multiple((height, width), runner.spec.multiple_of).padded_hw
         batch = np.random.default_rng(0).random((1, 3, *padded_hw), np.float32)
         runner.infer(batch)
-        print(json.dumps({"ms": [_ms(runner, batch) for _ in range(repeats)], "peak_gib": _peak_gib()}))
+        times_ms: list[float] = []
+        while len(times_ms) < repeats or sum(times_ms) < 1000 * seconds:
+            times_ms.append(_ms(runner, batch))
+    print(json.dumps({"ms": times_ms, "peak_gib": peak_mib() / 1024}))
 
 
 def _ms(runner: OnnxRunner, batch: "np.ndarray[tuple[int, ...], np.dtype[np.float32]]") -> float:
     began = time.perf_counter()
     runner.infer(batch)
     return 1000 * (time.perf_counter() - began)
-
-
-def _peak_gib() -> float:
-    """The most resident memory so far; getrusage would count what the parent had when it forked."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    kibibytes = next(line.split()[1] for line in lines if line.startswith("VmHWM:"))
-    return int(kibibytes) / 2**20
 
 
 if __name__ == "__main__":

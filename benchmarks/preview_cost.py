@@ -8,69 +8,71 @@ throw it away; they run on the same machine, so on few cores their own work is i
 5 percent.
 """
 
-import json
 import re
 import signal
-import statistics
 import subprocess
-import sys
 import threading
 import time
+from json import dumps, loads
 from typing import Annotated
 
 import typer
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-MOST_COST = 0.05
+from benchmarks.figures import Report, of_repeats
+from benchmarks.parts import Json, Model, NotMeasured, run, say, tell, unblur
+
+MOST_COST_PERCENT = 5.0
 
 
 def main(
-    model: Annotated[str, typer.Option(help="A shipped preset or a bundle.")] = "lprn-n",
+    model: Model = "lprn-n",
     size: str = "360x640",
     viewers: int = 4,
     seconds: float = 10,
-    repeats: int = 5,
+    repeats: Annotated[int, typer.Option(min=2)] = 5,
+    json: Json = False,
 ) -> None:
-    """Print the time of a frame of each run and the median of the ratios; exit 1 above 5 percent."""
-    costs = []
+    """Tell what watching costs and the time of a frame without it; exit 1 above 5 percent."""
+    alone, watched = list[float](), list[float]()
     for number in range(1, repeats + 1):
-        alone, watched = (mean_ms(model, size, count, seconds) for count in (0, viewers))
-        costs.append(watched / alone - 1)
-        print(
-            f"{number}: {alone:.2f} ms alone, {watched:.2f} ms with {viewers} viewers: {costs[-1]:+.1%}", flush=True
-        )
-    median = statistics.median(costs)
-    print(
-        f"cost: median {median:+.1%}, from {min(costs):+.1%} to {max(costs):+.1%}; expected at most {MOST_COST:.0%}"
+        alone.append(mean_ms(model, size, 0, seconds))
+        watched.append(mean_ms(model, size, viewers, seconds))
+        say(f"{number}: {alone[-1]:.2f} ms alone, {watched[-1]:.2f} ms with {viewers} viewers")
+    costs = [100 * (with_all / without - 1) for with_all, without in zip(watched, alone, strict=True)]
+    figures = (
+        of_repeats(f"cost of {viewers} viewers", "%", costs, "lower", asked=MOST_COST_PERCENT),
+        of_repeats("a frame without viewers, mean", "ms", alone, "lower"),
     )
-    sys.exit(0 if median <= MOST_COST else 1)
+    tell(Report("preview_cost", figures), json=json)
 
 
 def mean_ms(model: str, size: str, viewers: int, seconds: float) -> float:
     """Mean time of a frame in the network while so many watch."""
     source = f"test://moving?size={size}&fps=30&blur=12"
-    command = [sys.executable, "-m", "unblur.runtime.cli", "preview", model, "--source", source, "--port", "0"]
-    command += ["--deadline-ms", "100000", "--json"]  # every frame with all steps, so that they compare
-    run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    port = _port(run)
+    command = unblur("preview", model, "--source", source, "--port", "0", "--json")
+    command += ["--deadline-ms", "100000"]  # every frame with all steps, so that they compare
+    preview = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    port = _port(preview)
     watchers = [threading.Thread(target=_watch, args=(port,)) for _ in range(viewers)]
     for watcher in watchers:
         watcher.start()
     time.sleep(seconds)
-    run.send_signal(signal.SIGTERM)
-    summary = json.loads(run.communicate(timeout=60)[0])
+    preview.send_signal(signal.SIGTERM)
+    summary = loads(preview.communicate(timeout=60)[0])
     for watcher in watchers:
         watcher.join()
     return float(summary["stages_ms"]["restore"]["mean"])
 
 
-def _port(run: "subprocess.Popen[str]") -> int:
+def _port(preview: "subprocess.Popen[str]") -> int:
     """Of the address that the preview prints once it is served."""
-    for line in run.stderr or ():
+    line = ""
+    for line in preview.stderr or ():
         if match := re.search(r"watch it at http://127\.0\.0\.1:(\d+)", line):
             return int(match[1])
-    raise SystemExit("the preview ended before it was served")
+    raise NotMeasured(f"the preview ended before it was served: {line.strip()}")
 
 
 def _watch(port: int) -> None:
@@ -79,10 +81,10 @@ def _watch(port: int) -> None:
         try:
             for message in socket:
                 if isinstance(message, bytes):
-                    socket.send(json.dumps({"drawn": True}))
+                    socket.send(dumps({"drawn": True}))
         except ConnectionClosed:
             return
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run(main)

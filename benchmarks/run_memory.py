@@ -15,42 +15,59 @@ from typing import Annotated
 import typer
 
 from benchmarks.clip import write_clip
+from benchmarks.figures import Figure, Report
+from benchmarks.parts import Json, Model, NotMeasured, run, say, tell, unblur
 
-EXPECTED_GROWTH = 0.05
+EXPECTED_GROWTH_PERCENT = 5.0
 EXPECTED_4K_GIB = 3.0
+_SCATTER = 0.03  # by how much two equal runs differ: threads allocate in an order of their own
 HD, UHD = (720, 1280), (2160, 3840)
 
 
 def main(
-    model: Annotated[str, typer.Option(help="A shipped preset, a bundle, or an .onnx file.")] = "lprn-s",
+    model: Model = "lprn-s",
     clip: Annotated[Path | None, typer.Option(help="Take the frames of this video; default synthetic.")] = None,
     short: int = 100,
     long: int = 400,
     frames_4k: int = 12,
+    json: Json = False,
 ) -> None:
-    """Print the peaks; exit 1 if one is not as expected."""
+    """Tell the peaks; exit 1 if one is not as expected."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         few = peak_gib(model, write_clip(folder / "short.mp4", short, HD, clip))
         many = peak_gib(model, write_clip(folder / "long.mp4", long, HD, clip))
         large = peak_gib(model, write_clip(folder / "large.mp4", frames_4k, UHD))
-    growth = many / few - 1
-    print(f"{short} frames: {few:.3f} GiB, {long} frames: {many:.3f} GiB, growth {growth:+.1%}; expected within 5%")
-    print(f"{frames_4k} frames of 4K: {large:.3f} GiB; expected under {EXPECTED_4K_GIB:.0f} GiB")
-    sys.exit(0 if abs(growth) <= EXPECTED_GROWTH and large < EXPECTED_4K_GIB else 1)
+    growth = Figure(
+        f"growth from {short} to {long} frames",
+        "%",
+        100 * (many / few - 1),
+        "lower",
+        tolerance=100 * _SCATTER,
+        asked=EXPECTED_GROWTH_PERCENT,
+    )
+    figures = (growth, _peak(f"{long} frames", many), _peak(f"{frames_4k} frames of 4K", large, EXPECTED_4K_GIB))
+    tell(Report("run_memory", figures), json=json)
+
+
+def _peak(name: str, gib: float, asked: float | None = None) -> Figure:
+    return Figure(name, "GiB", gib, "lower", tolerance=_SCATTER * gib, asked=asked)
 
 
 def peak_gib(model: str, source: Path) -> float:
     """Maximum resident set size of one `unblur run`; an error if the run failed."""
     sink = source.with_name("sharp.mp4")
-    command = ["-m", "unblur.runtime.cli", "run", model, "--source", str(source), "--sink", str(sink)]
-    process = os.posix_spawn(sys.executable, [sys.executable, *command], os.environ)
+    command = unblur("run", model, "--source", str(source), "--sink", str(sink))
+    to_stderr = [(os.POSIX_SPAWN_DUP2, 2, 1)]  # stdout is for our own document
+    process = os.posix_spawn(sys.executable, command, os.environ, file_actions=to_stderr)
     _, status, usage = os.wait4(process, 0)
     if status != 0:
-        raise SystemExit(f"unblur run on {source.name} ended with {os.waitstatus_to_exitcode(status)}")
+        raise NotMeasured(f"unblur run on {source.name} ended with {os.waitstatus_to_exitcode(status)}")
     unit = 1 if sys.platform == "darwin" else 1024  # bytes on macOS, KiB on Linux
-    return usage.ru_maxrss * unit / 2**30
+    gib = usage.ru_maxrss * unit / 2**30
+    say(f"{source.stem}: {gib:.3f} GiB")
+    return gib
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run(main)

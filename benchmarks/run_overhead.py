@@ -4,15 +4,12 @@
 
 The bare loop runs the same ONNX file on the same frames, converted beforehand, with ONNX Runtime's default options;
 `unblur run` decodes, converts, infers, converts back and encodes. Both run in turn, several times; each ratio is of
-neighbours in time, so that a machine whose speed drifts does not matter. Expected: a median of at least 0.95.
+neighbours in time, so that a machine whose speed drifts does not matter. Expected: at least 0.95.
 """
 
-import json
-import statistics
-import subprocess
-import sys
 import tempfile
 import time
+from json import loads
 from pathlib import Path
 from typing import Annotated
 
@@ -21,6 +18,8 @@ import onnxruntime
 import typer
 
 from benchmarks.clip import write_clip
+from benchmarks.figures import Report, of_repeats
+from benchmarks.parts import Json, Model, output_of, run, say, tell, unblur
 from unblur.runtime.bundle import read_bundle
 from unblur.runtime.frames import Padding, batch_from_frame
 from unblur.runtime.runner import find_model
@@ -31,26 +30,29 @@ EXPECTED_RATIO = 0.95
 
 
 def main(
-    model: Annotated[str, typer.Option(help="A shipped preset, a bundle, or an .onnx file.")] = "lprn-s",
+    model: Model = "lprn-s",
     clip: Annotated[Path | None, typer.Option(help="Take the frames of this video; default synthetic.")] = None,
     frames: int = 100,
     height: int = 720,
     width: int = 1280,
-    repeats: int = 3,
+    repeats: Annotated[int, typer.Option(min=2)] = 3,
+    json: Json = False,
 ) -> None:
-    """Print both frame rates, the ratio of each repeat, their median and spread; exit 1 below 0.95."""
+    """Tell both frame rates and their ratio; exit 1 below 0.95."""
+    bare, whole = list[float](), list[float]()
     with tempfile.TemporaryDirectory() as folder:
         source = write_clip(Path(folder) / "clip.mp4", frames, (height, width), clip)
-        ratios = [_ratio(model, source, number) for number in range(1, repeats + 1)]
-    median = statistics.median(ratios)
-    print(f"ratio: median {median:.3f}, from {min(ratios):.3f} to {max(ratios):.3f}; expected {EXPECTED_RATIO}")
-    sys.exit(0 if median >= EXPECTED_RATIO else 1)
-
-
-def _ratio(model: str, source: Path, number: int) -> float:
-    bare, whole = bare_fps(model, source), run_fps(model, source)
-    print(f"{number}: session.run {bare:.3f} fps, unblur run {whole:.3f} fps, ratio {whole / bare:.3f}", flush=True)
-    return whole / bare
+        for number in range(1, repeats + 1):
+            bare.append(bare_fps(model, source))
+            whole.append(run_fps(model, source))
+            say(f"{number}: session.run {bare[-1]:.3f} fps, unblur run {whole[-1]:.3f} fps")
+    ratios = [with_all / alone for with_all, alone in zip(whole, bare, strict=True)]
+    figures = (
+        of_repeats("frame rate of unblur run over session.run's", "", ratios, "higher", asked=EXPECTED_RATIO),
+        of_repeats("unblur run", "frames/s", whole, "higher"),
+        of_repeats("session.run", "frames/s", bare, "higher"),
+    )
+    tell(Report("run_overhead", figures), json=json)
 
 
 def bare_fps(model: str, source: Path) -> float:
@@ -74,9 +76,7 @@ def bare_fps(model: str, source: Path) -> float:
 def run_fps(model: str, source: Path) -> float:
     """Frames per second that `unblur run` tells, from the first read to the finished file."""
     files = ["--source", str(source), "--sink", str(source.with_name("sharp.mp4"))]
-    command = [sys.executable, "-m", "unblur.runtime.cli", "run", model, *files, "--json"]
-    result = subprocess.run(command, capture_output=True, text=True, check=True)
-    return float(json.loads(result.stdout)["fps"])
+    return float(loads(output_of(unblur("run", model, *files, "--json")))["fps"])
 
 
 def _onnx_file(model: str) -> Path:
@@ -89,4 +89,4 @@ def _onnx_file(model: str) -> Path:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run(main)

@@ -7,67 +7,73 @@ Prometheus reads and by the size of the process. Expected: frames after every ki
 third of the run at most 5 percent above that of the first. Needs ffmpeg; Linux only.
 """
 
-import json
 import re
 import signal
 import socket
 import statistics
 import subprocess
-import sys
 import time
 import urllib.request
-from pathlib import Path
+from collections.abc import Sequence
+from contextlib import closing
+from json import loads
 from typing import Annotated
 
 import typer
 
+from benchmarks.figures import Figure, Report
+from benchmarks.memory import resident_mib
+from benchmarks.parts import Json, Model, NotMeasured, require_program, run, tell, unblur
+
 SIZE, FPS = "160x96", 15
-MOST_GROWTH = 1.05
+MOST_GROWTH_PERCENT = 5.0
 _SAMPLE_S = 5.0
 
 
 def main(
-    model: Annotated[str, typer.Option(help="A shipped preset or a bundle.")] = "lprn-n",
+    model: Model = "lprn-n",
     minutes: float = 30,
     kill_every: Annotated[float, typer.Option(help="Seconds between two deaths of the camera.")] = 60,
+    json: Json = False,
 ) -> None:
-    """Print one JSON document; exit 1 if the loop did not come back after each kill or its memory grew."""
-    camera_port, metrics_port = _free_port(), _free_port()
-    camera = _Camera(camera_port)
-    command = [sys.executable, "-m", "unblur.runtime.cli", "run", model, "--source", camera.url]
-    command += ["--sink", "null:", "--stall-s", "3", "--metrics-port", str(metrics_port), "--json"]
-    run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    memory_mb, frames_between_kills = list[float](), list[int]()
-    ends_s = time.monotonic() + 60 * minutes
-    while time.monotonic() < ends_s:
-        killed_s, before = time.monotonic(), _written(metrics_port)
-        while time.monotonic() < min(killed_s + kill_every, ends_s):
-            time.sleep(_SAMPLE_S)
-            memory_mb.append(_resident_mb(run.pid))
-        frames_between_kills.append(_written(metrics_port) - before)
-        camera.die_and_come_back()
-    run.send_signal(signal.SIGTERM)
-    summary = json.loads(run.communicate(timeout=60)[0])
-    camera.close()
-    third = len(memory_mb) // 3
-    growth = statistics.median(memory_mb[-third:]) / statistics.median(memory_mb[:third])
-    came_back = min(frames_between_kills) > 0
-    document = {
-        "minutes": minutes,
-        "kills": len(frames_between_kills),
-        "fewest_frames_between_kills": min(frames_between_kills),
-        "memory_growth": round(growth, 4),
-        "memory_mb": {
-            "first": round(memory_mb[0], 1),
-            "last": round(memory_mb[-1], 1),
-            "most": round(max(memory_mb), 1),
-        },
-        "exit_code": run.returncode,
+    """Tell whether the loop came back after each kill and how its memory grew; exit 1 if not, or by too much."""
+    require_program("ffmpeg")
+    with closing(_Camera(_free_port())) as camera:
+        metrics_port = _free_port()
+        command = unblur("run", model, "--source", camera.url, "--sink", "null:", "--stall-s", "3", "--json")
+        command += ["--metrics-port", str(metrics_port)]
+        loop = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        memory_mib, frames_between_kills = list[float](), list[int]()
+        ends_s = time.monotonic() + 60 * minutes
+        while time.monotonic() < ends_s and loop.poll() is None:
+            killed_s, before = time.monotonic(), _written(metrics_port)
+            while time.monotonic() < min(killed_s + kill_every, ends_s) and loop.poll() is None:
+                time.sleep(_SAMPLE_S)
+                memory_mib += [resident_mib(loop.pid)] if loop.poll() is None else []
+            frames_between_kills.append(_written(metrics_port) - before)
+            camera.die_and_come_back()
+        loop.send_signal(signal.SIGTERM)
+        told = loop.communicate(timeout=60)[0]
+    if loop.returncode:
+        raise NotMeasured(f"unblur run ended with {loop.returncode} after {len(frames_between_kills)} kills")
+    tell(_report(memory_mib, frames_between_kills, loads(told)), json=json)
+
+
+def _report(memory_mib: Sequence[float], frames_between_kills: Sequence[int], summary: dict[str, object]) -> Report:
+    third = max(len(memory_mib) // 3, 1)
+    growth = statistics.median(memory_mib[-third:]) / statistics.median(memory_mib[:third])
+    came_back = sum(frames > 0 for frames in frames_between_kills) / len(frames_between_kills)
+    figures = (
+        Figure("came back after a kill", "%", 100 * came_back, "higher", asked=100),
+        Figure("growth of memory", "%", 100 * (growth - 1), "lower", tolerance=3, asked=MOST_GROWTH_PERCENT),
+    )
+    details = {
+        "frames_between_kills": frames_between_kills,
+        "memory_mib": {"first": memory_mib[0], "last": memory_mib[-1], "most": max(memory_mib)},
         "counters": summary["counters"],
         "latency_ms": summary["latency_ms"],
     }
-    print(json.dumps(document, indent=1))
-    sys.exit(0 if came_back and growth <= MOST_GROWTH and run.returncode == 0 else 1)
+    return Report("soak", figures, details)
 
 
 class _Camera:
@@ -93,11 +99,6 @@ class _Camera:
         time.sleep(1)
 
 
-def _resident_mb(process: int) -> float:
-    status = Path(f"/proc/{process}/status").read_text()
-    return int(status.split("VmRSS:")[1].split()[0]) / 1024
-
-
 def _written(port: int) -> int:
     """Frames written so far; 0 while the counters are not served yet."""
     try:
@@ -115,4 +116,4 @@ def _free_port() -> int:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run(main)

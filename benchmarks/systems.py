@@ -1,22 +1,21 @@
 """All systems side by side in ONNX Runtime: parameters, GFLOP, time and memory of one frame, at fp32.
 
     python -m benchmarks.systems --out systems
-    python -m benchmarks.systems --systems lprn --systems srn --size 180x320 --repeats 1
+    python -m benchmarks.systems --systems lprn --systems srn --size 180x320
 
-Every preset is exported with random weights, on which neither time nor memory depends, and runs in a process of its
-own. Writes systems.md, systems.json and systems.png. The share of the peak is the GFLOP/s of the network over those
-of a large float32 matrix product in the same runtime. The quality in the plot is what the texts publish for GoPro;
-none of it is ours.
+Every preset is exported with random weights, on which neither time nor memory depends, and runs in several
+processes of its own. Writes systems.md, systems.json and systems.png. The share of the peak is the GFLOP/s of the
+network over those of a large float32 matrix product in the same runtime. The quality in the plot is what the texts
+publish for GoPro; none of it is ours.
 """
 
-import json
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from json import dumps, loads
 from pathlib import Path
 from typing import Annotated
 
@@ -26,6 +25,8 @@ import torch
 import typer
 from onnx import TensorProto, helper
 
+from benchmarks.figures import Figure, Report, of_repeats
+from benchmarks.parts import Json, NotMeasured, output_of, run, say, tell
 from benchmarks.systems_plot import draw
 from unblur.calibration.onnx_file import write_onnx
 from unblur.export.onnx_from_checkpoint import onnx_from_network
@@ -39,13 +40,17 @@ _GEMM_REPEATS = 3
 
 @dataclass(frozen=True)
 class Cost:
-    """What one preset costs at one size; ms is the median of the frames, error why there are no figures."""
+    """What one preset costs at one size; error: why there are no figures.
+
+    ms: the mean of `runs_ms`, each the median of the frames of one process.
+    """
 
     preset: str
     system: str
     parameters: int
     gflop: float
     ms: float | None = None
+    runs_ms: tuple[float, ...] = ()
     peak_share: float | None = None
     peak_gib: float | None = None
     error: str = ""
@@ -54,24 +59,27 @@ class Cost:
 def main(
     systems: Annotated[list[str] | None, typer.Option(help="Systems or presets; default all. Repeatable.")] = None,
     size: Annotated[str, typer.Option(help="Height x width of the frame.")] = "720x1280",
-    repeats: Annotated[int, typer.Option(min=1, help="Frames to time, after one that warms up.")] = 3,
+    repeats: Annotated[int, typer.Option(min=2, help="Processes of each preset.")] = 3,
     out: Annotated[Path | None, typer.Option(help="Folder for systems.md, systems.json and systems.png.")] = None,
+    json: Json = False,
 ) -> None:
-    """Measure preset by preset, lightest first, and print the table as it grows."""
+    """Measure preset by preset, lightest first, and tell the table as it grows."""
     chosen = [name for name, preset in PRESETS.items() if not systems or {name, preset.system} & set(systems)]
     if not chosen:
-        raise SystemExit(f"no such system; there are {', '.join(sorted({p.system for p in PRESETS.values()}))}")
+        raise NotMeasured(f"no such system; there are {', '.join(sorted({p.system for p in PRESETS.values()}))}")
     peak_gflops = matrix_product_gflops()
     title = (
         f"ONNX Runtime {onnxruntime.__version__}, {size}, fp32; a matrix product reaches {peak_gflops:.0f} GFLOP/s"
     )
-    print(f"{title}\n\n{HEAD}", flush=True)
-    costs = []
+    say(f"{title}\n\n{HEAD}")
+    costs: list[Cost] = []
     for cost in sorted((describe(name, size) for name in chosen), key=lambda cost: cost.gflop):
         costs.append(measure(cost, size, repeats, peak_gflops))
-        print(line(costs[-1]), flush=True)
+        say(line(costs[-1]))
         if out is not None:  # after each, since the heaviest take minutes
             write(out, title, peak_gflops, costs)
+    figures = tuple(figure for cost in costs if cost.runs_ms for figure in figures_of(cost))
+    tell(Report("systems", figures, {"size": size, "peak_gflops": peak_gflops, "presets": costs}), json=json)
 
 
 HEAD = """\
@@ -88,21 +96,31 @@ def describe(preset: str, size: str) -> Cost:
 
 
 def measure(cost: Cost, size: str, repeats: int, peak_gflops: float) -> Cost:
-    """Export the preset and run it in a process of its own, which may be killed for its memory."""
+    """Export the preset and run it in processes of its own, which may be killed for their memory."""
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"{cost.preset}.onnx"
         write_onnx(path, onnx_from_network(build_network(cost.preset)))
-        command = ["-m", "benchmarks.onnx_cost", str(path), "--size", size, "--repeats", str(repeats)]
-        done = subprocess.run([sys.executable, *command], capture_output=True, text=True, check=False)
-    fields = asdict(cost)
-    if done.returncode != 0:
-        reason = done.stderr.strip().splitlines()[-1:] or [f"ended with {done.returncode}"]
-        return Cost(**{**fields, "error": reason[0]})
-    found = json.loads(done.stdout)
-    ms = statistics.median(found["ms"])
-    share = cost.gflop / (ms / 1000) / peak_gflops
-    return Cost(**{**fields, "ms": ms, "peak_share": share, "peak_gib": found["peak_gib"]})
+        options = ["--size", size, "--repeats", "1", "--seconds", "0.5"]
+        command = [sys.executable, "-m", "benchmarks.onnx_cost", str(path), *options]
+        try:
+            runs = [loads(output_of(command)) for _ in range(repeats)]
+        except NotMeasured as error:
+            return replace(cost, error=str(error))
+    runs_ms = tuple(statistics.median(found["ms"]) for found in runs)
+    ms, peak_gib = statistics.fmean(runs_ms), max(found["peak_gib"] for found in runs)
+    return replace(
+        cost, ms=ms, runs_ms=runs_ms, peak_share=cost.gflop / (ms / 1000) / peak_gflops, peak_gib=peak_gib
+    )
+
+
+def figures_of(cost: Cost) -> tuple[Figure, Figure]:
+    """Time and memory of a preset that could be run."""
+    memory_gib = cost.peak_gib or 0
+    return (
+        of_repeats(cost.preset, "ms", cost.runs_ms, "lower"),
+        Figure(f"{cost.preset} memory", "GiB", memory_gib, "lower", tolerance=0.03 * memory_gib),
+    )
 
 
 def matrix_product_gflops(side: int = GEMM_SIDE) -> float:
@@ -136,9 +154,9 @@ def write(folder: Path, title: str, peak_gflops: float, costs: Sequence[Cost]) -
         temporary.write_text("\n".join([title, "", HEAD, *map(line, costs)]) + "\n")
     document = {"title": title, "peak_gflops": peak_gflops, "presets": [asdict(cost) for cost in costs]}
     with atomic_file(folder / "systems.json") as temporary:
-        temporary.write_text(json.dumps(document, indent=2) + "\n")
+        temporary.write_text(dumps(document, indent=2) + "\n")
     draw(folder / "systems.json", folder / "systems.png")
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run(main)

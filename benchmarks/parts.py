@@ -1,0 +1,99 @@
+"""What every benchmark shares on the command line: progress on stderr, figures on stdout, one exit code.
+
+    def main(repeats: int = 3, json: Json = False) -> None:
+        say("first of three")
+        tell(Report("name", figures), json=json)
+
+    if __name__ == "__main__":
+        run(main)
+
+Exit codes: 0 all that was asked is met, 1 something is missed, 2 it could not be measured, which stderr tells in a
+line.
+"""
+
+import math
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from shutil import which
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from benchmarks.figures import Figure, Report, report_to_json
+from unblur.runtime.console import print_json, stdout
+from unblur.runtime.errors import UnblurError
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
+Model = Annotated[str, typer.Option(help="A shipped preset or a bundle.")]
+
+
+class NotMeasured(UnblurError):
+    """A benchmark that cannot be run here, or whose subject failed."""
+
+
+def run(main: Callable[..., None]) -> None:
+    """Call `main` with the command line; an error of unblur becomes one line and exit code 2."""
+    try:
+        typer.run(main)
+    except UnblurError as error:
+        sys.stderr.write(f"{error}\n")
+        sys.exit(2)
+
+
+def say(line: str) -> None:
+    """One line of progress."""
+    sys.stderr.write(f"{line}\n")
+    sys.stderr.flush()
+
+
+def tell(report: Report, *, json: bool) -> None:
+    """Print the figures, as a table or as JSON, and end with 1 if one of them misses what was asked."""
+    if json:
+        print_json(report_to_json(report))
+    else:
+        table = Table("figure", "got", "95 %", "asked", "")
+        for figure in report.figures:
+            table.add_row(figure.name, *cells(figure))
+        stdout.print(table)
+    raise typer.Exit(1 if report.missed else 0)
+
+
+def cells(figure: Figure) -> tuple[str, str, str, str]:
+    """What was got, its interval, what was asked, and "met" or "MISSED", for a row of a table."""
+    high = "more" if figure.high == math.inf else number(figure.high)
+    low_high = "" if figure.interval is None else f"{number(figure.low)} to {high}"
+    sign = "at most" if figure.better == "lower" else "at least"
+    asked = "" if figure.asked is None else f"{sign} {number(figure.asked)}"
+    verdict = {None: "", True: "met", False: "MISSED"}[figure.met]
+    return f"{number(figure.value)} {figure.unit}".strip(), low_high, asked, verdict
+
+
+def number(value: float) -> str:
+    """Four digits, or all of those before the point."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+def output_of(command: Sequence[str]) -> str:
+    """What a process printed; NotMeasured with its last words if it failed."""
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise NotMeasured(f"{' '.join(command)} ended with {done.returncode}: {last_line(done.stderr)}")
+    return done.stdout
+
+
+def last_line(text: str) -> str:
+    """Of those that hold something; an exception's is its message."""
+    return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "it told nothing")
+
+
+def unblur(*arguments: str) -> list[str]:
+    """The command `unblur`, as installed for this Python."""
+    return [sys.executable, "-m", "unblur.runtime.cli", *arguments]
+
+
+def require_program(name: str) -> None:
+    """NotMeasured unless a program is on the path."""
+    if which(name) is None:
+        raise NotMeasured(f"it needs {name}, which is not installed; on Debian and Ubuntu: apt-get install {name}")
