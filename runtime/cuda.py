@@ -1,4 +1,4 @@
-"""The seam to the GPU: memory, streams, graphs and kernels, as much as executing an engine takes.
+"""The seam to the GPU: memory, streams, events, graphs and kernels, as much as executing an engine takes.
 
     cuda = open_cuda()
     with cuda.current():
@@ -42,6 +42,16 @@ class HostMemory(Protocol):
     def free(self) -> None: ...
 
 
+class Event(Protocol):
+    """A mark on a stream; the GPU notes the time at which it comes to it."""
+
+    def elapsed_ms(self, since: "Event") -> float:
+        """Time from the mark `since` to this one; both must be done. Exact to about 0.5 us."""
+        ...
+
+    def free(self) -> None: ...
+
+
 class Graph(Protocol):
     """Captured work; `launch` puts it on the stream it was captured from."""
 
@@ -66,6 +76,10 @@ class Stream(Protocol):
 
     def capture(self, enqueue: Callable[[], None]) -> Graph:
         """Record what `enqueue` puts on this stream instead of doing it."""
+        ...
+
+    def record(self) -> Event:
+        """Enqueue a new mark. Not while capturing."""
         ...
 
     def wait(self) -> None:

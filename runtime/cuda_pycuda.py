@@ -15,7 +15,7 @@ import numpy as np
 import pycuda.driver as driver
 from numpy.typing import NDArray
 
-from unblur.runtime.cuda import DeviceMemory, Graph, HostMemory, Stream, no_memory
+from unblur.runtime.cuda import DeviceMemory, Event, Graph, HostMemory, Stream, no_memory
 from unblur.runtime.errors import DeviceError
 from unblur.runtime.libcuda import CapturedGraph, Device
 
@@ -102,6 +102,10 @@ class _Stream:
     def capture(self, enqueue: Callable[[], None]) -> Graph:
         return CapturedGraph(self.handle, enqueue)
 
+    def record(self) -> Event:
+        with _device_errors():
+            return _Event(self._stream)
+
     def wait(self) -> None:
         with _device_errors():
             self._done.record(self._stream)
@@ -116,6 +120,23 @@ class _Stream:
     def free(self) -> None:
         # They are destroyed with the last reference to them, here and now: nothing else holds one.
         self._done = self._stream = None
+
+
+class _Event:
+    """Recorded as it is made."""
+
+    def __init__(self, stream: Any) -> None:
+        self._event: Any = driver.Event()
+        self._event.record(stream)
+
+    def elapsed_ms(self, since: Event) -> float:
+        if not isinstance(since, _Event):
+            raise TypeError(f"expected an event of pycuda, got {type(since).__name__}")
+        with _device_errors():
+            return float(self._event.time_since(since._event))
+
+    def free(self) -> None:
+        self._event = None
 
 
 class _Module:

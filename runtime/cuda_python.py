@@ -10,7 +10,7 @@ import numpy as np
 from cuda.bindings import driver
 from numpy.typing import NDArray
 
-from unblur.runtime.cuda import DeviceMemory, Graph, HostMemory, Stream, no_memory
+from unblur.runtime.cuda import DeviceMemory, Event, Graph, HostMemory, Stream, no_memory
 from unblur.runtime.errors import DeviceError
 from unblur.runtime.libcuda import CapturedGraph, Device
 
@@ -82,6 +82,9 @@ class _Stream:
     def capture(self, enqueue: Callable[[], None]) -> Graph:
         return CapturedGraph(self.handle, enqueue)
 
+    def record(self) -> Event:
+        return _Event(self._stream)
+
     def wait(self) -> None:
         _call(driver.cuEventRecord, self._done, self._stream)
         _call(driver.cuEventSynchronize, self._done)
@@ -89,6 +92,22 @@ class _Stream:
     def free(self) -> None:
         _call(driver.cuEventDestroy, self._done)
         _call(driver.cuStreamDestroy, self._stream)
+
+
+class _Event:
+    """Recorded as it is made."""
+
+    def __init__(self, stream: Any) -> None:
+        self._event = _call(driver.cuEventCreate, driver.CUevent_flags.CU_EVENT_DEFAULT)
+        _call(driver.cuEventRecord, self._event, stream)
+
+    def elapsed_ms(self, since: Event) -> float:
+        if not isinstance(since, _Event):
+            raise TypeError(f"expected an event of cuda-python, got {type(since).__name__}")
+        return float(_call(driver.cuEventElapsedTime, since._event, self._event))
+
+    def free(self) -> None:
+        _call(driver.cuEventDestroy, self._event)
 
 
 class _Module:

@@ -29,10 +29,11 @@ from unblur.runtime.engine_record import (
     read_record,
     this_platform,
 )
-from unblur.runtime.engine_session import BatchWork, Equipment, FrameWork, Session, Work
+from unblur.runtime.engine_session import BatchWork, EngineWork, Equipment, FrameWork, Session, Work
+from unblur.runtime.engine_timing import run_timed
 from unblur.runtime.errors import DeviceError
 from unblur.runtime.frames import Batch, Frame, Padding, check_frame
-from unblur.runtime.runner import Precision, check_batch
+from unblur.runtime.runner import Parts, Precision, check_batch
 from unblur.runtime.spec import ModelSpec
 from unblur.runtime.trt import Execution, TensorRT, load_tensorrt
 
@@ -99,11 +100,17 @@ class EngineRunner:
             session = self._session_for(BatchWork(batch.shape))
             self._equipment.source.write(batch)
             session.run()
-            if self._restored.shape != batch.shape:
-                self._restored = np.empty(batch.shape, np.float32)
             # A copy: memory of the driver must not be seen by a caller who may keep it beyond `close`.
-            self._equipment.target.read(self._restored)
+            self._equipment.target.read(self._restored_like(batch))
         return self._restored
+
+    def timed_infer(self, batch: Batch) -> tuple[Batch, Parts]:
+        """As `infer`, with the parts of its time; see engine_timing."""
+        check_batch(batch, self.spec.multiple_of)
+        with self._exclusively():
+            session = self._session_for(EngineWork(batch.shape))
+            parts = run_timed(session, self._equipment, batch, self._restored_like(batch))
+        return self._restored, parts
 
     def infer_frame(self, frame_rgb: Frame, out: Frame) -> None:
         """Restore one frame, uint8 RGB (H, W, 3) of any size that the engine takes when padded, into `out`.
@@ -159,6 +166,12 @@ class EngineRunner:
             raise
         finally:
             self._lock.release()
+
+    def _restored_like(self, batch: Batch) -> Batch:
+        """The array for results of this shape."""
+        if self._restored.shape != batch.shape:
+            self._restored = np.empty(batch.shape, np.float32)
+        return self._restored
 
     def _session_for(self, work: Work) -> Session:
         """The session for this work: the last one, or a new one in its place."""

@@ -16,7 +16,7 @@ from unblur.runtime.frames import Padding
 from unblur.runtime.kernels import Kernels
 from unblur.runtime.trt import Execution
 
-_FLOAT_BYTES = 4
+FLOAT_BYTES = 4
 
 _log = logging.getLogger(__name__)
 
@@ -97,7 +97,7 @@ class Equipment:
     def __init__(self, opening: ExitStack, cuda: Cuda, execution: Execution, record: EngineRecord) -> None:
         exchange = MappedExchange if cuda.device.integrated else StagedExchange
         largest = max(math.prod(profile.maximum) for profile in record.identity.profiles)
-        nbytes = _FLOAT_BYTES * largest
+        nbytes = FLOAT_BYTES * largest
         self.execution = execution
         self.stream = cuda.stream()
         opening.callback(self.stream.free)
@@ -119,10 +119,23 @@ class BatchWork:
         equipment.execution.bind(equipment.source.address, equipment.target.address)
 
     def enqueue(self, equipment: Equipment) -> None:
-        nbytes = _FLOAT_BYTES * math.prod(self.batch_shape)
+        nbytes = FLOAT_BYTES * math.prod(self.batch_shape)
         equipment.source.upload(nbytes, equipment.stream)
         equipment.execution.enqueue(equipment.stream.handle)
         equipment.target.download(nbytes, equipment.stream)
+
+
+@dataclass(frozen=True)
+class EngineWork:
+    """The engine alone, on a batch that is there already. batch_shape: (N, 3, H, W)."""
+
+    batch_shape: tuple[int, ...]
+
+    def bind(self, equipment: Equipment) -> None:
+        equipment.execution.bind(equipment.source.address, equipment.target.address)
+
+    def enqueue(self, equipment: Equipment) -> None:
+        equipment.execution.enqueue(equipment.stream.handle)
 
 
 @dataclass(frozen=True)
@@ -148,7 +161,7 @@ class FrameWork:
         equipment.target.download(nbytes, stream)
 
 
-Work = BatchWork | FrameWork
+Work = BatchWork | EngineWork | FrameWork
 
 
 class Session:
@@ -172,13 +185,21 @@ class Session:
 
     def run(self) -> None:
         """Do the work and wait for it; `source` must be written before. DeviceError if the GPU fails."""
+        self.prepare()
+        self.launch()
+        self._stream.wait()
+
+    def prepare(self) -> None:
+        """Capture the work, once it has been done before."""
         if self._is_warm and self._captures:
             self._capture()
+
+    def launch(self) -> None:
+        """Put the work on the stream."""
         if self._graph is not None:
             self._graph.launch()
         else:
             self._enqueue()
-        self._stream.wait()
         self._is_warm = True
 
     def free(self) -> None:

@@ -1,8 +1,8 @@
-"""A GPU in memory, whole at the seam of cuda.py: addresses, streams that work later, graphs, kernels, failures.
+"""A GPU in memory, whole at the seam of cuda.py: addresses, streams that work later, events, graphs, kernels.
 
 It does what a driver does and refuses what a driver refuses: work on a stream happens when it is waited for, an
 address must lie in memory that is allocated, and every call needs the context current in its thread. `live` holds
-what is not freed yet, so that a leak is a non-empty set.
+what is not freed yet, so that a leak is a non-empty set. Its clock goes by the work it does, `COST_MS`.
 """
 
 import itertools
@@ -21,6 +21,9 @@ from unblur.runtime.libcuda import Device
 ORIN = Device(0, "Orin", 87, integrated=True, memory_bytes=8 << 30, driver_cuda=(12, 6))
 ADA = Device(0, "NVIDIA RTX 4090", 89, integrated=False, memory_bytes=24 << 30, driver_cuda=(13, 0))
 
+COST_MS = {"copy in": 0.5, "engine": 2.0, "copy out": 0.25}
+"""Of what is timed; all else takes no time."""
+
 Work = Callable[[], None]
 
 
@@ -34,6 +37,7 @@ class FakeCuda:
         self.live: set[object] = set()
         self.streams: dict[int, FakeStream] = {}
         self.done: list[str] = []  # what the GPU has done, in order
+        self.now_ms = 0.0
         self._memory: dict[int, _Memory] = {}
         self._numbers = itertools.count(1)
         self._thread = threading.local()
@@ -80,6 +84,11 @@ class FakeCuda:
         if thing not in self.live:
             raise DeviceError("freed twice")
         self.live.remove(thing)
+
+    def did(self, name: str) -> None:
+        """Note that a work is done, and let its time pass."""
+        self.done.append(name)
+        self.now_ms += COST_MS.get(name, 0.0)
 
     def at(self, address: int, nbytes: int) -> NDArray[np.uint8]:
         """The memory at an address, as a kernel sees it; what is not allocated is an illegal access."""
@@ -140,6 +149,12 @@ class FakeStream:
         finally:
             self.captured = None
 
+    def record(self) -> "_Event":
+        assert self.captured is None
+        event = self.cuda.own(_Event(self.cuda))
+        self.put(event.happen)
+        return event
+
     def wait(self) -> None:
         self.cuda.check()
         if self.captured is not None:
@@ -154,7 +169,24 @@ class FakeStream:
 
     def _copy(self, name: str, target: _Memory, source: _Memory, nbytes: int) -> None:
         target.array[:nbytes] = source.array[:nbytes]
-        self.cuda.done.append(name)
+        self.cuda.did(name)
+
+
+@dataclass(eq=False)
+class _Event:
+    cuda: FakeCuda
+    at_ms: float | None = None
+
+    def happen(self) -> None:
+        self.at_ms = self.cuda.now_ms
+
+    def elapsed_ms(self, since: "_Event") -> float:
+        if self.at_ms is None or since.at_ms is None:
+            raise DeviceError("device not ready (CUDA error 600)")
+        return self.at_ms - since.at_ms
+
+    def free(self) -> None:
+        self.cuda.disown(self)
 
 
 @dataclass(eq=False)
@@ -165,7 +197,7 @@ class _Graph:
     def launch(self) -> None:
         self.stream.cuda.check()
         assert self in self.stream.cuda.live
-        self.stream.put(lambda: self.stream.cuda.done.append("graph"))
+        self.stream.put(lambda: self.stream.cuda.did("graph"))
         for work in self.works:
             self.stream.put(work)
 
@@ -201,11 +233,11 @@ class _Module:
 
     def _batch_from_frame(self, source: int, target: int, padding: Padding) -> None:
         batch_from_frame(self._frame(source, padding), padding, out=self._batch(target, padding))
-        self.cuda.done.append("batch from frame")
+        self.cuda.did("batch from frame")
 
     def _frame_from_batch(self, source: int, target: int, padding: Padding) -> None:
         frame_from_batch(self._batch(source, padding), padding, out=self._frame(target, padding))
-        self.cuda.done.append("frame from batch")
+        self.cuda.did("frame from batch")
 
     def _frame(self, address: int, padding: Padding) -> NDArray[np.uint8]:
         height, width = padding.size_hw

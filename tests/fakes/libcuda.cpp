@@ -8,6 +8,7 @@
 
 #include <dlfcn.h>
 #include <math.h>
+#include <chrono>
 #include <stdlib.h>
 #include <string.h>
 
@@ -24,6 +25,8 @@ static Index blockIdx, threadIdx, blockDim;
 typedef int CUresult;
 typedef unsigned long long CUdeviceptr;
 typedef std::function<void()> Work;
+typedef std::chrono::steady_clock Clock;
+struct Event { bool timing; bool recorded; Clock::time_point at; };
 struct Stream { bool capturing = false; bool spoilt = false; std::vector<Work> captured; };
 
 enum { OK = 0, INVALID = 1, NO_MEMORY = 2, NO_CONTEXT = 201, INVALID_HANDLE = 400, NOT_FOUND = 500, CAPTURING = 900,
@@ -134,14 +137,28 @@ CUresult cuStreamCreate(Stream **stream, unsigned flags)
     return flags == 1 ? OK : INVALID; // CU_STREAM_NON_BLOCKING
 }
 CUresult cuStreamDestroy_v2(Stream *stream) { return disown(stream); }
-CUresult cuEventCreate(int **event, unsigned flags) { *event = own(new int(0)); return flags == 3 ? OK : INVALID; }
-CUresult cuEventDestroy_v2(int *event) { return disown(event); }
-CUresult cuEventRecord(int *, Stream *stream)
+CUresult cuEventCreate(Event **event, unsigned flags)
+{
+    *event = own(new Event{!(flags & 2), false, {}}); // CU_EVENT_DISABLE_TIMING
+    return flags == 0 || flags == 3 ? OK : INVALID; // for times, or to sleep on
+}
+CUresult cuEventDestroy_v2(Event *event) { return disown(event); }
+CUresult cuEventRecord(Event *event, Stream *stream)
 {
     stream->spoilt |= stream->capturing;
-    return depth ? stream->capturing ? CAPTURING : OK : NO_CONTEXT;
+    if (!depth || stream->capturing) return depth ? CAPTURING : NO_CONTEXT;
+    event->recorded = true;
+    event->at = Clock::now();
+    return OK;
 }
-CUresult cuEventSynchronize(int *event) { return live.count(event) ? OK : INVALID_HANDLE; }
+CUresult cuEventSynchronize(Event *event) { return live.count(event) ? OK : INVALID_HANDLE; }
+CUresult cuEventElapsedTime(float *ms, Event *start, Event *end)
+{
+    if (!start->timing || !end->timing || !start->recorded || !end->recorded) return INVALID_HANDLE;
+    *ms = std::chrono::duration<float, std::milli>(end->at - start->at).count();
+    return OK;
+}
+CUresult cuEventElapsedTime_v2(float *ms, Event *start, Event *end) { return cuEventElapsedTime(ms, start, end); }
 
 CUresult cuStreamBeginCapture_v2(Stream *stream, int mode)
 {

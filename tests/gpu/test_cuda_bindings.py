@@ -105,6 +105,22 @@ def test_a_capture_that_fails_leaves_the_stream_usable(cuda: Cuda) -> None:
         thing.free()
 
 
+def test_events_tell_how_long_the_work_between_them_took(cuda: Cuda) -> None:
+    stream, memory, host = cuda.stream(), cuda.alloc(64 * MIB), cuda.alloc_host(64 * MIB, mapped=False)
+    before = stream.record()
+    stream.copy_in(memory, host, 64 * MIB)
+    between = stream.record()
+    after = stream.record()
+    stream.wait()
+    copied_ms, idle_ms = between.elapsed_ms(before), after.elapsed_ms(between)
+    assert 0 <= idle_ms < copied_ms < 10_000
+    assert after.elapsed_ms(before) == pytest.approx(copied_ms + idle_ms, abs=0.01)
+    with pytest.raises(TypeError, match="expected an event of"):
+        after.elapsed_ms("an event")  # type: ignore[arg-type]
+    for thing in (before, between, after, stream, memory, host):
+        thing.free()
+
+
 def test_too_much_memory_is_told_in_one_line(cuda: Cuda) -> None:
     with pytest.raises(DeviceError, match=r"has no \d+ MiB of GPU memory left; close other programs"):
         cuda.alloc(1 << 46)

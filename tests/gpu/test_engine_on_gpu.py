@@ -1,6 +1,7 @@
 """Engines that are built and executed here, by TensorRT or TensorRT-RTX, whichever can be imported."""
 
 import importlib.util
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -80,6 +81,21 @@ def test_frames_equal_batches(build: Build, frame: NDArray[np.uint8]) -> None:
             out[:] = 0
             runner.infer_frame(frame, out)
             assert np.abs(out.astype(int) - expected).max() <= 1
+
+
+def test_the_parts_of_the_time_add_up(build: Build, frame: NDArray[np.uint8], device: Device) -> None:
+    engine, _ = build("fp16", "96x160")
+    batch = batch_from_frame(frame, Padding((96, 160), (96, 160)))
+    with EngineRunner(engine) as runner:
+        expected = runner.infer(batch).copy()
+        for _ in range(3):  # enqueued, captured, launched
+            started = time.perf_counter()
+            restored, parts = runner.timed_infer(batch)
+            whole_ms = (time.perf_counter() - started) * 1e3
+            assert psnr_float_db(restored, expected) >= 90
+            assert parts.device > 0
+            assert device.integrated or min(parts.copy_in, parts.copy_out) > 0
+        assert parts.host + parts.copy_in + parts.device + parts.copy_out <= whole_ms + 0.01
 
 
 def test_sizes_may_change_and_come_back(build: Build, frame: NDArray[np.uint8]) -> None:

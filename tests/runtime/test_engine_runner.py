@@ -8,14 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from engine_workshop import LARGE, SMALL, SPEC, Workshop
-from fake_cuda import ADA, ORIN
+from fake_cuda import ADA, COST_MS, ORIN
 from fake_tensorrt import EngineText, FakeTensorRT
 from numpy.typing import NDArray
 
+from unblur.runtime import engine_timing
 from unblur.runtime.engine_record import BuildOptions, Profile, record_path
 from unblur.runtime.engine_runner import EngineRunner
 from unblur.runtime.errors import DeviceError, EngineMismatch
 from unblur.runtime.frames import Padding, batch_from_frame, frame_from_batch
+from unblur.runtime.runner import TimedRunner
 from unblur.runtime.trt import TensorRT
 
 
@@ -100,6 +102,52 @@ def test_the_second_frame_of_a_size_is_captured(discrete: Workshop) -> None:
         runner.infer(batch_of(LARGE))
     one = ["copy in", "engine", "copy out"]
     assert discrete.cuda.done == [*one, "graph", *one, "graph", *one, *one]
+
+
+def test_the_parts_of_the_time_of_a_batch(discrete: Workshop) -> None:
+    with discrete.open() as runner:
+        assert isinstance(runner, TimedRunner)
+        for seed in range(4):  # enqueued, captured, launched, launched
+            batch = batch_of(SMALL, seed)
+            restored, parts = runner.timed_infer(batch)
+            np.testing.assert_array_equal(restored, computed(batch))
+            assert (parts.copy_in, parts.device, parts.copy_out) == tuple(COST_MS.values())
+            assert parts.host >= 0
+    one = ["copy in", "engine", "copy out"]
+    assert discrete.cuda.done == [*one, *(["copy in", "graph", "engine", "copy out"] * 3)]
+
+
+def test_host_time_is_what_the_gpu_does_not_explain(discrete: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu_ms = sum(COST_MS.values())
+    seconds = iter([7.0, 7.0 + (gpu_ms + 1.5) / 1e3])
+    monkeypatch.setattr(engine_timing.time, "perf_counter", lambda: next(seconds))
+    with discrete.open() as runner:
+        _, parts = runner.timed_infer(batch_of(SMALL))
+    assert parts.host == pytest.approx(1.5)
+
+
+def test_an_integrated_gpu_copies_in_no_time(tmp_path: Path) -> None:
+    with Workshop(tmp_path, ORIN).open() as runner:
+        _, parts = runner.timed_infer(batch_of(SMALL))
+    assert (parts.copy_in, parts.device, parts.copy_out) == (0, COST_MS["engine"], 0)
+
+
+def test_timed_and_untimed_batches_take_turns(workshop: Workshop) -> None:
+    batch = batch_of(SMALL)
+    with workshop.open() as runner:
+        for _ in range(3):
+            np.testing.assert_array_equal(runner.infer(batch), computed(batch))
+            np.testing.assert_array_equal(runner.timed_infer(batch)[0], computed(batch))
+
+
+@pytest.mark.parametrize("runs", [0, 2])
+def test_a_gpu_lost_in_a_timed_batch_leaves_nothing_behind(discrete: Workshop, runs: int) -> None:
+    with discrete.open() as runner:
+        for _ in range(runs):
+            runner.timed_infer(batch_of(SMALL))
+        discrete.module.fails = "Error Code 1: Cask (Cask convolution execution)"
+        with pytest.raises(DeviceError, match="Cask conv"):
+            runner.timed_infer(batch_of(LARGE))
 
 
 def test_nothing_is_copied_on_an_integrated_gpu(tmp_path: Path, frame: NDArray[np.uint8]) -> None:

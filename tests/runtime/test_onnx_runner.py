@@ -1,5 +1,6 @@
 """ONNX Runtime as a Runner: right numbers, no allocation per frame, clear refusals."""
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from onnx.reference import ReferenceEvaluator
 
 from unblur.runtime.errors import BadInput, DeviceError, SpecMismatch
 from unblur.runtime.onnx_runner import OnnxRunner
+from unblur.runtime.runner import TimedRunner
 
 
 def batch_of(*shape: int) -> np.ndarray:
@@ -53,6 +55,20 @@ def test_the_input_is_read_again_when_the_caller_refills_it(tiny_onnx: Path) -> 
         first = runner.infer(batch).copy()
         batch += 1
         assert runner.infer(batch).mean() > first.mean() + 0.5
+
+
+def test_the_parts_of_its_time(tiny_onnx: Path) -> None:
+    batch = batch_of(1, 3, 64, 96)
+    with OnnxRunner(tiny_onnx) as runner:
+        assert isinstance(runner, TimedRunner)
+        expected = runner.infer(batch).copy()
+        started = time.perf_counter()
+        restored, parts = runner.timed_infer(batch)
+        whole_ms = (time.perf_counter() - started) * 1e3
+    np.testing.assert_array_equal(restored, expected)
+    assert (parts.copy_in, parts.copy_out) == (0, 0)
+    assert 0 < parts.host < parts.device
+    assert parts.host + parts.device <= whole_ms
 
 
 def test_a_view_that_is_not_contiguous_is_fine(tiny_onnx: Path) -> None:
