@@ -1,8 +1,8 @@
 """The moving-block bootstrap: how far a statistic of a series strays when neighbours in time resemble each other.
 
 Latencies do: a busy neighbour, a clock, a page cache last for many frames. Drawing single samples would take them
-for independent and give intervals that are far too narrow, so whole blocks are drawn (Kuensch 1989), from the series
-closed to a circle, which gives every sample the same weight (Politis and Romano 1992).
+for independent and give intervals that are far too narrow, so whole blocks are drawn (Kuensch 1989), from the
+series closed to a circle, which gives every sample the same weight (Politis and Romano 1992).
 """
 
 import math
