@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 Series = NDArray[np.float64]
 
-_INSIGNIFICANT = 2.0  # standard errors of an autocorrelation, with the sqrt(log10 n) of Politis and White
+_INSIGNIFICANT = 2.0  # c of Politis and White: the bound is c sqrt(log10 n / n)
+_RUN = 5  # their K_n: so many insignificant lags in a row end the search for significant ones
 
 
 def resampled_means(series: Series, block: int, resamples: int, seed: int) -> Series:
@@ -33,44 +34,35 @@ def block_length(series: Series) -> int:
     a weak but long correlation. The ranks are looked at, not the values: one spike would hide the rest.
     """
     samples = len(series)
-    least = math.ceil(samples ** (1 / 3))
+    least = math.ceil(float(np.cbrt(samples)))
     most = max(min(math.ceil(3 * math.sqrt(samples)), samples // 3), 1)
-    correlation = _autocorrelation(
-        midranks(series), min(math.ceil(math.sqrt(samples)) + _run(samples), samples - 1)
-    )
+    correlation = _autocorrelation(midranks(series), min(math.ceil(math.sqrt(samples)) + _RUN, samples - 1))
     reach = 2 * _last_significant(correlation, samples)
     lags = np.arange(1, min(reach, len(correlation) - 1) + 1)
     weighted = np.clip(2 - 2 * lags / max(reach, 1), 0, 1) * correlation[lags]
-    spectrum = 1 + 2 * float(np.sum(weighted))
-    slope = 2 * float(np.sum(lags * weighted))
-    best = (1.5 * samples * (slope / spectrum) ** 2) ** (1 / 3) if spectrum > 0 else most
-    return min(max(math.ceil(best), least), most)
+    spectrum = 1 + 2 * float(weighted.sum())
+    slope = 2 * float(lags @ weighted)
+    best = math.ceil(float(np.cbrt(1.5 * samples * (slope / spectrum) ** 2))) if spectrum > 0 else most
+    return min(max(best, least), most)
 
 
 def midranks(series: Series) -> Series:
     """The ranks of the values from 0 to 1; equal values share the middle of theirs."""
     _, position, counts = np.unique(series, return_inverse=True, return_counts=True)
-    return ((np.cumsum(counts) - counts / 2) / len(series))[position]
-
-
-def _run(samples: int) -> int:
-    """How many insignificant lags in a row end the search for significant ones."""
-    return max(5, math.ceil(math.sqrt(math.log10(max(samples, 10)))))
+    ranks = (np.cumsum(counts) - counts / 2) / len(series)
+    return np.asarray(ranks[position], np.float64)
 
 
 def _autocorrelation(series: Series, lags: int) -> Series:
-    """At lags 0 to `lags`; of a constant series 1, 0, 0, ..."""
+    """At lags 0 to `lags`; of a constant series all 0."""
     centred = series - series.mean()
-    power = float(centred @ centred)
-    if power == 0:
-        return np.eye(1, lags + 1)[0]
-    return np.array([float(centred[: len(centred) - lag] @ centred[lag:]) / power for lag in range(lags + 1)])
+    products = np.array([centred[: len(centred) - lag] @ centred[lag:] for lag in range(lags + 1)])
+    return np.asarray(products / (products[0] or 1.0), np.float64)
 
 
 def _last_significant(correlation: Series, samples: int) -> int:
     """The lag after which the next few are all insignificant; the last significant one where there is no such."""
     bound = _INSIGNIFICANT * math.sqrt(math.log10(max(samples, 10)) / samples)
-    significant = np.flatnonzero(np.abs(correlation[1:]) >= bound) + 1
-    gaps = np.diff(np.concatenate([[0], significant, [len(correlation) + _run(samples)]]))
-    first_gap = int(np.argmax(gaps > _run(samples)))
-    return int(np.concatenate([[0], significant])[first_gap])
+    significant = np.flatnonzero(np.abs(correlation) >= min(bound, correlation[0]))  # lag 0 at least
+    gaps = np.diff(significant, append=len(correlation) + _RUN)
+    return int(significant[np.argmax(gaps > _RUN)])

@@ -19,6 +19,7 @@ _Intervals = dict[str, "Interval"]
 
 _LEVELS = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p999": 0.999}
 _RESAMPLES = 1000
+_FEWEST = 5  # fewer samples, drawn again and again, say nothing about the mean of others
 
 
 @dataclass(frozen=True)
@@ -82,11 +83,11 @@ def summarise(times_ms: Sequence[float] | Times, *, seed: int = 0, confidence: f
     )
 
 
-def checked(times_ms: Sequence[float] | Times) -> Times:
-    """The times as an array. Raises BadInput if there are none, or if one is negative or not finite."""
+def checked(times_ms: Sequence[float] | Times, *, zero: bool = True) -> Times:
+    """The times as an array. Raises BadInput if there are none, or one is negative, not finite, or 0 unless `zero`."""
     times = np.asarray(times_ms, np.float64)
     if times.size == 0:
-        raise BadInput("there is no time to summarise; expected at least one: run longer")
+        raise BadInput("there is no time to judge; expected at least one: run longer")
     wrong = np.flatnonzero(~(np.isfinite(times) & (times >= 0)))
     if wrong.size:
         at = int(wrong[0])
@@ -94,6 +95,11 @@ def checked(times_ms: Sequence[float] | Times) -> Times:
         raise BadInput(
             f"time {at + 1} of {times.size} {found}: {times[at]} ms; expected 0 or more: "
             "take times from a monotonic clock"
+        )
+    if not zero and not times.all():
+        raise BadInput(
+            f"time {int(np.argmin(times)) + 1} of {times.size} is 0 ms; expected more: "
+            "take times from a finer clock, or of larger pictures"
         )
     return times
 
@@ -109,19 +115,21 @@ def _intervals(times: Times, ordered: Times, percentiles: list[float], seed: int
     mean = times.mean()
     columns = [times - mean, np.square(times - mean), *(times <= value for value in percentiles)]
     off, square, *shares = resampled_means(np.column_stack(columns), block_length(times), _RESAMPLES, seed).T
-    means = np.maximum(mean + off, np.finfo(float).tiny)
     deviations = np.sqrt(np.maximum(square - np.square(off), 0))
+    variations = deviations / np.maximum(mean + off, np.finfo(float).tiny)
     return {
         **{
             name: _percentile_interval(ordered, level, share, tails)
             for (name, level), share in zip(_LEVELS.items(), shares, strict=True)
         },
-        "mean": _interval(means, tails),
-        "cv": _interval(deviations / means, tails),
+        "mean": _moment_interval(mean + off, len(times), tails),
+        "cv": _moment_interval(variations, len(times), tails),
     }
 
 
-def _interval(resampled: Times, tails: Times) -> Interval:
+def _moment_interval(resampled: Times, samples: int, tails: Times) -> Interval:
+    if samples < _FEWEST:
+        return Interval(0.0, None)
     low, high = np.quantile(resampled, tails)
     return Interval(float(low), float(high))
 
