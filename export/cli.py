@@ -210,14 +210,14 @@ def _int8_document(calibrated: "Calibrated") -> dict[str, object]:
 
 
 def _print_int8(calibrated: "Calibrated") -> None:
-    from unblur.export.report_int8 import LOW_INT8_MACS, low_share
+    from unblur.export.report_int8 import low_share
 
     stderr.print(
         f"INT8 does {calibrated.int8_macs:.1%} of the multiply-accumulates and changes PSNR by "
         f"{calibrated.cost.delta_db:+.3f} dB on the calibration pictures"
     )
-    if calibrated.int8_macs < LOW_INT8_MACS:
-        stderr.print(f"warning: {low_share(calibrated)}", style="yellow")
+    if warning := low_share(calibrated.int8_macs):
+        stderr.print(f"warning: {warning}", style="yellow")
 
 
 def _print_tables(ledger: "Ledger") -> None:

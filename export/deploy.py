@@ -27,7 +27,10 @@ from unblur.calibration.table import at_fewer_steps
 from unblur.calibration.trt_cache import CACHE_FILE, cache_from_table
 from unblur.export.onnx_from_checkpoint import onnx_from_network
 from unblur.export.precision import fp16_from_fp32, int8_fp16_from_int8
-from unblur.export.report import exhibit, report_html
+from unblur.export.report import bundle_page
+from unblur.export.report_data import REPORT_JSON, BundleReport, Exhibit, ModelFile
+from unblur.export.report_int8 import int8_report
+from unblur.export.report_pictures import exhibit
 from unblur.export.simplify import simplify
 from unblur.export.torch_runner import TorchRunner
 from unblur.runtime.atomic import atomic_folder
@@ -41,9 +44,9 @@ from unblur.runtime.pairs import Pair, read_pair
 from unblur.runtime.parity import INT8_LOSS_LIMIT_DB, Ledger, measure
 from unblur.runtime.runner import Precision
 from unblur.runtime.selftest import make_golden
-from unblur.runtime.spec import ModelSpec
 from unblur.train.checkpoint import load_network
 from unblur.train.networks import DeblurringNetwork
+from unblur.train.networks.base import count_parameters, gflop_720p
 
 CALIBRATION_TABLE = "calibration.json"
 REPORT = "report.html"
@@ -110,12 +113,14 @@ def deploy(plan: Plan, out: Path, stage: Stage = silent) -> Deployment:
         if not ledger.passed and not plan.keep_failed:
             raise RejectedBundle(_verdict(ledger), ledger)
         golden = [_golden(folder, variant, network.steps) for variant in variants]
-        _write_report(folder, network.spec, calibrated, ledger, plan)
+        report = _report(folder, network, variants, calibrated, ledger, plan)
+        (folder / REPORT_JSON).write_text(report.to_json())
+        (folder / REPORT).write_text(bundle_page(report))
         manifest = BundleManifest(
             name=network.spec.preset,
             spec=network.spec,
-            created=_created(),
-            versions={package: version(package) for package in _PACKAGES},
+            created=report.created,
+            versions=report.versions,
             variants=variants,
             ledger=ledger.hops,
             golden=tuple(golden),
@@ -224,10 +229,37 @@ def _golden(folder: Path, variant: Variant, own_steps: int) -> Golden:
         return make_golden(folder, runner, small=variant.steps != own_steps)
 
 
-def _write_report(folder: Path, spec: ModelSpec, calibrated: Calibrated, ledger: Ledger, plan: Plan) -> None:
-    with Deblurrer(folder / _file("fp32", spec.steps, spec.steps)) as deblur:
-        exhibits = [exhibit(name, blurred, deblur(blurred), sharp) for name, blurred, sharp in _shown(plan)]
-    (folder / REPORT).write_text(report_html(spec, calibrated, plan.coverage, ledger, exhibits))
+def _report(
+    folder: Path,
+    network: DeblurringNetwork,
+    variants: Sequence[Variant],
+    calibrated: Calibrated,
+    ledger: Ledger,
+    plan: Plan,
+) -> BundleReport:
+    sizes = [ModelFile(each.precision, each.steps, (folder / each.file).stat().st_size) for each in variants]
+    return BundleReport(
+        spec=network.spec,
+        parameters=count_parameters(network),
+        gflop_720p=gflop_720p(network.at_steps(network.steps)),  # on a copy: it leaves the network without weights
+        models=tuple(sizes),
+        ledger=ledger,
+        int8=int8_report(calibrated, plan.coverage),
+        exhibits=_exhibits(folder, variants, plan),
+        versions={package: version(package) for package in _PACKAGES},
+        created=_created(),
+    )
+
+
+def _exhibits(folder: Path, variants: Sequence[Variant], plan: Plan) -> tuple[Exhibit, ...]:
+    """Restored by the forms at all steps, which come first; see `_step_counts`."""
+    fp32, int8 = (next(each for each in variants if each.precision == form) for form in ("fp32", "int8"))
+    with _open_as_it_runs(folder, fp32) as exact, _open_as_it_runs(folder, int8) as rounded:
+        in_fp32, in_int8 = Deblurrer(exact), Deblurrer(rounded)
+        return tuple(
+            exhibit(name, blurred, in_fp32(blurred), in_int8(blurred), sharp)
+            for name, blurred, sharp in _shown(plan)
+        )
 
 
 def _shown(plan: Plan) -> Iterator[tuple[str, Frame, Frame | None]]:

@@ -11,11 +11,14 @@ from unblur.calibration.onnx_file import precision_of, read_onnx, spec_of
 from unblur.calibration.sample import find_sample
 from unblur.export import deploy as room
 from unblur.export.deploy import Deployment, Plan, RejectedBundle, deploy
+from unblur.export.report import bundle_page
+from unblur.export.report_data import read_report
 from unblur.runtime.bundle import read_bundle
 from unblur.runtime.errors import BadInput, CalibrationError
 from unblur.runtime.onnx_runner import OnnxRunner
 from unblur.runtime.pairs import find_pairs
 from unblur.runtime.selftest import check_golden
+from unblur.train.networks import DeblurringNetwork, count_parameters
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +49,7 @@ def test_the_bundle_is_whole_and_its_golden_vectors_hold(deployment: Deployment)
             assert check_golden(bundle, variant, runner).psnr_db == float("inf")
     assert set(bundle.manifest.files) == {
         *("fp32.onnx", "fp16.onnx", "int8.onnx", "fp32-1.onnx", "fp16-1.onnx", "int8-1.onnx"),
-        *("calibration.json", "calibration.cache", "report.html"),
+        *("calibration.json", "calibration.cache", "report.html", "report.json"),
         *(f"golden/{name}.npy" for name in ("input", "fp32-2", "fp16-2", "int8-2")),
         *(f"golden/{name}.npy" for name in ("input-small", "fp32-1", "fp16-1", "int8-1")),
     }
@@ -108,8 +111,20 @@ def test_the_manifest_says_what_built_it(deployment: Deployment) -> None:
 
 def test_the_report_shows_the_pairs(deployment: Deployment) -> None:
     page = (deployment.bundle / "report.html").read_text()
-    assert page.count("<img ") == 8
+    assert page.count("<img ") == 12
     assert "All 6 hops pass on 2 frames" in page
+
+
+def test_the_report_is_there_as_data(deployment: Deployment, network: DeblurringNetwork) -> None:
+    report = read_report(read_bundle(deployment.bundle))
+    assert report.ledger == deployment.ledger
+    assert report.parameters == count_parameters(network)
+    assert report.gflop_720p > 0.1
+    assert {(model.precision, model.steps) for model in report.models} == {
+        (variant.precision, variant.steps) for variant in deployment.manifest.variants
+    }
+    assert report.int8.calibration_id == deployment.manifest.calibration_id
+    assert bundle_page(report) == (deployment.bundle / "report.html").read_text()
 
 
 @pytest.mark.usefixtures("quick_export")

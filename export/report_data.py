@@ -1,0 +1,124 @@
+"""What the report on a bundle says, apart from how it looks: `report.json`, beside `report.html` in every bundle.
+
+    report = read_report(read_bundle(Path("lprn-s.unblur")))
+    report.ledger.qualities, report.int8.macs_share
+
+The JSON is described by docs/report_schema.json. Equal reports give equal bytes.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from unblur.calibration.coverage import Coverage
+from unblur.calibration.sensitivity import Sensitivity
+from unblur.calibration.steps import Drift
+from unblur.runtime import records
+from unblur.runtime.bundle import Bundle
+from unblur.runtime.calibration_table import Origin
+from unblur.runtime.errors import BundleError
+from unblur.runtime.parity import Ledger
+from unblur.runtime.runner import Precision
+from unblur.runtime.spec import ModelSpec
+
+REPORT_JSON = "report.json"
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A crop in one form. caption: "before". psnr_db: against the sharp crop, None where that says nothing.
+    jpeg: a data URI.
+    """
+
+    caption: str
+    psnr_db: float | None
+    jpeg: str
+
+
+@dataclass(frozen=True)
+class Exhibit:
+    """One crop of one frame in several forms, left to right. name: of the frame."""
+
+    name: str
+    pictures: tuple[Picture, ...]
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """A variant of the weights and how large its file is."""
+
+    precision: Precision
+    steps: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Int8Report:
+    """How much of the network runs in INT8, what that costs and what it was calibrated on.
+
+    method, pictures, tensors: how ranges were chosen, on how many pictures, for how many activations. macs_share:
+    of the multiply-accumulates, 0 to 1. deltas_db: PSNR against float32, a value per crop of the calibration
+    pictures; negative is a loss. budget_db: what it was allowed to lose, None without a search. kept: weight -> why
+    it stays float. excluded: weights that are float because INT8 was too costly there. drift: how ranges move over
+    the steps.
+    """
+
+    calibration_id: str
+    method: Origin
+    pictures: int
+    tensors: int
+    macs_share: float
+    deltas_db: tuple[float, ...]
+    budget_db: float | None
+    kept: Mapping[str, str]
+    excluded: tuple[str, ...]
+    sensitivity: Sensitivity | None
+    drift: tuple[Drift, ...]
+    coverage: Coverage | None
+
+
+@dataclass(frozen=True)
+class BundleReport:
+    """All that is known of a bundle when it is made.
+
+    parameters: number of trained scalars. gflop_720p: of one frame of 720 x 1280 at all steps. ledger: parity and,
+    with ground truth, quality. versions: of the packages that made it. created: UTC, ISO 8601, or empty.
+    """
+
+    spec: ModelSpec
+    parameters: int
+    gflop_720p: float
+    models: tuple[ModelFile, ...]
+    ledger: Ledger
+    int8: Int8Report
+    exhibits: tuple[Exhibit, ...]
+    versions: Mapping[str, str]
+    created: str
+    schema: int = SCHEMA
+
+    def to_json(self) -> str:
+        """The text of `report.json`."""
+        return json.dumps(records.to_json(self), indent=1, allow_nan=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str | bytes, *, where: str) -> "BundleReport":
+        """Parse and check; BundleError or SpecMismatch, naming `where` and the first field at fault."""
+        try:
+            raw = json.loads(text)
+            schema = raw.get("schema") if isinstance(raw, dict) else None
+            if schema != SCHEMA:
+                raise BundleError(
+                    f"{where} has schema {schema!r}, this version of unblur reads {SCHEMA}; deploy the bundle again"
+                )
+            return records.from_json(cls, raw, where)
+        except ValueError as error:
+            raise BundleError(f"{error}; deploy the bundle again") from error
+
+
+def read_report(bundle: Bundle) -> BundleReport:
+    """The report in a bundle; BundleError if it was made before there were any."""
+    if REPORT_JSON not in bundle.manifest.files:
+        raise BundleError(f"{bundle.path} has no {REPORT_JSON}, an older unblur made it; deploy the bundle again")
+    file = bundle.path / REPORT_JSON
+    return BundleReport.from_json(file.read_bytes(), where=str(file))

@@ -1,0 +1,55 @@
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator
+from made_up_report import HOP, LEDGER, POOR_INT8, REPORT, WITHOUT_TRUTH
+
+from unblur.export.report_data import BundleReport
+from unblur.runtime.errors import BundleError, UnblurError
+
+DEFECT = replace(REPORT, ledger=replace(LEDGER, hops=(replace(HOP, psnr_db=float("-inf"), passed=False),)))
+
+
+@pytest.fixture(scope="module")
+def schema() -> Draft202012Validator:
+    published = json.loads((Path(__file__).parents[2] / "docs" / "report_schema.json").read_text())
+    Draft202012Validator.check_schema(published)
+    return Draft202012Validator(published)
+
+
+@pytest.mark.parametrize(
+    "report", [REPORT, replace(REPORT, int8=POOR_INT8), replace(REPORT, ledger=WITHOUT_TRUTH), DEFECT]
+)
+def test_what_is_written_is_read_again_and_keeps_to_the_schema(
+    report: BundleReport, schema: Draft202012Validator
+) -> None:
+    text = report.to_json()
+    assert BundleReport.from_json(text, where="x") == report
+    assert BundleReport.from_json(text, where="x").to_json() == text
+    schema.validate(json.loads(text))
+
+
+def test_the_schema_knows_no_field_that_is_not_written(schema: Draft202012Validator) -> None:
+    for change in ({"extra": 1}, {"schema": 2}, {"created": None}):
+        assert not schema.is_valid({**json.loads(REPORT.to_json()), **change})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"schema": 2}, "x has schema 2, this version of unblur reads 1; deploy the bundle again"),
+        ({"models": "none"}, "x: models is 'none', expected list; deploy the bundle again"),
+        ({"spec": {}}, "model spec schema None"),
+    ],
+)
+def test_another_schema_or_a_wrong_field_is_refused(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(UnblurError, match=message):
+        BundleReport.from_json(json.dumps({**json.loads(REPORT.to_json()), **change}), where="x")
+
+
+def test_text_that_is_no_json_is_refused() -> None:
+    with pytest.raises(BundleError, match="deploy the bundle again"):
+        BundleReport.from_json("{", where="x")
