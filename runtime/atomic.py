@@ -20,7 +20,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
     """
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
     try:
-        _require_parent(path)
+        require_parent(path)
         yield temporary
         _flush(temporary)
         temporary.replace(path)
@@ -36,7 +36,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
     An existing folder at `path` is replaced as a whole: it is moved aside first and deleted last.
     """
-    _require_parent(path)
+    require_parent(path)
     try:
         temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
     except OSError as error:
@@ -68,7 +68,8 @@ def make_folder(path: Path) -> None:
         raise BadInput(f"cannot make the folder {path}: {error.strerror}; choose another") from error
 
 
-def _require_parent(path: Path) -> None:
+def require_parent(path: Path) -> None:
+    """Raise BadInput if the folder that `path` goes into is not there; to be asked before long work."""
     if not path.parent.is_dir():
         raise BadInput(f"cannot write {path}: the folder {path.parent} does not exist; create it first")
 

@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from unblur.runtime import cli_doctor, cli_evaluate, cli_preview, cli_run, cli_verify
+from unblur.runtime import cli_doctor, cli_evaluate, cli_preview, cli_profile, cli_run, cli_verify
 from unblur.runtime.errors import UnblurError
 
 COMMAND_GROUP = "unblur.commands"
@@ -38,6 +38,7 @@ def add_commands() -> None:
     cli_preview.register(app)
     cli_verify.register(app)
     cli_evaluate.register(app)
+    cli_profile.register(app)
     cli_doctor.register(app)
     for entry_point in sorted(entry_points(group=COMMAND_GROUP), key=lambda entry: entry.name):
         entry_point.load()(app)

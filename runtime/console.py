@@ -17,11 +17,12 @@ stderr = Console(stderr=True, highlight=False)
 stdout = Console(highlight=False)
 
 
-def progress(unit: str = "") -> Progress:
+def progress(unit: str = "", *, auto_refresh: bool = True) -> Progress:
     """A progress bar on stderr, as a context manager; call `add_task` and `advance` on it.
 
     It is drawn on a terminal only: in a log file it would be noise. Tasks may carry a field `note`, shown at the
-    end of the line: `add_task(text, total=n, note="")`.
+    end of the line: `add_task(text, total=n, note="")`. auto_refresh: draw it in a thread, which takes time from
+    what is measured beside it; without, call `refresh`.
     """
     return Progress(
         TextColumn("{task.description}"),
@@ -32,6 +33,7 @@ def progress(unit: str = "") -> Progress:
         TextColumn("{task.fields[note]}"),
         console=stderr,
         transient=True,
+        auto_refresh=auto_refresh,
         disable=not stderr.is_terminal,
     )
 

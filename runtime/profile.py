@@ -1,7 +1,7 @@
 """How fast a model runs on this device, as a document: what `unblur profile` writes and the report reads.
 
     profile = read_profile(Path("profile.json"))
-    profile.latency_ms.p50, profile.stationary, profile.environment["cpu"]
+    profile.latency_ms.p50, profile.stationary, profile.environment.cpu.model
 
 docs/profile_schema.json describes the JSON. All times are milliseconds unless the name says otherwise, all sizes
 (height, width). What was not measured is None, never zero.
@@ -11,20 +11,24 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, cast
+from typing import cast
 
 from unblur.runtime.atomic import atomic_file
+from unblur.runtime.comparison import Verdict
+from unblur.runtime.environment import Environment
 from unblur.runtime.errors import BadInput
+from unblur.runtime.latency import Latency
 from unblur.runtime.layers import Layer
 from unblur.runtime.records import from_json, to_json
 from unblur.runtime.roofline import Bound, Peaks
 from unblur.runtime.runner import Parts, Precision
+from unblur.runtime.telemetry import TelemetrySummary
+from unblur.runtime.throttling import Sustained
 
 SCHEMA = 1
 
-Verdict = Literal["faster", "slower", "no difference seen"]
-Intervals = Mapping[str, tuple[float, ...]]
-"""(low, high) of the 95 % confidence interval of a statistic, by its name; infinite where it is not known."""
+Intervals = Mapping[str, tuple[float | None, ...]]
+"""(low, high), 95 %, of a statistic, by its name; high is None where there are too few samples to bound it."""
 
 
 @dataclass(frozen=True)
@@ -37,13 +41,24 @@ class Percentiles:
     p999: float
     mean: float
 
+    @classmethod
+    def of(cls, latency: Latency) -> "Percentiles":
+        """Those of a summary."""
+        return cls(latency.p50, latency.p90, latency.p99, latency.p999, latency.mean)
+
+
+def intervals_of(latency: Latency) -> Intervals:
+    """Those of a summary."""
+    return {name: (interval.low, interval.high) for name, interval in latency.intervals.items()}
+
 
 @dataclass(frozen=True)
 class WarmUpRun:
-    """Inferences and seconds until the latency had settled, or until that was given up."""
+    """Inferences and seconds after the first one until the latency had settled, or until that was given up."""
 
     samples: int
     seconds: float
+    settled: bool
 
 
 @dataclass(frozen=True)
@@ -58,16 +73,15 @@ class Inputs:
 @dataclass(frozen=True)
 class Point:
     """One stop of a sweep. value: what was varied, "360x640", "4". pixels: of one batch. latency_ms: of one batch.
-    fps: pictures a second, over all streams. refused: why the model does not run so; then nothing was measured.
+    fps: pictures a second, over all streams.
     """
 
     value: str
     pixels: int
     samples: int
-    latency_ms: Percentiles | None
+    latency_ms: Percentiles
     intervals_ms: Intervals
-    fps: float | None
-    refused: str | None = None
+    fps: float
 
 
 @dataclass(frozen=True)
@@ -112,8 +126,8 @@ class Roofline:
 
 @dataclass(frozen=True)
 class Against:
-    """Another model measured in turn with this one. ratio: time of this one over that of the other.
-    verdict: this one is faster or slower than the other, or no difference was seen.
+    """Another model, measured in turn with this one. ratio: the typical time of the other over that of this one;
+    ratio_interval: (low, high), 99 %. verdict: what the other is.
     """
 
     model: str
@@ -124,7 +138,7 @@ class Against:
     latency_ms: Percentiles
     intervals_ms: Intervals
     ratio: float
-    ratio_interval: tuple[float, ...]
+    ratio_interval: tuple[float | None, ...]
     verdict: Verdict
 
 
@@ -133,8 +147,9 @@ class Profile:
     """All that was measured of one model at one size.
 
     size: as asked for; padded_size: as the network saw it. fps: pictures a second in steady state. cv: standard
-    deviation over mean. stationary: the latency had settled. cold_ms: what the first inference waits for: "import"
-    of the modules (None if they were loaded already), "open" of the model, the "first" inference itself.
+    deviation over mean. stationary: the latency kept its level while it was measured. cold_ms: what the first
+    inference waits for: "import" of the modules (None if they were loaded already), "open" of the model, and the
+    "first" inference itself.
     parts_ms: medians, of inferences of their own. times_ms: of the inferences in order, every `times_every`-th.
     interrupted: before the time asked for.
     """
@@ -160,14 +175,14 @@ class Profile:
     parts_ms: Parts | None
     times_ms: tuple[float, ...]
     times_every: int
-    environment: Mapping[str, object]
-    sustained: Mapping[str, object] | None = None
+    environment: Environment
+    sustained: Sustained | None = None
     sweeps: Sweeps | None = None
     layers: tuple[Layer, ...] | None = None
     roofline: Roofline | None = None
     int8_advice: tuple[Mapping[str, object], ...] | None = None
     against: Against | None = None
-    telemetry: Mapping[str, object] | None = None
+    telemetry: TelemetrySummary | None = None
     schema: int = SCHEMA
 
     def to_json(self) -> dict[str, object]:
@@ -179,7 +194,7 @@ class Profile:
         """Read what `to_json` gave. where: names the document. BadInput names the first field at fault."""
         if isinstance(raw, dict) and raw.get("schema") != SCHEMA:
             raise BadInput(
-                f"{where}: profile schema {raw.get('schema')!r}, this version reads {SCHEMA}; profile the model again"
+                f"{where}: profile schema {raw.get('schema')!r}, this version reads {SCHEMA}; profile again"
             )
         try:
             return from_json(cls, raw, where)
