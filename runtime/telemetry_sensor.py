@@ -40,10 +40,12 @@ class FileSensor:
     def read(self) -> dict[Channel, float]:
         """See Sensor: a unit that is powered down has files that cannot be read."""
         values: dict[Channel, float] = {}
-        problem = "the kernel has no such files"
+        problem = "the kernel shows none"
         for channel, read in self._channels.items():
             try:
                 values[channel] = read()
+            except PermissionError as error:
+                problem = f"only root may read {error.filename}"
             except (OSError, ValueError) as error:
                 problem = str(error)
         if not values:

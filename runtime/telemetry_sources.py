@@ -1,19 +1,30 @@
 """Which sensors this machine has, each looked for by its own module; what is not there says why."""
 
-from collections.abc import Callable, Mapping
+import importlib.util
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from unblur.runtime.errors import DeviceError
-from unblur.runtime.telemetry_cpu import cpu_clocks
+from unblur.runtime.telemetry_alerts import throttle_alerts
+from unblur.runtime.telemetry_clocks import clocks
+from unblur.runtime.telemetry_power_mode import is_jetson, jetson_clocks, power_mode
+from unblur.runtime.telemetry_rails import rails
 from unblur.runtime.telemetry_rapl import rapl
-from unblur.runtime.telemetry_sensor import Sensor
+from unblur.runtime.telemetry_sensor import Quantity, Sensor
+from unblur.runtime.telemetry_tegrastats import Tegrastats
 from unblur.runtime.temperature import thermal_zones
 
-_SOURCES: Mapping[str, Callable[[Path], Sensor]] = {
+T = TypeVar("T")
+
+_FILES: Mapping[str, Callable[[Path], Sensor]] = {
+    "power rails": rails,
     "RAPL": rapl,
     "thermal zones": lambda root: thermal_zones(root / "sys/class/thermal"),
-    "CPU clocks": cpu_clocks,
+    "clocks": clocks,
+    "throttle alerts": throttle_alerts,
 }
 
 
@@ -27,14 +38,56 @@ class Instruments:
     not_available: Mapping[str, str]
 
 
-def find_instruments(root: Path = Path("/")) -> Instruments:
-    """What the machine whose files lie under `root` has to measure itself with. Reads; changes nothing."""
-    sensors, missing = [], {}
-    for name, open_sensor in _SOURCES.items():
-        try:
-            sensor = open_sensor(root)
-            sensor.read()
-            sensors.append(sensor)
-        except DeviceError as error:
-            missing[name] = str(error)
-    return Instruments(tuple(sensors), None, None, missing)
+def open_nvml() -> Sensor:
+    """The sensors of NVIDIA's driver. DeviceError if there is none, or not the package that asks it."""
+    if importlib.util.find_spec("pynvml") is None:
+        raise DeviceError("the Python package nvidia-ml-py is not installed: pip install 'unblur[telemetry]'")
+    from unblur.runtime.telemetry_nvml import Nvml
+
+    return Nvml()
+
+
+def find_instruments(
+    root: Path = Path("/"),
+    *,
+    nvml: Callable[[], Sensor] = open_nvml,
+    tegrastats: Callable[[Collection[Quantity]], Sensor] = Tegrastats,
+) -> Instruments:
+    """What the machine whose files lie under `root` measures itself with; nothing of it is changed.
+
+    tegrastats is started only on a Jetson that shows no power rails, for what no other sensor tells.
+    """
+    missing: dict[str, str] = {}
+    openers = {name: partial(opener, root) for name, opener in _FILES.items()} | {"NVML": nvml}
+    found = [_unless_missing(name, partial(_open, opener), missing) for name, opener in openers.items()]
+    sensors = [sensor for sensor in found if sensor is not None]
+    if "power rails" in missing and is_jetson(root):
+        told = {channel.quantity for sensor in sensors for channel in sensor.read()}
+        fallback = _unless_missing("tegrastats", partial(_open, partial(tegrastats, told)), missing)
+        sensors += [fallback] if fallback is not None else []
+    return Instruments(
+        sensors=tuple(sensors),
+        power_mode=_unless_missing("power_mode", partial(power_mode, root), missing),
+        jetson_clocks=_unless_missing("jetson_clocks", partial(jetson_clocks, root), missing),
+        not_available=missing,
+    )
+
+
+def _open(opener: Callable[[], Sensor]) -> Sensor:
+    """A sensor that answers; one that does not is closed."""
+    sensor = opener()
+    try:
+        sensor.read()
+    except DeviceError:
+        sensor.close()
+        raise
+    return sensor
+
+
+def _unless_missing(name: str, get: Callable[[], T], missing: dict[str, str]) -> T | None:
+    """What `get` gives; None where it raises DeviceError, whose text goes to `missing`."""
+    try:
+        return get()
+    except DeviceError as error:
+        missing[name] = str(error)
+        return None

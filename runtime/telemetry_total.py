@@ -7,12 +7,13 @@ Of the Jetsons NVIDIA's staff says so in forums.developer.nvidia.com/t/73608 (PO
 from collections.abc import Collection
 
 _OF_THE_DEVICE = (
-    ("VIN",),
-    ("VDD_IN",),
-    ("POM_5V_IN",),
-    ("VDD_GPU_SOC", "VDD_CPU_CV", "VIN_SYS_5V0"),
-    ("GPU", "CPU", "SOC", "CV", "VDDRQ", "SYS5V"),
-    ("platform",),
+    ("VIN",),  # the carrier board of AGX Thor
+    ("VDD_IN",),  # Orin Nano and NX, Xavier NX, TX2
+    ("POM_5V_IN",),  # Nano
+    ("VDD_GPU", "VDD_CPU_SOC_MSS", "VIN_SYS_5V0"),  # Thor on other carrier boards
+    ("VDD_GPU_SOC", "VDD_CPU_CV", "VIN_SYS_5V0"),  # AGX Orin
+    ("GPU", "CPU", "SOC", "CV", "VDDRQ", "SYS5V"),  # AGX Xavier
+    ("platform",),  # a PC whose board reports to its processor
 )
 """The first of these whose rails are all there is the total."""
 
@@ -21,7 +22,7 @@ _OF_A_PROCESSOR = ("GPU board", "CPU package")
 
 
 def total_rails(rails: Collection[str]) -> tuple[str, ...]:
-    """The rails to add up, in the order of their names' table; () if what is there says nothing of the whole."""
+    """The rails to add up; () if those that are there say nothing of the whole."""
     for total in _OF_THE_DEVICE:
         if all(rail in rails for rail in total):
             return total

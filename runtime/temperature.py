@@ -8,6 +8,8 @@ from unblur.runtime.telemetry_sensor import Channel, FileSensor, text_in
 
 _ZONES = Path("/sys/class/thermal")
 _PLAUSIBLE_C = (1, 150)
+_DUMMY = "PMIC-Die"
+"""A zone of the Jetsons up to Xavier that tells 100 degrees at all times."""
 
 
 def hottest_c(zones: Path = _ZONES) -> float | None:
@@ -26,6 +28,8 @@ def thermal_zones(zones: Path = _ZONES) -> FileSensor:
     channels: dict[Channel, Callable[[], float]] = {}
     for folder in sorted(zones.glob("thermal_zone*")):
         name = text_in(folder / "type") or folder.name
+        if name == _DUMMY:
+            continue
         channel = Channel("temperature_c", name)
         taken = channel in channels  # of two sockets both are x86_pkg_temp
         channels[channel._replace(name=f"{name} {folder.name}") if taken else channel] = _reader(folder / "temp")

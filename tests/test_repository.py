@@ -41,11 +41,13 @@ OPTIONAL: Mapping[str, set[str]] = {  # each in the one module that needs it, wh
     "runtime/preview_app.py": {"starlette"},
     "runtime/preview_server.py": {"starlette", "uvicorn"},
     "runtime/prometheus.py": {"prometheus_client"},
+    "runtime/telemetry_nvml.py": {"pynvml"},
 }
 RUNTIME_FOR_TRAIN = {"spec", "frames", "images", "pairs", "metrics", "shake", "errors", "atomic", "console"}
 RUNTIME_FOR_TRAIN |= {"media", "video", "calibration_table"}  # clips that pairs are made of; what QAT is for
 EXTRAS = ("torch", "onnx", "onnxscript", "onnxsim", "accelerate", "safetensors", "matplotlib", "jinja2")
 EXTRAS += ("tensorrt", "tensorrt_rtx", "pycuda", "cuda", "prometheus_client", "starlette", "uvicorn", "websockets")
+EXTRAS += ("pynvml",)
 MAX_LINES = 400
 
 
