@@ -6,13 +6,14 @@
 PYTHON ?= python3
 PRESET ?= lprn-s
 ARGS ?=
+ONLY ?=
 
 BIN := .venv/bin
 INSTALLED := .venv/installed
 SKIMAGE = $(shell $(BIN)/python -c 'import importlib.resources as r; print(r.files("skimage") / "data")')
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test bundles conformance lint format clean
+.PHONY: help setup demo test bench bundles conformance lint format clean
 
 help:  ## List the targets
 	@sed -n 's/^\([a-z]*\):.*  ## \(.*\)/  make \1	\2/p' $(firstword $(MAKEFILE_LIST))
@@ -38,6 +39,9 @@ lint: $(INSTALLED)  ## Run ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/mypy $(wildcard docs/*.py benchmarks/*.py)
+
+bench: $(INSTALLED)  ## Run the benchmarks, all or those in ONLY; ARGS="--quick", ARGS="--list"
+	$(BIN)/python -m benchmarks $(ONLY) $(ARGS)
 
 bundles: $(INSTALLED)  ## Make the bundles that ship in the runtime from the weights that ship in train
 	mkdir -p build/photographs

@@ -44,13 +44,13 @@ class Figure:
 
     @property
     def low(self) -> float:
-        """The lower end of what a run that agrees may find; -inf if it is not known."""
-        return _end(self.interval[0], -math.inf) if self.interval else self.value - self.tolerance
+        """The lower end of the interval, -inf if it is not known; without one, half a tolerance below the value."""
+        return _end(self.interval[0], -math.inf) if self.interval else self.value - self.tolerance / 2
 
     @property
     def high(self) -> float:
-        """The upper end; inf if it is not known."""
-        return _end(self.interval[1], math.inf) if self.interval else self.value + self.tolerance
+        """The upper end, as `low`."""
+        return _end(self.interval[1], math.inf) if self.interval else self.value + self.tolerance / 2
 
     @property
     def met(self) -> bool | None:

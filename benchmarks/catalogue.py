@@ -1,0 +1,92 @@
+"""The benchmarks there are, what each is called with, and how long that takes on two quiet cores.
+
+A new one gets a line here; it takes --json and tells a `Report`, see `benchmarks.parts`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from benchmarks.parts import NotMeasured
+
+_DATA = "../shared/data"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One way to call a benchmark. seconds: it takes, about."""
+
+    seconds: float
+    options: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """name: of its module. what: it measures. usual: how it is called. quick: on less; None leaves it out."""
+
+    name: str
+    what: str
+    usual: Plan
+    quick: Plan | None = None
+
+    def plan(self, *, quick: bool) -> Plan | None:
+        """None if there is no quick form."""
+        return self.quick if quick else self.usual
+
+
+def _plan(seconds: float, options: str = "") -> Plan:
+    return Plan(seconds, tuple(options.split()))
+
+
+CATALOGUE = (
+    Benchmark(
+        "run_overhead",
+        "frame rate of `unblur run` over a bare loop of session.run",
+        _plan(150, "--frames 12 --repeats 4"),
+        _plan(30, "--model lprn-n --height 360 --width 640 --frames 10 --repeats 3"),
+    ),
+    Benchmark(
+        "run_memory",
+        "peak memory of `unblur run`: long clips, 4K",
+        _plan(110, "--model lprn-n --short 50 --long 200 --frames-4k 4"),
+        _plan(30, "--model lprn-n --short 10 --long 30 --frames-4k 1"),
+    ),
+    Benchmark(
+        "live",
+        "latency of the live loop, its overhead, frames in time on a device that slows down",
+        _plan(190),
+        _plan(40, "--seconds 10"),
+    ),
+    Benchmark(
+        "preview_cost",
+        "what four viewers of the preview cost",
+        _plan(130),
+        _plan(40, "--seconds 4 --repeats 3"),
+    ),
+    Benchmark("soak", "a camera that dies every minute: memory, comebacks", _plan(190, "--minutes 3")),
+    Benchmark(
+        "int8",
+        "INT8 against ONNX Runtime's: loss, share, memory, time",
+        _plan(240, f"--pictures {_DATA}/stills_calibration --pairs {_DATA}/gopro_test"),
+    ),
+    Benchmark(
+        "engine_build",
+        "seconds and megabytes of TensorRT-RTX engines",
+        _plan(90),
+        _plan(20, "lprn-n --size 96x160"),
+    ),
+    Benchmark(
+        "systems",
+        "time and memory of a frame in every system",
+        _plan(240, "--size 180x320 --systems lprn --systems srn --systems msr-gan --systems msrm-dffm"),
+        _plan(40, "--size 180x320 --systems lprn"),
+    ),
+)
+
+
+def chosen(names: Sequence[str]) -> tuple[Benchmark, ...]:
+    """Those of that name, in the order of the catalogue; all for none. NotMeasured for a name that is not there."""
+    known = {benchmark.name: benchmark for benchmark in CATALOGUE}
+    for name in names:
+        if name not in known:
+            raise NotMeasured(f"there is no benchmark {name}; there are {', '.join(known)}")
+    return tuple(benchmark for benchmark in CATALOGUE if not names or benchmark.name in names)
