@@ -13,7 +13,7 @@ from pathlib import Path
 from unblur.runtime.feed import Feed, Reconnect
 from unblur.runtime.images import MAX_PIXELS
 from unblur.runtime.ladder import UNKNOWN_SIZE_HW, Ladder, RungChoice, open_ladder
-from unblur.runtime.live import LiveControls, LiveResult, LiveSummary, run_live
+from unblur.runtime.live import LiveControls, LiveResult, LiveSummary, Restorer, run_live
 from unblur.runtime.live_stats import LiveStats
 from unblur.runtime.media import MediaInfo, Sink, Source
 from unblur.runtime.sharpness import BlurGate
@@ -53,10 +53,17 @@ class LiveSession:
         self,
         stop: threading.Event | None = None,
         on_result: Callable[[LiveResult], None] = lambda result: None,
+        restorer: Restorer | None = None,
     ) -> LiveSummary:
-        """See `run_live`."""
+        """See `run_live`. restorer: what restores instead of the ladder."""
         return run_live(
-            self.feed, self.ladder, self.sink, self.stats, controls=self.controls, stop=stop, on_result=on_result
+            self.feed,
+            restorer or self.ladder,
+            self.sink,
+            self.stats,
+            controls=self.controls,
+            stop=stop,
+            on_result=on_result,
         )
 
 
@@ -73,13 +80,17 @@ def open_session(request: LiveRequest) -> Iterator[LiveSession]:
 
     with Feed(connect, stats, request.reconnect) as feed:
         info = feed.info
-        size_hw = info.size_hw or UNKNOWN_SIZE_HW
         with (
-            open_ladder(request.model, size_hw, request.choice, steps=request.steps) as ladder,
+            open_rungs(request, info) as ladder,
             open_sinks(request.sinks, info, crf=request.crf) as sink,
         ):
             controls = LiveControls(deadline_ms=_deadline_ms(request, info), gate=request.gate)
             yield LiveSession(feed, ladder, sink, controls, stats)
+
+
+def open_rungs(request: LiveRequest, info: MediaInfo) -> Ladder:
+    """The ladder of a request, timed on frames of the source's size."""
+    return open_ladder(request.model, info.size_hw or UNKNOWN_SIZE_HW, request.choice, steps=request.steps)
 
 
 def _deadline_ms(request: LiveRequest, info: MediaInfo) -> float | None:

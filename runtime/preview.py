@@ -7,10 +7,10 @@ from typing import get_args
 
 from unblur.runtime.bundle import read_bundle
 from unblur.runtime.errors import BadInput, needs_extra
-from unblur.runtime.ladder import UNKNOWN_SIZE_HW, Ladder, open_ladder
+from unblur.runtime.ladder import Ladder
 from unblur.runtime.ladder_switch import LadderSwitch
-from unblur.runtime.live import LiveSummary, run_live
-from unblur.runtime.live_session import LiveRequest, LiveSession, open_session
+from unblur.runtime.live import LiveSummary
+from unblur.runtime.live_session import LiveRequest, LiveSession, open_rungs, open_session
 from unblur.runtime.preview_access import Access
 from unblur.runtime.preview_controls import Panel
 from unblur.runtime.runner import Precision, find_model
@@ -42,22 +42,13 @@ def preview_camera(
         preview = Preview(Facts(str(request.model), info.name, info.size_hw), panel, session.stats)
         with serve(make_app(preview, access), listening):
             tell(access.url(listening.getsockname()[1]))
-            return run_live(
-                session.feed,
-                switch,
-                session.sink,
-                session.stats,
-                controls=session.controls,
-                stop=stop,
-                on_result=preview.offer,
-            )
+            return session.run(stop, preview.offer, restorer=switch)
 
 
 def _opener(request: LiveRequest, session: LiveSession) -> Callable[[Precision], Ladder]:
     def open_at(precision: Precision) -> Ladder:
-        size_hw = session.feed.info.size_hw or UNKNOWN_SIZE_HW
-        choice = replace(request.choice, precision=precision)
-        return open_ladder(request.model, size_hw, choice, steps=request.steps)
+        other = replace(request, choice=replace(request.choice, precision=precision))
+        return open_rungs(other, session.feed.info)
 
     return open_at
 
