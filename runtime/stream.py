@@ -18,6 +18,7 @@ import numpy as np
 
 from unblur.runtime.channel import Channel
 from unblur.runtime.frames import Frame
+from unblur.runtime.live_stats import LatencyHistogram
 from unblur.runtime.media import Sink, Source, TimedFrame
 
 # Enough to ride out the jitter of a decoder and an encoder that are faster than the network on average; more
@@ -40,8 +41,8 @@ class StreamSummary:
     frames: written to the sink. dropped: decoded, but left out to keep up (a file loop drops none).
     lost: could not be decoded. stopped: the caller ended it before the source did.
     seconds: from the first read to the finished sink.
-    latency_ms: of one frame, from the decoded picture to the restored one: p50, p90, p99, mean, max; waiting in
-        the queues of a file loop does not count. Empty if there was no frame.
+    latency_ms: of one frame, from the decoded picture to the restored one: p50, p90, p99 (within half a percent),
+        mean, max; waiting in the queues of a file loop does not count. Empty if there was no frame.
     """
 
     frames: int
@@ -73,7 +74,7 @@ def run_stream(
     started = time.perf_counter()
     decoded, restored = Channel[TimedFrame](_DEPTH), Channel[TimedFrame](_DEPTH)
     buffers = _FrameRing(_DEPTH + 2)
-    latencies_ms: list[float] = []
+    latency = LatencyHistogram()
     with ThreadPoolExecutor(max_workers=2, thread_name_prefix="unblur") as threads:
         reading = threads.submit(_read, source, decoded)
         writing = threads.submit(_write, sink, restored)
@@ -83,15 +84,24 @@ def run_stream(
                     break
                 began = time.perf_counter()
                 rgb = restore(frame.rgb, out=buffers.next(frame.rgb.shape))
-                latencies_ms.append((time.perf_counter() - began) * 1e3)
+                latency.add((time.perf_counter() - began) * 1e3)
                 if not restored.put(dataclasses.replace(frame, rgb=rgb)):
                     break
                 on_frame()
     reading.result()
     writing.result()
-    if latencies_ms:
+    if latency.count:
         sink.finish(complete=not stop.is_set())
-    return _summary(source, latencies_ms, time.perf_counter() - started, stopped=stop.is_set())
+    seconds = time.perf_counter() - started
+    return StreamSummary(
+        frames=latency.count,
+        dropped=0,
+        lost=source.lost_frames,
+        seconds=seconds,
+        fps=latency.count / seconds,
+        latency_ms=latency.statistics(),
+        stopped=stop.is_set(),
+    )
 
 
 class _FrameRing:
@@ -123,23 +133,3 @@ def _write(sink: Sink, restored: Channel[TimedFrame]) -> None:
     with closing(restored):
         for frame in restored:
             sink.write(frame)
-
-
-def _summary(source: Source, latencies_ms: list[float], seconds: float, *, stopped: bool) -> StreamSummary:
-    frames = len(latencies_ms)
-    return StreamSummary(
-        frames=frames,
-        dropped=0,
-        lost=source.lost_frames,
-        seconds=seconds,
-        fps=frames / seconds,
-        latency_ms=_statistics(latencies_ms),
-        stopped=stopped,
-    )
-
-
-def _statistics(values: list[float]) -> dict[str, float]:
-    if not values:
-        return {}
-    percentiles = {f"p{q}": float(np.percentile(values, q)) for q in (50, 90, 99)}
-    return {**percentiles, "mean": float(np.mean(values)), "max": max(values)}
