@@ -84,7 +84,10 @@ def summarise(times_ms: Sequence[float] | Times, *, seed: int = 0, confidence: f
 
 
 def checked(times_ms: Sequence[float] | Times, *, zero: bool = True) -> Times:
-    """The times as an array. Raises BadInput if there are none, or one is negative, not finite, or 0 unless `zero`."""
+    """The times as an array. zero: whether one may be 0.
+
+    Raises BadInput if there are none, or if one is negative or not finite.
+    """
     times = np.asarray(times_ms, np.float64)
     if times.size == 0:
         raise BadInput("there is no time to judge; expected at least one: run longer")

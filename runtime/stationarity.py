@@ -19,10 +19,10 @@ from unblur.runtime.latency import Times, checked
 
 _BATCHES = 8
 _T_95 = 1.943  # of Student's t with _BATCHES - 2 degrees of freedom, one-sided
-_LEAST_SAMPLES = 32
+_LEAST_SAMPLES = 16
 _GROWTH = 1.25  # of the samples from one look to the next
-_TOLERANCE = 0.01  # of the median
-_SPREADS = 0.7  # standard deviations of the noise that the tolerance is widened by
+_LOOKS = 2  # in a row that must find the times level
+_TOLERANCE = 0.01  # of the median, beside one standard deviation of the noise
 
 _KPSS_1_PERCENT = 0.739  # Kwiatkowski et al. 1992, table 1, level stationarity
 _NEGLIGIBLE = 0.02  # of the median, between two quarters of a run
@@ -37,28 +37,32 @@ class Drift:
 
 
 class WarmUp:
-    """Fed with one time after the other; over once the last half of them has been shown to be level.
+    """Fed with one time after the other; over once the last half of them is level, at two looks in a row.
 
-    Level: with 95 % confidence its drift is less than one percent of the median and 0.7 standard deviations of the
-    noise. Half of all times are looked at, so a beginning of k slow ones is left behind after some 2k; about 50
-    times are enough at 1 % of white noise, 300 at 30 %. What is slow in a way that cannot be told from the noise
-    within so many passes here, and is left to `is_stationary` afterwards.
+    Level: with 95 % confidence the drift over that half is less than one percent of the median and one standard
+    deviation of the noise. k slow times in the beginning are left behind after some 2k. White noise of 0.2 % takes
+    about 20 times to see through, 2 % 140, 10 % and more 340. A drift too slow to be told from noise by then
+    passes; `is_stationary` sees it in the run that follows.
 
     least_s: go on for so long, since clocks take time to rise under load. limit_s, limit_samples: give up then.
     """
 
-    def __init__(self, *, least_s: float = 0.5, limit_s: float = 60.0, limit_samples: int = 10_000) -> None:
+    def __init__(self, *, least_s: float = 0.5, limit_s: float = 30.0, limit_samples: int = 10_000) -> None:
         self._least_s = least_s
         self._limit_s = limit_s
         self._limit_samples = limit_samples
         self._times_ms: list[float] = []
         self._next_look = _LEAST_SAMPLES
+        self._level_looks = 0
         self.seconds = 0.0
-        self.settled = False
 
     @property
     def samples(self) -> int:
         return len(self._times_ms)
+
+    @property
+    def settled(self) -> bool:
+        return self._level_looks >= _LOOKS
 
     def add(self, ms: float) -> bool:
         """Take one more time; True once the warm-up is over, because it `settled` or because a limit was reached.
@@ -70,7 +74,8 @@ class WarmUp:
         self.seconds += ms / 1000
         if self.samples >= self._next_look and self.seconds >= self._least_s:
             self._next_look = math.ceil(self.samples * _GROWTH)
-            self.settled = _is_level(np.array(self._times_ms[-(self.samples // 2) :]))
+            level = _is_level(np.array(self._times_ms[-(self.samples // 2) :]))
+            self._level_looks = self._level_looks + 1 if level else 0
         return self.settled or self.samples >= self._limit_samples or self.seconds >= self._limit_s
 
 
@@ -110,7 +115,7 @@ def _is_level(times: Times) -> bool:
     drift = drift_of(times)
     lower, median, upper = np.quantile(times, [0.25, 0.5, 0.75])
     deviation = (upper - lower) / 1.349 / max(median, np.finfo(float).tiny)  # that of a normal distribution
-    return abs(drift.change) + _T_95 * drift.standard_error <= _TOLERANCE + _SPREADS * float(deviation)
+    return abs(drift.change) + _T_95 * drift.standard_error <= _TOLERANCE + float(deviation)
 
 
 def _indicator_kpss(times: Times) -> float:
