@@ -6,6 +6,7 @@ from pathlib import Path
 from fake_cuda import ADA, FakeCuda
 from fake_tensorrt import EngineText, FakeTensorRT
 
+from unblur.runtime.bundle import read_bundle
 from unblur.runtime.engine_record import (
     BuildOptions,
     EngineIdentity,
@@ -24,6 +25,7 @@ from unblur.runtime.trt import TensorRT
 PLAIN = BuildOptions()
 SMALL, LARGE = (1, 3, 32, 48), (1, 3, 64, 96)
 DYNAMIC = Profile((1, 3, 16, 16), SMALL, (2, 3, 64, 96))
+FITS_GOLDEN = Profile((1, 3, 16, 16), (1, 3, 96, 160), (1, 3, 128, 160))
 SPEC = ModelSpec("lprn", "tiny", 2, multiple_of=16, receptive_field=20, pooling="none")
 
 
@@ -70,6 +72,22 @@ class Workshop:
             identity, replace(SPEC, steps=steps), "blurred", "restored", hash_of(engine), len(engine), 1.5
         )
         return write_engine(self.folder, engine, record)
+
+    def build_variant(
+        self,
+        precision: Precision = "fp16",
+        profile: Profile = FITS_GOLDEN,
+        *,
+        steps: int = SPEC.steps,
+        **text: object,
+    ) -> Path:
+        """An engine of a variant of the bundle whose folder of engines this is; it computes what that variant does
+        unless `text` says otherwise."""
+        bundle = self.folder.parent
+        file = f"{precision}.onnx" if steps == SPEC.steps else f"{precision}-{steps}.onnx"
+        sha256 = read_bundle(bundle).manifest.files[file].sha256
+        given = {"gain": 1.0, "bias": 0.0, "onnx": str(bundle / file), "onnx_sha256": sha256, **text}
+        return self.build(profile, precision=precision, steps=steps, **given)  # type: ignore[arg-type]
 
     def open(self, engine: Path | None = None, *, graph: bool = True) -> EngineRunner:
         return EngineRunner(engine or self.build(), cuda=self.cuda, trt=self.trt, graph=graph)

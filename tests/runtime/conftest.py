@@ -5,7 +5,7 @@ input, so that alignment, halo, shared weights and dynamic sizes matter as they 
 """
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cache
@@ -21,10 +21,12 @@ from av.codec.context import Flags
 from av.container import OutputContainer
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
+from engine_workshop import Workshop
 from numpy.typing import NDArray
 from tiny_network import TinyNetwork
 
-from unblur.runtime.bundle import BundleManifest, Variant, seal_bundle
+from unblur.runtime import engine_checks, engine_runner
+from unblur.runtime.bundle import ENGINES, BundleManifest, Variant, seal_bundle
 from unblur.runtime.frames import Batch
 from unblur.runtime.onnx_runner import OnnxRunner
 from unblur.runtime.runner import Precision
@@ -103,6 +105,19 @@ def tiny_bundle(tmp_path: Path) -> Path:
     )
     seal_bundle(folder, manifest)
     return folder
+
+
+@pytest.fixture
+def workshop(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Workshop]:
+    """Builds into the bundle; its GPU and TensorRT are those of this machine. Nothing may be left on the GPU."""
+    folder = tiny_bundle / ENGINES
+    folder.mkdir()
+    workshop = Workshop(folder)
+    for module in (engine_checks, engine_runner):
+        monkeypatch.setattr(module, "open_cuda", lambda: workshop.cuda)
+        monkeypatch.setattr(module, "load_tensorrt", lambda flavour: workshop.trt)
+    yield workshop
+    assert workshop.leaks == 0
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """`unblur verify` and the engines of a bundle: whole, made from it, and right where they run."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,35 +9,10 @@ from engine_workshop import Workshop
 from typer.testing import CliRunner
 
 from unblur.runtime import cli_verify, engine_checks
-from unblur.runtime.bundle import ENGINES, read_bundle
+from unblur.runtime.bundle import read_bundle
 from unblur.runtime.engine_checks import check_engines
-from unblur.runtime.engine_record import Profile
 from unblur.runtime.errors import BadInput, DeviceError
-from unblur.runtime.runner import Precision
 from unblur.runtime.verify import verify
-
-FITS_GOLDEN = Profile((1, 3, 16, 16), (1, 3, 96, 160), (1, 3, 128, 160))
-
-
-@pytest.fixture
-def workshop(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Workshop]:
-    """Builds into the bundle; its GPU and TensorRT are those of this machine. Nothing may be left on the GPU."""
-    folder = tiny_bundle / ENGINES
-    folder.mkdir()
-    workshop = Workshop(folder)
-    monkeypatch.setattr(engine_checks, "open_cuda", lambda: workshop.cuda)
-    monkeypatch.setattr(engine_checks, "load_tensorrt", lambda flavour: workshop.trt)
-    yield workshop
-    assert workshop.leaks == 0
-
-
-def build(workshop: Workshop, precision: Precision = "fp16", **text: object) -> Path:
-    """An engine of the bundle's variant; it computes what the variant does unless `text` says otherwise."""
-    bundle = workshop.folder.parent
-    sha256 = read_bundle(bundle).manifest.files[f"{precision}.onnx"].sha256
-    exact = {"gain": 1.0, "bias": 0.0, "onnx": str(bundle / f"{precision}.onnx")}
-    given = {"onnx_sha256": sha256, **exact, **text}
-    return workshop.build(FITS_GOLDEN, precision=precision, **given)  # type: ignore[arg-type]
 
 
 def call(bundle: Path, *arguments: str) -> tuple[int, str]:
@@ -49,7 +23,7 @@ def call(bundle: Path, *arguments: str) -> tuple[int, str]:
 
 
 def test_an_engine_that_runs_here_is_run(workshop: Workshop) -> None:
-    engine = build(workshop)
+    engine = workshop.build_variant()
     code, text = call(workshop.folder.parent, "--json")
     (found,) = json.loads(text)["engines"]
     assert (code, found["name"], found["verdict"], found["threshold_db"]) == (0, engine.name, "passed", 50)
@@ -59,7 +33,7 @@ def test_an_engine_that_runs_here_is_run(workshop: Workshop) -> None:
 
 
 def test_an_engine_that_computes_something_else_fails(workshop: Workshop) -> None:
-    build(workshop, bias=0.05)
+    workshop.build_variant(bias=0.05)
     (found,) = check_engines(read_bundle(workshop.folder.parent))
     assert found.verdict == "failed"
     assert found.reason == "26.0 dB from fp16.onnx, expected at least 50 dB; build it again"
@@ -69,14 +43,14 @@ def test_an_engine_that_computes_something_else_fails(workshop: Workshop) -> Non
 
 
 def test_an_engine_that_the_gpu_refuses_fails(workshop: Workshop) -> None:
-    build(workshop)
+    workshop.build_variant()
     workshop.module.fails = "Error Code 1: Cask"
     (found,) = check_engines(read_bundle(workshop.folder.parent))
     assert (found.verdict, found.reason) == ("failed", "TensorRT 10.3.0 refused to execute: Error Code 1: Cask")
 
 
 def test_an_engine_of_another_device_is_told_and_no_fault(workshop: Workshop) -> None:
-    build(workshop)
+    workshop.build_variant()
     workshop.trt.version = "10.7.0"
     code, text = call(workshop.folder.parent)
     assert code == 0
@@ -89,7 +63,7 @@ def test_without_a_driver_an_engine_is_read_but_not_run(
     def no_driver() -> None:
         raise DeviceError("there is no CUDA driver")
 
-    build(workshop)
+    workshop.build_variant()
     monkeypatch.setattr(engine_checks, "open_cuda", no_driver)
     result = verify(workshop.folder.parent)
     assert result.passed
@@ -97,7 +71,7 @@ def test_without_a_driver_an_engine_is_read_but_not_run(
 
 
 def test_a_truncated_engine_fails(workshop: Workshop) -> None:
-    engine = build(workshop)
+    engine = workshop.build_variant()
     engine.write_bytes(engine.read_bytes()[:-1])
     (found,) = check_engines(read_bundle(workshop.folder.parent))
     assert found.verdict == "failed"
@@ -105,14 +79,14 @@ def test_a_truncated_engine_fails(workshop: Workshop) -> None:
 
 
 def test_an_engine_under_another_name_fails(workshop: Workshop) -> None:
-    engine = build(workshop)
+    engine = workshop.build_variant()
     engine.with_suffix(".json").rename(engine.with_name("renamed.json"))
     (found,) = check_engines(read_bundle(engine.rename(engine.with_name("renamed.engine")).parent.parent))
     assert f"describes the engine {engine.stem}, not renamed" in found.reason
 
 
 def test_an_engine_of_other_weights_fails(workshop: Workshop) -> None:
-    build(workshop, onnx_sha256="0" * 64)
+    workshop.build_variant(onnx_sha256="0" * 64)
     (found,) = check_engines(read_bundle(workshop.folder.parent))
     assert found.reason == "it was built from another fp16.onnx; remove it and build it again"
     assert workshop.module.executions == 0
@@ -120,13 +94,13 @@ def test_an_engine_of_other_weights_fails(workshop: Workshop) -> None:
 
 def test_implicit_int8_is_made_from_fp32(workshop: Workshop) -> None:
     fp32 = read_bundle(workshop.folder.parent).manifest.files["fp32.onnx"].sha256
-    build(workshop, "int8", onnx_sha256=fp32, calibration_sha256="1" * 64)
+    workshop.build_variant("int8", onnx_sha256=fp32, calibration_sha256="1" * 64)
     (found,) = check_engines(read_bundle(workshop.folder.parent))
     assert found.verdict == "passed"
 
 
 def test_a_single_engine_points_to_its_bundle(workshop: Workshop, tmp_path: Path) -> None:
-    engine = build(workshop)
+    engine = workshop.build_variant()
     with pytest.raises(BadInput, match=f"is a single engine; verify {workshop.folder.parent}$"):
         verify(engine)
     with pytest.raises(BadInput, match="is a single engine; verify the bundle it was built for"):

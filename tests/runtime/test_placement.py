@@ -1,41 +1,27 @@
 """Where a model runs: the fastest engine that fits and is right, then ONNX Runtime, and why."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
 import pytest
-from engine_workshop import Workshop
+from engine_workshop import FITS_GOLDEN, Workshop
 from numpy.typing import NDArray
 
 from unblur.runtime import engine_runner
-from unblur.runtime.bundle import ENGINES, read_bundle
 from unblur.runtime.deblur import Deblurrer
 from unblur.runtime.engine_choice import CHECKED_SUFFIX
 from unblur.runtime.engine_record import Profile
 from unblur.runtime.errors import BadInput, DeviceError, EngineMismatch, SpecMismatch
 from unblur.runtime.ladder import RungChoice, open_ladder
-from unblur.runtime.runner import Precision, open_runner
+from unblur.runtime.runner import open_runner
 
-FITS_GOLDEN = Profile((1, 3, 16, 16), (1, 3, 96, 160), (1, 3, 128, 160))
 FIXED = Profile((1, 3, 64, 96), (1, 3, 64, 96), (1, 3, 64, 96))
 CPU = f"cpu (onnxruntime {onnxruntime.__version__})"
 GPU = "cuda:0 NVIDIA RTX 4090 (TensorRT 10.3.0)"
-
-
-@pytest.fixture
-def workshop(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Workshop]:
-    """Builds into the bundle; its GPU and TensorRT are those of this machine. Nothing may be left on the GPU."""
-    folder = tiny_bundle / ENGINES
-    folder.mkdir()
-    workshop = Workshop(folder)
-    monkeypatch.setattr(engine_runner, "open_cuda", lambda: workshop.cuda)
-    monkeypatch.setattr(engine_runner, "load_tensorrt", lambda flavour: workshop.trt)
-    yield workshop
-    assert workshop.leaks == 0
 
 
 @pytest.fixture
@@ -44,20 +30,9 @@ def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
     return caplog
 
 
-def build(
-    workshop: Workshop, precision: Precision, profile: Profile = FITS_GOLDEN, *, steps: int = 2, **text: object
-) -> Path:
-    """An engine of the bundle's variant; it computes what the variant does unless `text` says otherwise."""
-    bundle = workshop.folder.parent
-    file = f"{precision}.onnx" if steps == 2 else f"{precision}-{steps}.onnx"
-    sha256 = read_bundle(bundle).manifest.files[file].sha256
-    exact = {"gain": 1.0, "bias": 0.0, "onnx": str(bundle / file), **text}
-    return workshop.build(profile, precision=precision, steps=steps, onnx_sha256=sha256, **exact)
-
-
 def test_the_fastest_engine_that_is_there(workshop: Workshop, log: pytest.LogCaptureFixture) -> None:
-    build(workshop, "fp32")
-    build(workshop, "fp16")
+    workshop.build_variant("fp32")
+    workshop.build_variant("fp16")
     with open_runner(workshop.folder.parent) as runner:
         assert (runner.precision, runner.device) == ("fp16", GPU)
     assert log.messages == [f"tiny fp16 runs on {GPU}: its engine fits this device"]
@@ -65,7 +40,7 @@ def test_the_fastest_engine_that_is_there(workshop: Workshop, log: pytest.LogCap
 
 def test_the_precision_that_is_asked_for(workshop: Workshop) -> None:
     for precision in ("fp32", "fp16", "int8"):
-        build(workshop, precision)
+        workshop.build_variant(precision)
     for precision in ("fp32", "fp16", "int8"):
         with open_runner(workshop.folder.parent, precision=precision) as runner:
             assert (runner.precision, runner.device) == (precision, GPU)
@@ -82,8 +57,8 @@ def test_without_an_engine_it_is_the_cpu(tiny_bundle: Path, log: pytest.LogCaptu
 def test_an_engine_that_computes_something_else_gives_way_to_the_next(
     workshop: Workshop, log: pytest.LogCaptureFixture, profile: Profile, bias: float
 ) -> None:
-    wrong = build(workshop, "int8", profile, bias=bias)
-    build(workshop, "fp16", profile)
+    wrong = workshop.build_variant("int8", profile, bias=bias)
+    workshop.build_variant("fp16", profile)
     with open_runner(workshop.folder.parent) as runner:
         assert runner.precision == "fp16"
     shown = "26.0" if bias == 0.05 else "nan"
@@ -94,7 +69,7 @@ def test_an_engine_that_computes_something_else_gives_way_to_the_next(
 
 
 def test_an_engine_that_fails_on_the_golden_vectors(workshop: Workshop, log: pytest.LogCaptureFixture) -> None:
-    build(workshop, "fp16")
+    workshop.build_variant("fp16")
     workshop.module.fails = "Error Code 1: Cask"
     with open_runner(workshop.folder.parent) as runner:
         assert (runner.precision, runner.device) == ("fp32", CPU)
@@ -102,7 +77,7 @@ def test_an_engine_that_fails_on_the_golden_vectors(workshop: Workshop, log: pyt
 
 
 def test_the_first_output_is_checked_once(workshop: Workshop) -> None:
-    engine = build(workshop, "fp16")
+    engine = workshop.build_variant("fp16")
     for _ in range(3):
         open_runner(workshop.folder.parent).close()
     assert workshop.module.executions == 1
@@ -114,7 +89,7 @@ def test_the_first_output_is_checked_once(workshop: Workshop) -> None:
 def test_a_folder_that_cannot_be_written_is_checked_every_time(
     workshop: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    build(workshop, "fp16")
+    workshop.build_variant("fp16")
     monkeypatch.setattr("os.access", lambda path, mode: False)
     for _ in range(2):
         open_runner(workshop.folder.parent).close()
@@ -129,7 +104,7 @@ def test_an_engine_of_an_older_onnx_file(workshop: Workshop, log: pytest.LogCapt
 
 
 def test_an_engine_of_another_gpu(workshop: Workshop, log: pytest.LogCaptureFixture) -> None:
-    build(workshop, "fp16")
+    workshop.build_variant("fp16")
     workshop.cuda.device = replace(workshop.device, sm=86)
     with open_runner(workshop.folder.parent) as runner:
         assert runner.device == CPU
@@ -137,7 +112,7 @@ def test_an_engine_of_another_gpu(workshop: Workshop, log: pytest.LogCaptureFixt
 
 
 def test_an_engine_without_its_record(workshop: Workshop, log: pytest.LogCaptureFixture) -> None:
-    build(workshop, "fp16").with_suffix(".json").unlink()
+    workshop.build_variant("fp16").with_suffix(".json").unlink()
     with open_runner(workshop.folder.parent) as runner:
         assert runner.device == CPU
     assert "beside it; build it again" in log.text
@@ -147,7 +122,7 @@ def test_engines_without_a_driver(workshop: Workshop, monkeypatch: pytest.Monkey
     def no_driver() -> None:
         raise DeviceError("there is no CUDA driver (libcuda.so.1)")
 
-    build(workshop, "fp16")
+    workshop.build_variant("fp16")
     monkeypatch.setattr(engine_runner, "open_cuda", no_driver)
     with open_runner(workshop.folder.parent) as runner:
         assert runner.device == CPU
@@ -156,20 +131,20 @@ def test_engines_without_a_driver(workshop: Workshop, monkeypatch: pytest.Monkey
 
 
 def test_the_cpu_if_it_is_asked_for(workshop: Workshop, log: pytest.LogCaptureFixture) -> None:
-    build(workshop, "fp16")
+    workshop.build_variant("fp16")
     with open_runner(workshop.folder.parent, device="cpu") as runner:
         assert (runner.precision, runner.device) == ("fp32", CPU)
     assert log.messages == [f"tiny fp32 runs on {CPU}: asked for cpu"]
 
 
 def test_a_reference_is_never_an_engine(workshop: Workshop) -> None:
-    build(workshop, "fp32")
+    workshop.build_variant("fp32")
     with open_runner(workshop.folder.parent, graph_optimization=False) as runner:
         assert runner.device == CPU
 
 
 def test_an_engine_file_by_its_path(workshop: Workshop) -> None:
-    engine = build(workshop, "fp16")
+    engine = workshop.build_variant("fp16")
     with open_runner(engine) as runner:
         assert (runner.precision, runner.device) == ("fp16", GPU)
     with pytest.raises(SpecMismatch, match="is fp16, asked for int8"):
@@ -204,7 +179,7 @@ def _on_the_cpu(session: type[onnxruntime.InferenceSession]) -> Callable[..., on
 def test_deblurrer_hands_whole_frames_to_the_engine_and_tiles_the_rest(
     workshop: Workshop, frame: NDArray[np.uint8]
 ) -> None:
-    build(workshop, "fp32")
+    workshop.build_variant("fp32")
     with Deblurrer(workshop.folder.parent, device="cpu") as deblur:
         expected = deblur(frame)
     workshop.cuda.done.clear()
@@ -219,8 +194,8 @@ def test_deblurrer_hands_whole_frames_to_the_engine_and_tiles_the_rest(
 
 def test_a_ladder_of_engines(workshop: Workshop, log: pytest.LogCaptureFixture) -> None:
     for steps in (1, 2):
-        build(workshop, "fp16", steps=steps)
-    build(workshop, "fp32", steps=1)
+        workshop.build_variant("fp16", steps=steps)
+    workshop.build_variant("fp32", steps=1)
     with open_ladder(workshop.folder.parent, (64, 96), RungChoice()) as ladder:
         assert [cost.steps for cost in ladder.costs] == [1, 2]
         assert {(rung.runner.precision, rung.runner.device) for rung in ladder.rungs} == {("fp16", GPU)}
@@ -228,7 +203,7 @@ def test_a_ladder_of_engines(workshop: Workshop, log: pytest.LogCaptureFixture) 
 
 
 def test_a_single_engine_is_a_ladder_of_one_rung(workshop: Workshop, log: pytest.LogCaptureFixture) -> None:
-    build(workshop, "fp16")
+    workshop.build_variant("fp16")
     with open_ladder(workshop.folder.parent, (64, 96), RungChoice()) as ladder:
         assert [cost.steps for cost in ladder.costs] == [2]
     assert log.messages == [
@@ -240,6 +215,6 @@ def test_a_single_engine_is_a_ladder_of_one_rung(workshop: Workshop, log: pytest
 
 def test_an_engine_at_fewer_steps_is_checked_against_its_own_file(workshop: Workshop) -> None:
     small = Profile((1, 3, 16, 16), (1, 3, 48, 64), (1, 3, 64, 96))
-    wrong = build(workshop, "fp16", small, steps=1, onnx=str(workshop.folder.parent / "fp16.onnx"))
+    wrong = workshop.build_variant("fp16", small, steps=1, onnx=str(workshop.folder.parent / "fp16.onnx"))
     with pytest.raises(EngineMismatch, match=f"{wrong.name} is .* dB from fp16-1.onnx"):
         open_runner(workshop.folder.parent, precision="fp16", steps=1, device="tensorrt")
