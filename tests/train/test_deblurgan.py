@@ -2,37 +2,29 @@
 
 import pytest
 import torch
+from small_networks import small_network, two_images
 
 from unblur.train.networks import build_network, count_parameters, gflop_720p, network_from_spec
-from unblur.train.networks.deblurgan import DeblurGAN
+from unblur.train.networks.base import DeblurringNetwork
 
 PRESETS = ["deblurgan", "deblurgan-edges", "deblurgan-feedback"]
 
 
-def small(preset: str, **options: int) -> DeblurGAN:
-    """Width 8, one block; the last convolution is not zero, so that every part matters."""
-    torch.manual_seed(0)
-    network = build_network(preset, width=8, blocks=1, **options).eval()
-    assert isinstance(network, DeblurGAN)
-    torch.nn.init.normal_(network.reconstruct.weight, std=0.05)
-    return network
-
-
-def image(height: int = 48, width: int = 64) -> torch.Tensor:
-    return torch.rand((2, 3, height, width), generator=torch.Generator().manual_seed(1))
+def small(preset: str, **options: int) -> DeblurringNetwork:
+    return small_network(preset, width=8, blocks=1, **options)
 
 
 @pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize(("height", "width"), [(8, 8), (24, 40)])
 def test_every_multiple_is_restored(preset: str, height: int, width: int) -> None:
-    network, blurred = small(preset), image(height, width)
+    network, blurred = small(preset), two_images(height, width)
     with torch.no_grad():
         assert network(blurred).shape == blurred.shape
 
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_untrained_network_returns_its_input(preset: str) -> None:
-    blurred = image()
+    blurred = two_images()
     torch.testing.assert_close(build_network(preset, width=8, blocks=1)(blurred), blurred)
 
 
@@ -43,7 +35,7 @@ def test_it_has_the_size_of_the_published_generator() -> None:
 
 
 def test_edges_are_the_fourth_channel() -> None:
-    network, blurred = small("deblurgan-edges"), image()
+    network, blurred = small("deblurgan-edges"), two_images()
     assert network.edges is not None
     with torch.no_grad():
         with_edges = network(blurred)
@@ -62,7 +54,7 @@ def test_operations_are_counted_without_computing(preset: str) -> None:
 
 
 def test_feedback_gives_an_output_per_iteration_and_any_prefix() -> None:
-    network, blurred = small("deblurgan-feedback"), image()
+    network, blurred = small("deblurgan-feedback"), two_images()
     with torch.no_grad():
         iterations = network.restorations(blurred)
         assert len(iterations) == network.spec.steps == 4
@@ -83,7 +75,7 @@ def test_spec_rebuilds_the_network(preset: str) -> None:
     rebuilt = network_from_spec(network.spec)
     assert rebuilt.spec == network.spec
     rebuilt.load_state_dict(network.state_dict())
-    torch.testing.assert_close(rebuilt(image()), network(image()))
+    torch.testing.assert_close(rebuilt(two_images()), network(two_images()))
 
 
 @pytest.mark.parametrize(

@@ -2,26 +2,16 @@
 
 import pytest
 import torch
+from small_networks import small_network, two_images
 
 from unblur.train.networks import build_network, count_parameters, network_from_spec
-from unblur.train.networks.pix2pix import Pix2Pix
+from unblur.train.networks.base import DeblurringNetwork
 
 OPTIONS = ["self_attention", "channel_attention", "global_residual", "spectral_norm"]
 
 
-def small(preset: str = "pix2pix", **options: bool) -> Pix2Pix:
-    """Width 8, four levels; gates and the last convolution are not zero, so that every part matters."""
-    torch.manual_seed(0)
-    network = build_network(preset, width=8, depth=4, **options)
-    assert isinstance(network, Pix2Pix)
-    for parameter in network.parameters():
-        if not parameter.any():
-            torch.nn.init.normal_(parameter, std=0.05)
-    return network.eval()
-
-
-def image(height: int = 48, width: int = 64) -> torch.Tensor:
-    return torch.rand((2, 3, height, width), generator=torch.Generator().manual_seed(1))
+def small(preset: str = "pix2pix", **options: bool) -> DeblurringNetwork:
+    return small_network(preset, width=8, depth=4, **options)
 
 
 def test_it_has_the_size_of_the_published_generator() -> None:
@@ -39,7 +29,7 @@ def test_256_pixels_come_down_to_one_position_of_512_channels() -> None:
 @pytest.mark.parametrize("option", [None, *OPTIONS])
 @pytest.mark.parametrize(("height", "width"), [(16, 16), (48, 32)])
 def test_every_option_restores_every_multiple(option: str | None, height: int, width: int) -> None:
-    network, blurred = small(**({option: True} if option else {})), image(height, width)
+    network, blurred = small(**({option: True} if option else {})), two_images(height, width)
     with torch.no_grad():
         (restored,) = network.restorations(blurred)
     assert restored.shape == blurred.shape
@@ -48,7 +38,7 @@ def test_every_option_restores_every_multiple(option: str | None, height: int, w
 
 @pytest.mark.parametrize("option", OPTIONS)
 def test_every_option_changes_the_result(option: str) -> None:
-    plain, other, blurred = small(), small(**{option: True}), image()
+    plain, other, blurred = small(), small(**{option: True}), two_images()
     shared = {name: tensor for name, tensor in plain.state_dict().items() if name in other.state_dict()}
     other.load_state_dict(shared, strict=False)
     with torch.no_grad():
@@ -56,7 +46,7 @@ def test_every_option_changes_the_result(option: str) -> None:
 
 
 def test_only_a_residual_starts_as_the_identity_and_only_without_it_the_range_is_bounded() -> None:
-    blurred = image()
+    blurred = two_images()
     torch.testing.assert_close(build_network("pix2pix-sa-gr", width=8, depth=4)(blurred), blurred)
     plain = small()
     torch.nn.init.normal_(plain.reconstruct.weight, std=10.0)
@@ -89,11 +79,11 @@ def test_receptive_field_is_exact_without_attention() -> None:
 
 def test_spec_rebuilds_the_network_with_its_statistics() -> None:
     network = small("pix2pix-all")
-    network.train()(image())
+    network.train()(two_images())
     rebuilt = network_from_spec(network.spec)
     assert rebuilt.spec == network.spec
     rebuilt.load_state_dict(network.state_dict())
-    torch.testing.assert_close(rebuilt.eval()(image()), network.eval()(image()))
+    torch.testing.assert_close(rebuilt.eval()(two_images()), network.eval()(two_images()))
 
 
 def test_bad_option_values_are_named() -> None:

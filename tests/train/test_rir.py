@@ -2,30 +2,22 @@
 
 import pytest
 import torch
+from small_networks import small_network, two_images
 from torch.nn import functional as F
 
 from unblur.train.networks import build_network, count_parameters, network_from_spec
-from unblur.train.networks.rir import AttentiveResidualBlock, DecodeBlock, EncodeBlock, RiR
+from unblur.train.networks.base import DeblurringNetwork
+from unblur.train.networks.rir import AttentiveResidualBlock, DecodeBlock, EncodeBlock
 
 
-def small(**options: bool | int) -> RiR:
-    torch.manual_seed(0)
-    network = build_network("rir", **{"width": 8, "levels": 3, **options})
-    assert isinstance(network, RiR)
-    for parameter in network.parameters():
-        if not parameter.any():
-            torch.nn.init.normal_(parameter, std=0.05)
-    return network.eval()
-
-
-def image(height: int = 48, width: int = 64) -> torch.Tensor:
-    return torch.rand((2, 3, height, width), generator=torch.Generator().manual_seed(1))
+def small(**options: bool | int) -> DeblurringNetwork:
+    return small_network("rir", **{"width": 8, "levels": 3, **options})
 
 
 @pytest.mark.parametrize("option", ["self_attention", "global_residual", "spectral_norm"])
 @pytest.mark.parametrize(("height", "width"), [(8, 8), (24, 40)])
 def test_with_and_without_each_option_every_multiple_is_restored(option: str, height: int, width: int) -> None:
-    network, blurred = small(**{option: False}), image(height, width)
+    network, blurred = small(**{option: False}), two_images(height, width)
     with torch.no_grad():
         (restored,) = network.restorations(blurred)
         assert restored.shape == blurred.shape
@@ -62,7 +54,7 @@ def test_residual_block_has_two_series_of_convolution_and_attention() -> None:
 
 def test_large_is_larger_and_an_untrained_network_returns_its_input() -> None:
     assert count_parameters(build_network("rir-large", width=8)) > count_parameters(build_network("rir", width=8))
-    blurred = image()
+    blurred = two_images()
     torch.testing.assert_close(build_network("rir", width=8)(blurred), blurred)
 
 
@@ -71,7 +63,7 @@ def test_spec_rebuilds_the_network() -> None:
     rebuilt = network_from_spec(network.spec)
     assert rebuilt.spec == network.spec
     rebuilt.load_state_dict(network.state_dict())
-    torch.testing.assert_close(rebuilt.eval()(image()), network(image()))
+    torch.testing.assert_close(rebuilt.eval()(two_images()), network(two_images()))
 
 
 def test_bad_option_values_are_named() -> None:
