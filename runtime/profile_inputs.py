@@ -56,9 +56,11 @@ def random_batches(spec: ModelSpec, size_hw: tuple[int, int], batch: int, *, see
         )
     shape = (batch, 3, height, width)
     count = max(FEWEST_BUFFERS, math.ceil(2 * last_level_cache() / (4 * math.prod(shape))))
-    rng = np.random.default_rng(seed)
-    low, high = map(np.float32, spec.value_range)
-    return RandomBatches([low + (high - low) * rng.random(shape, np.float32) for _ in range(count)], seed)
+    batches = np.random.default_rng(seed).random((count, *shape), np.float32)
+    low, high = spec.value_range
+    batches *= high - low
+    batches += low
+    return RandomBatches(list(batches), seed)
 
 
 def last_level_cache(caches: Path = _CACHES) -> int:

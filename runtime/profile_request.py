@@ -1,6 +1,5 @@
 """What a user asks a profile for, in words: `--size 720x1280`, `--device cuda`, `--sweep batches=1,2,8`."""
 
-import difflib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -39,9 +38,7 @@ def device_from_text(text: str) -> Device:
     """One of the devices that `open_runner` takes; BadInput if it is none."""
     known = get_args(Device)
     if text not in known:
-        near = difflib.get_close_matches(text, known, n=1)
-        hint = f"; did you mean '{near[0]}'?" if near else ""
-        raise BadInput(f"there is no device '{text}', expected one of {', '.join(known)}{hint}")
+        raise BadInput(f"there is no device '{text}', expected one of {', '.join(known)}")
     return cast("Device", text)
 
 

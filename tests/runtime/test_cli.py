@@ -7,7 +7,7 @@ from pathlib import Path
 
 HEAVY = ("torch", "onnx", "onnxruntime", "numpy", "av", "PIL", "tensorrt", "scipy", "matplotlib")
 COMMANDS = ("train", "export", "calibrate", "build", "deploy", "verify", "evaluate", "data", "ablate")
-COMMANDS += ("run", "preview", "doctor")
+COMMANDS += ("run", "preview", "doctor", "profile")
 
 BLOCK_EXTRAS = """
 import sys
