@@ -7,7 +7,7 @@ The compatibility of JetPack, TensorRT and GPUs is NVIDIA's, from its release no
 """
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from unblur.runtime.bundle import ENGINES, Bundle, read_bundle
 from unblur.runtime.engine_record import (
     FLAVOUR_NAMES,
     SUFFIX,
+    BuildOptions,
     EngineIdentity,
     Flavour,
     Profile,
@@ -214,12 +215,12 @@ def _engines(bundle: Bundle, facts: SystemFacts) -> list[Check]:
     return checks
 
 
-def _target(facts: SystemFacts) -> str | None:
-    """What `unblur build --target` takes for this machine."""
-    if facts.device("tensorrt"):
-        return "tensorrt"
-    device = facts.device("rtx")
-    return f"rtx-sm{device.sm}" if device else None
+def _target(facts: SystemFacts, flavours: Sequence[Flavour] = ("tensorrt", "rtx")) -> str | None:
+    """What `unblur build --target` takes for this machine; the first of the flavours that is here."""
+    for flavour in flavours:
+        if device := facts.device(flavour):
+            return f"rtx-sm{device.sm}" if flavour == "rtx" else flavour
+    return None
 
 
 def _engine(engine: Path, facts: SystemFacts, model: str) -> Check:
@@ -230,7 +231,6 @@ def _engine(engine: Path, facts: SystemFacts, model: str) -> Check:
     except EngineMismatch as error:
         return Check(name, False, str(error), "remove it and build it again with `unblur build`")
     identity = record.identity
-    fix = _build_command(identity, model, facts)
     device = facts.device(identity.flavour)
     if facts.gpu is None:
         return Check(name, False, f"cannot run here: {facts.no_gpu}", "run the model without engine, on the CPU")
@@ -242,16 +242,27 @@ def _engine(engine: Path, facts: SystemFacts, model: str) -> Check:
     try:
         check_engine(record, device)
     except EngineMismatch as error:
-        return Check(name, False, str(error), fix)
+        return Check(name, False, str(error), _build_command(identity, model, facts))
     sizes = ", ".join(map(str, identity.profiles))
     return Check(name, True, f"runs here: {identity.precision}, {identity.steps} steps, sizes {sizes}")
 
 
 def _build_command(identity: EngineIdentity, model: str, facts: SystemFacts) -> str:
     """The command that builds the same engine for this machine."""
-    target = _target(facts) or identity.flavour
-    sizes = " ".join(f"--size {_size(profile)}" for profile in identity.profiles)
-    return f"unblur build {shlex.quote(model)} --target {target} --precision {identity.precision} {sizes}"
+    target = _target(facts, (identity.flavour,)) or identity.flavour
+    words = ["unblur", "build", shlex.quote(model), "--target", target, "--precision", identity.precision]
+    words += ["--steps", str(identity.steps), *(f"--size {_size(profile)}" for profile in identity.profiles)]
+    return " ".join([*words, *_option_words(identity.options)])
+
+
+def _option_words(options: BuildOptions) -> Iterator[str]:
+    """As `unblur build` takes them; those left at their default are not there."""
+    numbers = {"--level": options.level, "--workspace-mb": options.workspace_mb, "--dla": options.dla_core}
+    yield from (f"{name} {value}" for name, value in numbers.items() if value is not None)
+    if options.version_compatible:
+        yield "--version-compatible"
+    if options.hardware_compatible:
+        yield "--hardware-compatible"
 
 
 def _size(profile: Profile) -> str:

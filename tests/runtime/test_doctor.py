@@ -271,7 +271,9 @@ def test_extras_are_told_and_not_asked_for(look: Look) -> None:
     assert found.detail == "not installed (no torch, onnx, onnxscript, onnxsim), not needed to run models"
 
 
-def write(folder: Path, flavour: Flavour = "tensorrt", version: str = "10.3.0") -> Path:
+def write(
+    folder: Path, flavour: Flavour = "tensorrt", version: str = "10.3.0", options: BuildOptions | None = None
+) -> Path:
     """An engine for an Orin."""
     small, large = (1, 3, 64, 96), (1, 3, 128, 192)
     identity = EngineIdentity(
@@ -283,7 +285,7 @@ def write(folder: Path, flavour: Flavour = "tensorrt", version: str = "10.3.0") 
         precision="fp16",
         steps=4,
         profiles=(Profile(small, large, large),),
-        options=BuildOptions(),
+        options=options or BuildOptions(),
         onnx_sha256="0" * 64,
     )
     spec = ModelSpec("lprn", "lprn-s", steps=4, multiple_of=4, receptive_field=40, pooling="local")
@@ -304,7 +306,15 @@ def test_an_engine_of_another_version_and_the_command_that_mends_it(look: Look, 
     assert "the TensorRT version differs: the engine is for 10.3.0, this device has 10.7.0" in found.detail
     model = f"'{tmp_path / 'my model.unblur'}'"
     sizes = "--size 64x96:128x192:128x192"
-    assert found.fix == f"unblur build {model} --target tensorrt --precision fp16 {sizes}"
+    assert found.fix == f"unblur build {model} --target tensorrt --precision fp16 --steps 4 {sizes}"
+
+
+def test_the_command_that_mends_an_engine_keeps_what_it_was_built_with(look: Look, tmp_path: Path) -> None:
+    options = BuildOptions(level=0, workspace_mb=512, dla_core=0, version_compatible=True, hardware_compatible=True)
+    engine = write(tmp_path, options=options)
+    (found,) = examine_model(engine, look(JETPACK6, ORIN, tensorrt="10.7.0"))
+    kept = "--level 0 --workspace-mb 512 --dla 0 --version-compatible --hardware-compatible"
+    assert found.fix.endswith(f"--size 64x96:128x192:128x192 {kept}")
 
 
 def test_an_engine_without_gpu_or_without_its_tensorrt(look: Look, tmp_path: Path) -> None:
