@@ -15,6 +15,7 @@ from onnx import ModelProto, ValueInfoProto
 from torch.export import Dim
 
 from unblur.calibration.onnx_file import describe, strip_provenance
+from unblur.export.naming import name_layers
 from unblur.train.checkpoint import load_network
 from unblur.train.networks import DeblurringNetwork
 
@@ -52,6 +53,7 @@ def onnx_from_network(network: DeblurringNetwork) -> ModelProto:
     if program is None:
         raise TypeError("torch.onnx.export gave no program although no file was asked for")
     model: ModelProto = program.model_proto
+    name_layers(model.graph, network)
     strip_provenance(model)
     for value in (*model.graph.input, *model.graph.output):
         _name_axes(value)

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 Key = TypeVar("Key")
 
-_NAME = re.compile(r"(?:step(?P<step>[1-9]\d*)/)?(?:(?P<stage>[^/]+)/)?[^/]*")
+_NAME = re.compile(r"(?:step(?P<step>[1-9]\d*)/)?(?P<stage>[^/]+?)(?:/|\.weight|\.bias)[^/]*")
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def by_step(layers: Iterable[Layer]) -> dict[int | None, Sum]:
 
 
 def stage_and_step(name: str) -> tuple[str, int | None]:
-    """Stage and step in the name of a node or tensor of an exported network; ("", None) if it has none.
+    """Stage and step in the name of a node, tensor or weight of an exported network; ("", None) if it has none.
 
     >>> stage_and_step("step2/body.0.first/Conv")
     ('body.0.first', 2)
@@ -71,8 +71,7 @@ def stage_and_step(name: str) -> tuple[str, int | None]:
     match = _NAME.fullmatch(name)
     if match is None:
         return "", None
-    step = match["step"]
-    return match["stage"] or "", int(step) if step else None
+    return match["stage"], int(match["step"]) if match["step"] else None
 
 
 def _sums(layers: Iterable[Layer], key: Callable[[Layer], Key]) -> dict[Key, Sum]:

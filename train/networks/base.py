@@ -50,6 +50,13 @@ class DeblurringNetwork(nn.Module, ABC):
         """The restored image, of the shape of `blurred`."""
         return self.restorations(blurred)[-1]
 
+    def step_of(self, module: str, use: int) -> int | None:
+        """The recursion step or scale, from 1, in which `module` computes for the `use`-th time, from 1.
+
+        None outside of them. The export names layers by it.
+        """
+        return None
+
     def at_steps(self, steps: int) -> "DeblurringNetwork":
         """A copy with the same weights that runs another number of recursion steps.
 

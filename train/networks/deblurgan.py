@@ -116,6 +116,12 @@ class FeedbackDeblurGAN(DeblurGAN):
         *_, hidden = self._iterated(blurred)
         return self._decoded(hidden, blurred)
 
+    def step_of(self, module: str, use: int) -> int | None:
+        """The first step has no hidden state; encoder and decoder run once."""
+        if module == "feedback.from_hidden":
+            return use + 1
+        return use if module == "feedback.from_input" else None
+
     def _iterated(self, blurred: Tensor) -> Iterator[Tensor]:
         """h_1 .. h_T; the image is the same at every step, so the encoder runs once."""
         gates, state = self.feedback.from_input(self._encoded(blurred)), State()

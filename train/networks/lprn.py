@@ -97,6 +97,9 @@ class LPRN(DeblurringNetwork):
         residual: Tensor = self.reconstruct(recalibrated)
         return residual
 
+    def step_of(self, module: str, use: int) -> int | None:
+        return None if module == "embed" else use
+
     def describe(self) -> ModelSpec:
         has_channel_gate = self.attention in ("channel", "both")
         local = has_channel_gate and self.pooling == "local"

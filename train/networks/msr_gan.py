@@ -80,6 +80,11 @@ class MSRGAN(DeblurringNetwork):
             pyramid.insert(0, gaussian_half(pyramid[0]))
         return pyramid
 
+    def step_of(self, module: str, use: int) -> int | None:
+        """Scale 1 is the smallest."""
+        _, scale, *_ = module.split(".")
+        return int(scale) + 1
+
     def describe(self) -> ModelSpec:
         return ModelSpec(
             system="msr-gan",

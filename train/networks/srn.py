@@ -97,6 +97,11 @@ class SRN(DeblurringNetwork):
             restored.append(sharp)
         return restored
 
+    def step_of(self, module: str, use: int) -> int | None:
+        """Scale 1 is the smallest; it has no hidden state to begin with."""
+        _, scale, *_, last = module.split(".")
+        return int(scale) + use + (last == "from_hidden")
+
     def describe(self) -> ModelSpec:
         return ModelSpec(
             system="srn",
