@@ -5,7 +5,7 @@ becomes part of ours.
 """
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
@@ -80,6 +80,7 @@ class Execution:
         if self._context is None:
             raise DeviceError(f"{trt} has no memory to execute the engine ({trt.last_words()})")
         self._profile = 0
+        self._profiler: Any = None
 
     def set_shape(self, shape: tuple[int, ...], stream: int) -> None:
         """Choose the profile that holds a batch of this shape, and the shape; EngineMismatch if there is none."""
@@ -101,9 +102,22 @@ class Execution:
         """Put one inference on the stream."""
         self._demand(self._context.execute_async_v3(stream), "to execute")
 
+    def inspect(self) -> str:
+        """The report of the engine's layers as JSON; the shape must be set, since theirs follow from it."""
+        inspector = self._engine.create_engine_inspector()
+        inspector.execution_context = self._context
+        report: str = inspector.get_engine_information(self._trt.module.LayerInformationFormat.JSON)
+        return report
+
+    def report_layers(self, report: Callable[[str, float], None]) -> None:
+        """From now on tell the time of each layer in ms, after each inference; all of them take longer then."""
+        self._profiler = _make_profiler(self._trt.module, report)
+        self._context.profiler = self._profiler
+
     def close(self) -> None:
         """Free it in the order that TensorRT asks for: context, engine, runtime."""
         self._context = None
+        self._profiler = None
         self._engine = None
         self._runtime = None
 
@@ -137,3 +151,16 @@ def _make_logger(module: Any, errors: list[str]) -> Any:
                 errors.append(message)
 
     return Logger()
+
+
+def _make_profiler(module: Any, report: Callable[[str, float], None]) -> Any:
+    """An IProfiler that passes on what it is told."""
+
+    class Profiler(module.IProfiler):  # type: ignore[misc]
+        def __init__(self) -> None:
+            module.IProfiler.__init__(self)
+
+        def report_layer_time(self, layer_name: str, ms: float) -> None:
+            report(layer_name, ms)
+
+    return Profiler()

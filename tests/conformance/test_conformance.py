@@ -74,11 +74,13 @@ BY_HAND = [
     Touch("IInt8EntropyCalibrator2", "get_batch_size", 0),
     Touch("IInt8EntropyCalibrator2", "read_calibration_cache", 0),
     Touch("IInt8EntropyCalibrator2", "write_calibration_cache", 1),
+    Touch("IExecutionContext", "enqueue_emits_profile"),
     Touch("ILogger", "log"),
     Touch("ILogger", "ERROR"),
     Touch("ILogger", "INTERNAL_ERROR"),
     Touch("IProgressMonitor", "phase_start"),
     Touch("IProgressMonitor", "step_complete"),
+    Touch("IProfiler", "report_layer_time", 2),
     Touch("IProgressMonitor", "phase_finish"),
     Touch("TensorIOMode", "INPUT"),
     Touch("TensorIOMode", "OUTPUT"),
@@ -138,6 +140,8 @@ def test_the_source_is_read() -> None:
     assert Touch("IExecutionContext", "execute_async_v3", 1) in found
     assert Touch("Runtime", "engine_host_code_allowed") in found
     assert Touch("ILayer", "precision") in found
+    assert Touch("IExecutionContext", "profiler") in found
+    assert Touch("EngineInspector", "execution_context") in found
 
 
 def test_all_that_we_touch_is_there(answer: dict[str, Any]) -> None:

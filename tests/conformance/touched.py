@@ -23,6 +23,7 @@ CLASSES = {
     "layer": "ILayer",
     "tensor": "ITensor",
     "error": "ParserError",
+    "inspector": "EngineInspector",
     "opened": "ICudaEngine",
     "self._engine": "ICudaEngine",
     "self._context": "IExecutionContext",
