@@ -45,6 +45,12 @@ CATALOGUE = (
         _plan(30, "--model lprn-n --height 360 --width 640 --frames 10 --repeats 3"),
     ),
     Benchmark(
+        "profile_overhead",
+        "what `unblur profile` adds to the time it measures",
+        _plan(50),
+        _plan(20, "--seconds 0.5 --rounds 6"),
+    ),
+    Benchmark(
         "run_memory",
         "peak memory of `unblur run`: long clips, 4K",
         _plan(110, "--model lprn-n --short 50 --long 200 --frames-4k 4"),
