@@ -16,9 +16,11 @@ from types import TracebackType
 from unblur.runtime.errors import DeviceError
 from unblur.runtime.telemetry_meter import Spread
 from unblur.runtime.telemetry_record import Reading, Record
-from unblur.runtime.telemetry_sensor import Channel
+from unblur.runtime.telemetry_sensor import Channel, Quantity
 from unblur.runtime.telemetry_sources import Instruments, find_instruments
 from unblur.runtime.telemetry_total import total_rails
+
+_SPREADS: tuple[Quantity, ...] = ("power_w", "temperature_c", "clocks_mhz", "load_percent", "throttled_percent")
 
 
 @dataclass(frozen=True)
@@ -95,29 +97,24 @@ class Telemetry:
     def summary(self, frames: int | None = None) -> TelemetrySummary:
         """What was seen so far; after the block, all of it. frames: that were restored in it."""
         with self._lock:
-            power = self._record.spreads("power_w")
-            rails = total_rails(power or ())
-            joules = self._record.joules(rails)
-            found = {
-                "power_w": power,
-                "temperature_c": self._record.spreads("temperature_c"),
-                "clocks_mhz": self._record.spreads("clocks_mhz"),
-                "load_percent": self._record.spreads("load_percent"),
-                "throttled_percent": self._record.spreads("throttled_percent"),
-            }
-            missing = {name: "no sensor tells it" for name, spreads in found.items() if spreads is None}
-            if joules is None or not frames:
-                missing["joules_per_frame"] = _why_no_joules(rails, joules)
+            spreads = {quantity: self._record.spreads(quantity) for quantity in _SPREADS}
+            missing = {str(name): "no sensor tells it" for name, spread in spreads.items() if spread is None}
+            rails = total_rails(spreads["power_w"] or ())
+            joules = None
+            try:
+                joules = _joules_per_frame(self._record, rails, frames)
+            except DeviceError as error:
+                missing["joules_per_frame"] = str(error)
             return TelemetrySummary(
                 sensors=tuple(sensor.name for sensor in self._instruments.sensors),
                 seconds=self._record.last_s,
                 samples=self._record.samples,
-                joules_per_frame=joules / frames if joules is not None and frames else None,
-                joules_of=rails,
+                joules_per_frame=joules,
+                joules_of=() if joules is None else rails,
                 power_mode=self._instruments.power_mode,
                 jetson_clocks=self._instruments.jetson_clocks,
                 not_available={**missing, **self._instruments.not_available, **self._lost, **self._record.silent()},
-                **found,
+                **spreads,
             )
 
     def _sample_until_ended(self) -> None:
@@ -137,9 +134,13 @@ class Telemetry:
             self._record.add(seconds, values)
 
 
-def _why_no_joules(rails: Sequence[str], joules: float | None) -> str:
+def _joules_per_frame(record: Record, rails: Sequence[str], frames: int | None) -> float:
+    """DeviceError with the reason where it is not known."""
     if not rails:
-        return "no sensor tells the power of the whole device"
+        raise DeviceError("no sensor tells the power of the whole device")
+    joules = record.joules(rails)
     if joules is None:
-        return f"{' or '.join(rails)} did not answer to the end"
-    return "no frame was counted"
+        raise DeviceError(f"{' or '.join(rails)} did not answer to the end")
+    if not frames:
+        raise DeviceError("no frame was counted")
+    return joules / frames

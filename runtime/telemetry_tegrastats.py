@@ -73,6 +73,7 @@ class Tegrastats:
         self._values: dict[Channel, float] = {}
         self._told = threading.Event()
         self._told_at_s = 0.0
+        self._ended = False
         command = [program, "--interval", str(round(interval_s * 1e3))]
         try:
             self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
@@ -83,10 +84,11 @@ class Tegrastats:
 
     def read(self) -> dict[Channel, float]:
         """What its last line told; waits for the first."""
-        if not self._told.wait(self._patience_s) or time.monotonic() - self._told_at_s > self._patience_s:
-            raise DeviceError(f"tegrastats was silent for {self._patience_s:g} s")
-        if not self._thread.is_alive():
+        told = self._told.wait(self._patience_s)
+        if self._ended:
             raise DeviceError(f"tegrastats ended with exit status {self._process.wait()}")
+        if not told or time.monotonic() - self._told_at_s > self._patience_s:
+            raise DeviceError(f"tegrastats was silent for {self._patience_s:g} s")
         values = {
             channel: value for channel, value in self._values.items() if channel.quantity not in self._leave_out
         }
@@ -107,4 +109,5 @@ class Tegrastats:
             self._values = parse_line(line)
             self._told_at_s = time.monotonic()
             self._told.set()
-        self._told.set()  # ended: whoever waits for a first line shall see it
+        self._ended = True
+        self._told.set()  # nobody shall wait for a first line any longer
