@@ -95,20 +95,29 @@ def is_stationary(times_ms: Sequence[float] | Times) -> bool:
 
 
 def drift_of(times: Times) -> Drift:
-    """The drift of at least 8 times, from a line through the medians of 8 batches of them in order.
+    """The drift of at least 8 times, from a line through the middles of 8 batches of them in order.
 
-    Medians do not see outliers; whatever correlation or period is shorter than a batch shows in how far they lie
-    from the line, and so in the standard error (the method of batch means, with medians).
+    Whatever correlation or period is shorter than a batch shows in how far they lie from the line, and so in the
+    standard error: the method of batch means.
     """
     batch = len(times) // _BATCHES
-    medians = np.median(times[len(times) - batch * _BATCHES :].reshape(_BATCHES, batch), axis=1)
+    middles = _middles(times[len(times) - batch * _BATCHES :].reshape(_BATCHES, batch))
     position = (np.arange(_BATCHES) - (_BATCHES - 1) / 2) / _BATCHES
     power = float(position @ position)
-    change = float(position @ medians) / power
-    residuals = medians - medians.mean() - change * position
+    change = float(position @ middles) / power
+    residuals = middles - middles.mean() - change * position
     error = math.sqrt(float(residuals @ residuals) / (_BATCHES - 2) / power)
     level = max(float(np.median(times)), np.finfo(float).tiny)
     return Drift(change / level, error / level)
+
+
+def _middles(batches: Times) -> Times:
+    """The mean of the middle half of every row: an outlier does not move it, nor does it jump between two modes, as
+    a median would.
+    """
+    size = batches.shape[1]
+    trim = min(math.ceil(size / 4), (size - 1) // 2)
+    return np.asarray(np.sort(batches, axis=1)[:, trim : size - trim].mean(axis=1))
 
 
 def _is_level(times: Times) -> bool:
