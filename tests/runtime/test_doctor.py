@@ -312,7 +312,7 @@ def test_an_engine_of_another_version_and_the_command_that_mends_it(look: Look, 
 def test_the_command_that_mends_an_engine_keeps_what_it_was_built_with(look: Look, tmp_path: Path) -> None:
     options = BuildOptions(level=0, workspace_mb=512, dla_core=0, version_compatible=True, hardware_compatible=True)
     engine = write(tmp_path, options=options)
-    (found,) = examine_model(engine, look(JETPACK6, ORIN, tensorrt="10.7.0"))
+    (found,) = examine_model(engine, look(JETPACK6, ORIN, tensorrt="8.6.1"))
     kept = "--level 0 --workspace-mb 512 --dla 0 --version-compatible --hardware-compatible"
     assert found.fix.endswith(f"--size 64x96:128x192:128x192 {kept}")
 
