@@ -10,14 +10,19 @@ import os
 import platform
 import re
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import TypeVar, cast
 
+from unblur.runtime.errors import DeviceError
 from unblur.runtime.libcuda import Device
 from unblur.runtime.records import to_json
 from unblur.runtime.system_facts import SystemFacts, read_facts
+from unblur.runtime.telemetry_power_mode import jetson_clocks, power_mode
+from unblur.runtime.telemetry_sensor import text_in
+
+T = TypeVar("T")
 
 PACKAGES = (
     "unblur",
@@ -71,7 +76,8 @@ class Environment:
     """What a figure depends on besides the model; None where the machine has no such thing or does not tell.
 
     commit: of the sources, with "-dirty" where tracked files differ from it; None for an installed package.
-    memory_bytes: of the CPU, which a Jetson's GPU shares. packages: versions of those in `PACKAGES` that are there.
+    memory_bytes: of the CPU, which a Jetson's GPU shares. power_mode, jetson_clocks: how a Jetson is set, "MAXN".
+    packages: versions of those in `PACKAGES` that are there.
     """
 
     commit: str | None
@@ -82,6 +88,8 @@ class Environment:
     memory_bytes: int | None
     board: str | None
     jetpack: str | None
+    power_mode: str | None
+    jetson_clocks: bool | None
     gpu: Device | None
     driver: str | None
     packages: Mapping[str, str]
@@ -104,10 +112,19 @@ def read_environment(root: Path = Path("/"), *, facts: SystemFacts | None = None
         memory_bytes=_memory_bytes(root),
         board=facts.board,
         jetpack=facts.jetpack,
+        power_mode=_or_none(power_mode, root),
+        jetson_clocks=_or_none(jetson_clocks, root),
         gpu=facts.gpu,
         driver=facts.driver,
         packages={name: facts.packages[name] for name in PACKAGES if name in facts.packages},
     )
+
+
+def _or_none(get: Callable[[Path], T], root: Path) -> T | None:
+    try:
+        return get(root)
+    except DeviceError:
+        return None
 
 
 def _commit(checkout: Path) -> str | None:
@@ -123,13 +140,13 @@ def _commit(checkout: Path) -> str | None:
 
 
 def _cpu(root: Path) -> Cpu:
-    text = _text(root / "proc/cpuinfo")
+    text = text_in(root / "proc/cpuinfo")
     flags = set(_field(text, "flags", "Features").split())
     return Cpu(
         model=_model(text),
         threads=os.cpu_count() or 1,
         flags=tuple(flag for flag in _FLAGS if flag in flags),
-        governor=_text(root / "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor").strip() or None,
+        governor=text_in(root / "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor") or None,
     )
 
 
@@ -145,13 +162,5 @@ def _field(cpuinfo: str, *names: str) -> str:
 
 
 def _memory_bytes(root: Path) -> int | None:
-    match = re.search(r"^MemTotal:\s*(\d+) kB", _text(root / "proc/meminfo"), re.MULTILINE)
+    match = re.search(r"^MemTotal:\s*(\d+) kB", text_in(root / "proc/meminfo"), re.MULTILINE)
     return None if match is None else int(match[1]) * 1024
-
-
-def _text(path: Path) -> str:
-    """A file of the system; "" if there is none, or none for us."""
-    try:
-        return path.read_text(errors="replace")
-    except OSError:
-        return ""

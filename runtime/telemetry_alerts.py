@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from unblur.runtime.telemetry_sensor import Channel, FileSensor, text_in
+from unblur.runtime.telemetry_sensor import Channel, FileSensor, number_in, text_in
 
 _ALERT = "-throttle-alert"
 
@@ -21,4 +21,5 @@ def throttle_alerts(root: Path) -> FileSensor:
 
 
 def _reader(state: Path) -> Callable[[], float]:
-    return lambda: 100.0 if int(state.read_text()) else 0.0
+    read = number_in(state)
+    return lambda: 100.0 if read() else 0.0

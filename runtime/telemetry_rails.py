@@ -9,7 +9,7 @@ from pathlib import Path
 
 from unblur.runtime.telemetry_sensor import Channel, FileSensor, number_in, text_in
 
-_W_FROM_UW = 1e-6
+_FROM_MILLI, _W_FROM_UW = 1e-3, 1e-6
 _NOT_CONNECTED = "NC"
 
 
@@ -38,4 +38,5 @@ def _rails_of(chip: Path) -> Iterator[tuple[str, Callable[[], float]]]:
 
 
 def _product_of(millivolts: Path, milliamperes: Path) -> Callable[[], float]:
-    return lambda: int(millivolts.read_text()) * int(milliamperes.read_text()) * _W_FROM_UW
+    volts, amperes = number_in(millivolts, _FROM_MILLI), number_in(milliamperes, _FROM_MILLI)
+    return lambda: volts() * amperes()

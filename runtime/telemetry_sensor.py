@@ -57,7 +57,7 @@ class FileSensor:
 
 def number_in(file: Path, scale: float = 1.0) -> Callable[[], float]:
     """A function that reads the number in a file, times `scale`."""
-    return lambda: float(file.read_text()) * scale
+    return lambda: float(file.read_bytes()) * scale  # half the time of read_text, and there may be hundreds
 
 
 def text_in(file: Path) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from unblur.runtime.errors import DeviceError
-from unblur.runtime.telemetry_sensor import Channel, FileSensor, text_in
+from unblur.runtime.telemetry_sensor import Channel, FileSensor, number_in, text_in
 
 _ZONES = Path("/sys/class/thermal")
 _PLAUSIBLE_C = (1, 150)
@@ -39,9 +39,10 @@ def thermal_zones(zones: Path = _ZONES) -> FileSensor:
 def _reader(file: Path) -> Callable[[], float]:
     """A unit that is powered down has a zone that cannot be read, or that tells 0 or less."""
     least, most = _PLAUSIBLE_C
+    told = number_in(file, 1e-3)
 
     def read() -> float:
-        celsius = int(file.read_text()) / 1e3
+        celsius = told()
         if not least <= celsius <= most:
             raise ValueError(f"{file} tells {celsius:g} degrees")
         return celsius

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from jetson_trees import ORIN_NANO_JETPACK6
 
 from unblur.runtime import environment as module
 from unblur.runtime.environment import Cpu, Environment, environment, read_environment
@@ -48,6 +49,11 @@ def test_a_jetson(tmp_path: Path) -> None:
     assert found.gpu == GPU
 
 
+def test_how_a_jetson_is_set(tmp_path: Path) -> None:
+    found = look(tmp_path, ORIN_NANO_JETPACK6)
+    assert (found.power_mode, found.jetson_clocks) == ("MAXN_SUPER", True)
+
+
 def test_a_server_whose_clock_linux_does_not_set(tmp_path: Path) -> None:
     cpu = look(tmp_path, XEON).cpu
     assert (cpu.model, cpu.governor) == ("Intel(R) Xeon(R) Gold 6338", None)
@@ -57,6 +63,7 @@ def test_a_server_whose_clock_linux_does_not_set(tmp_path: Path) -> None:
 def test_a_machine_that_tells_nothing(tmp_path: Path) -> None:
     found = look(tmp_path, {})
     assert (found.cpu.model, found.memory_bytes, found.board) == (platform.machine(), None, None)
+    assert (found.power_mode, found.jetson_clocks) == (None, None)
 
 
 def test_this_machine_as_json() -> None:

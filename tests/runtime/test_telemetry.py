@@ -126,6 +126,16 @@ def test_a_workstation_counts_the_energy_of_its_processor(tmp_path: Path) -> Non
     assert summary.joules_of == ("CPU package-0",)
 
 
+def test_a_sample_of_a_jetson_takes_less_than_half_a_percent_of_a_core(tmp_path: Path) -> None:
+    """CPU time, so that a busy machine does not matter; the default is two samples a second."""
+    found = find_instruments(write_tree(tmp_path, ORIN_NANO_JETPACK6), nvml=no_gpu)
+    started_s = time.process_time()
+    with Telemetry(interval_s=0.002, instruments=found) as telemetry:
+        time.sleep(0.3)
+    a_sample_s = (time.process_time() - started_s) / telemetry.summary().samples
+    assert a_sample_s < 0.005 * 0.5
+
+
 def test_it_survives_json(clock: Callable[[], float]) -> None:
     with Telemetry(interval_s=60, instruments=instruments(Scripted({POWER: 5.0})), clock=clock) as telemetry:
         pass
