@@ -52,18 +52,19 @@ class TelemetrySummary:
 class Telemetry:
     """Reads the sensors when its block begins, every `interval_s` seconds in a thread, and when the block ends.
 
-    instruments: default what `find_instruments` finds on this machine. clock: in seconds, never backwards.
-    No failure of a sensor is raised, see `TelemetrySummary.not_available`.
+    find: what to read, looked for when the block begins. clock: in seconds, never backwards. No failure of a
+    sensor is raised, see `TelemetrySummary.not_available`.
     """
 
     def __init__(
         self,
         interval_s: float = 0.5,
         *,
-        instruments: Instruments | None = None,
+        find: Callable[[], Instruments] = find_instruments,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._instruments = find_instruments() if instruments is None else instruments
+        self._find = find
+        self._instruments = Instruments((), None, None, {})
         self._interval_s = interval_s
         self._clock = clock
         self._started_s = 0.0
@@ -74,6 +75,7 @@ class Telemetry:
         self._thread = threading.Thread(target=self._sample_until_ended, name="telemetry", daemon=True)
 
     def __enter__(self) -> "Telemetry":
+        self._instruments = self._find()
         self._started_s = self._clock()
         self._sample()
         self._thread.start()

@@ -63,15 +63,20 @@ def _channels_of(index: int) -> Iterator[tuple[Channel, _Read]]:
     joules = partial(_scaled, pynvml.nvmlDeviceGetTotalEnergyConsumption, handle)
     watts = partial(_scaled, pynvml.nvmlDeviceGetPowerUsage, handle)
     yield (Channel("energy_j", board), joules) if _supported(joules) else (Channel("power_w", board), watts)
-    celsius = partial(pynvml.nvmlDeviceGetTemperatureV, handle, pynvml.NVML_TEMPERATURE_GPU)
-    older = partial(pynvml.nvmlDeviceGetTemperature, handle, pynvml.NVML_TEMPERATURE_GPU)
-    yield Channel("temperature_c", gpu), celsius if _supported(celsius) else older
+    yield Channel("temperature_c", gpu), _temperature(handle)
     yield Channel("clocks_mhz", gpu), partial(pynvml.nvmlDeviceGetClockInfo, handle, pynvml.NVML_CLOCK_SM)
     memory = Channel("clocks_mhz", f"{gpu} memory")
     yield memory, partial(pynvml.nvmlDeviceGetClockInfo, handle, pynvml.NVML_CLOCK_MEM)
     yield Channel("load_percent", gpu), partial(_load_percent, handle)
     for reason, bits in _REASONS.items():
         yield Channel("throttled_percent", f"{gpu} {reason}"), partial(_throttled_percent, handle, bits)
+
+
+def _temperature(handle: object) -> _Read:
+    """By the later of the two calls that this package and the driver know; the other goes with CUDA 14."""
+    calls = (getattr(pynvml, name, None) for name in ("nvmlDeviceGetTemperatureV", "nvmlDeviceGetTemperature"))
+    reads = [partial(call, handle, pynvml.NVML_TEMPERATURE_GPU) for call in calls if call is not None]
+    return next((read for read in reads if _supported(read)), reads[-1])
 
 
 def _scaled(read: Callable[[Any], int], handle: object) -> float:

@@ -29,7 +29,7 @@ def _rails_of(chip: Path) -> Iterator[tuple[str, Callable[[], float]]]:
     named = [(text_in(file), file.name[2 : -len("_label")]) for file in labels] or [(text_in(chip / "label"), "1")]
     for name, number in named:
         volts, amps, power = (chip / f"{kind}{number}_input" for kind in ("in", "curr", "power"))
-        if not name or _NOT_CONNECTED in name:
+        if name in ("", _NOT_CONNECTED):
             continue
         if power.is_file():
             yield name, number_in(power, _W_FROM_UW)

@@ -20,8 +20,8 @@ def rapl(root: Path) -> FileSensor:
 def _name(zone: Path) -> str:
     """intel-rapl:0 is a package or the platform, intel-rapl:0:1 a part of it."""
     name = text_in(zone / "name")
-    whole, _, part = zone.name.rpartition(":")
-    if part and whole.count(":"):
+    whole = zone.name.rpartition(":")[0]
+    if ":" in whole:
         return f"{text_in(zone.with_name(whole) / 'name')} {name}"
     return "platform" if name == "psys" else f"CPU {name}"
 

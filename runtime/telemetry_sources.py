@@ -1,6 +1,5 @@
 """Which sensors this machine has, each looked for by its own module; what is not there says why."""
 
-import importlib.util
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -40,10 +39,10 @@ class Instruments:
 
 def open_nvml() -> Sensor:
     """The sensors of NVIDIA's driver. DeviceError if there is none, or not the package that asks it."""
-    if importlib.util.find_spec("pynvml") is None:
-        raise DeviceError("the Python package nvidia-ml-py is not installed: pip install 'unblur[telemetry]'")
-    from unblur.runtime.telemetry_nvml import Nvml
-
+    try:
+        from unblur.runtime.telemetry_nvml import Nvml
+    except ImportError as error:
+        raise DeviceError("there is no Python package nvidia-ml-py: pip install 'unblur[telemetry]'") from error
     return Nvml()
 
 

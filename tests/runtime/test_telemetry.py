@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -37,8 +38,8 @@ class Scripted:
         self.closed = True
 
 
-def instruments(*sensors: Sensor) -> Instruments:
-    return Instruments(sensors, "MAXN", True, {})
+def having(*sensors: Sensor) -> Callable[[], Instruments]:
+    return lambda: Instruments(sensors, "MAXN", True, {})
 
 
 def no_gpu() -> Sensor:
@@ -54,7 +55,7 @@ def clock() -> Callable[[], float]:
 
 def test_a_run_is_summed_up_from_its_beginning_to_its_end(clock: Callable[[], float]) -> None:
     rails = Scripted({POWER: 5.0, HEAT: 40.0}, {POWER: 7.0, HEAT: 44.0})
-    with Telemetry(interval_s=60, instruments=instruments(rails), clock=clock) as telemetry:
+    with Telemetry(interval_s=60, find=having(rails), clock=clock) as telemetry:
         assert telemetry.summary(frames=1).samples == 1
     summary = telemetry.summary(frames=3)
     assert rails.closed
@@ -68,7 +69,7 @@ def test_a_run_is_summed_up_from_its_beginning_to_its_end(clock: Callable[[], fl
 
 def test_it_reads_while_the_block_runs() -> None:
     rails = Scripted(*({POWER: float(watts)} for watts in range(100)))
-    with Telemetry(interval_s=0.01, instruments=instruments(rails)) as telemetry:
+    with Telemetry(interval_s=0.01, find=having(rails)) as telemetry:
         time.sleep(0.2)
     readings = telemetry.readings
     assert len(readings) >= 4
@@ -80,7 +81,7 @@ def test_it_reads_while_the_block_runs() -> None:
 def test_a_sensor_that_falls_silent_ends_there_and_the_others_go_on(clock: Callable[[], float]) -> None:
     rails = Scripted({POWER: 5.0}, DeviceError("[Errno 5] Input/output error"))
     zones = Scripted({HEAT: 40.0}, name="thermal zones")
-    with Telemetry(interval_s=60, instruments=instruments(rails, zones), clock=clock) as telemetry:
+    with Telemetry(interval_s=60, find=having(rails, zones), clock=clock) as telemetry:
         pass
     summary = telemetry.summary(frames=10)
     assert summary.temperature_c == {"tj-thermal": Spread(40.0, 40.0)}
@@ -94,7 +95,7 @@ def test_a_sensor_that_falls_silent_ends_there_and_the_others_go_on(clock: Calla
 
 @pytest.mark.parametrize("frames", [None, 0])
 def test_without_frames_there_is_no_energy_of_one(clock: Callable[[], float], frames: int | None) -> None:
-    with Telemetry(interval_s=60, instruments=instruments(Scripted({POWER: 5.0})), clock=clock) as telemetry:
+    with Telemetry(interval_s=60, find=having(Scripted({POWER: 5.0})), clock=clock) as telemetry:
         pass
     summary = telemetry.summary(frames)
     assert (summary.joules_per_frame, summary.joules_of) == (None, ())
@@ -103,8 +104,7 @@ def test_without_frames_there_is_no_energy_of_one(clock: Callable[[], float], fr
 
 def test_an_orin_nano_whose_gpu_wakes_up(tmp_path: Path) -> None:
     write_tree(tmp_path, ORIN_NANO_JETPACK6)
-    found = find_instruments(tmp_path, nvml=no_gpu)
-    with Telemetry(interval_s=0.01, instruments=found) as telemetry:
+    with Telemetry(interval_s=0.01, find=partial(find_instruments, tmp_path, nvml=no_gpu)) as telemetry:
         (tmp_path / "sys/class/thermal/thermal_zone1/temp").write_text("71500\n")
         (tmp_path / "sys/class/hwmon/hwmon1/in1_input").unlink()
         time.sleep(0.05)
@@ -119,7 +119,7 @@ def test_an_orin_nano_whose_gpu_wakes_up(tmp_path: Path) -> None:
 def test_a_workstation_counts_the_energy_of_its_processor(tmp_path: Path) -> None:
     write_tree(tmp_path, XEON)
     counter = tmp_path / "sys/class/powercap/intel-rapl:0/energy_uj"
-    with Telemetry(interval_s=60, instruments=find_instruments(tmp_path, nvml=no_gpu)) as telemetry:
+    with Telemetry(interval_s=60, find=partial(find_instruments, tmp_path, nvml=no_gpu)) as telemetry:
         counter.write_text(f"{int(counter.read_text()) + 30_000_000}\n")
     summary = telemetry.summary(frames=20)
     assert summary.joules_per_frame == pytest.approx(1.5)
@@ -128,16 +128,16 @@ def test_a_workstation_counts_the_energy_of_its_processor(tmp_path: Path) -> Non
 
 def test_a_sample_of_a_jetson_takes_less_than_half_a_percent_of_a_core(tmp_path: Path) -> None:
     """CPU time, so that a busy machine does not matter; the default is two samples a second."""
-    found = find_instruments(write_tree(tmp_path, ORIN_NANO_JETPACK6), nvml=no_gpu)
+    write_tree(tmp_path, ORIN_NANO_JETPACK6)
     started_s = time.process_time()
-    with Telemetry(interval_s=0.002, instruments=found) as telemetry:
+    with Telemetry(interval_s=0.002, find=partial(find_instruments, tmp_path, nvml=no_gpu)) as telemetry:
         time.sleep(0.3)
     a_sample_s = (time.process_time() - started_s) / telemetry.summary().samples
     assert a_sample_s < 0.005 * 0.5
 
 
 def test_it_survives_json(clock: Callable[[], float]) -> None:
-    with Telemetry(interval_s=60, instruments=instruments(Scripted({POWER: 5.0})), clock=clock) as telemetry:
+    with Telemetry(interval_s=60, find=having(Scripted({POWER: 5.0})), clock=clock) as telemetry:
         pass
     summary = telemetry.summary(frames=2)
     document = json.loads(json.dumps(to_json(summary)))

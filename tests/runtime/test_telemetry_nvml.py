@@ -3,12 +3,12 @@
 import ctypes
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from unblur.runtime import telemetry_sources
 from unblur.runtime.errors import DeviceError
 from unblur.runtime.telemetry_sensor import Channel
 from unblur.runtime.telemetry_sources import open_nvml
@@ -85,6 +85,9 @@ def test_a_driver_that_is_not_loaded(library: ctypes.CDLL, monkeypatch: pytest.M
 
 
 def test_the_package_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(telemetry_sources.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(DeviceError, match=r"nvidia-ml-py is not installed: pip install 'unblur\[telemetry\]'$"):
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    monkeypatch.delitem(sys.modules, "unblur.runtime.telemetry_nvml", raising=False)
+    with pytest.raises(
+        DeviceError, match=r"^there is no Python package nvidia-ml-py: pip install 'unblur\[telemetry\]'$"
+    ):
         open_nvml()
