@@ -60,6 +60,7 @@ class EngineRunner:
         self._trt = trt or load_tensorrt(record.identity.flavour)
         check_engine(record, device_facts(self._cuda, self._trt))
         self.path = engine
+        self.path = engine
         self._record = record
         self._graphs = graph
         self._lock = threading.Lock()

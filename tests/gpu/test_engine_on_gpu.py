@@ -15,6 +15,7 @@ from unblur.runtime.engine_record import Flavour
 from unblur.runtime.engine_runner import EngineRunner
 from unblur.runtime.errors import EngineMismatch, MissingExtra
 from unblur.runtime.frames import Padding, batch_from_frame, frame_from_batch
+from unblur.runtime.layers_tensorrt import profile_engine_layers
 from unblur.runtime.libcuda import Device
 from unblur.runtime.metrics import psnr_float_db
 from unblur.runtime.onnx_runner import OnnxRunner
@@ -46,7 +47,7 @@ def build(
 
         onnx = make_onnx(precision)
         targets = targets_from_text("tensorrt" if flavour == "tensorrt" else f"rtx-sm{device.sm}")
-        order = Order(find_sources(onnx)[0], targets, tmp_path / "engines", (size,))
+        order = Order(find_sources(onnx)[0], targets, tmp_path / "engines", (size,), detailed=True)
         try:
             (stored,) = build_engines(order)
         except EngineMismatch as error:
@@ -96,6 +97,17 @@ def test_the_parts_of_the_time_add_up(build: Build, frame: NDArray[np.uint8], de
             assert parts.device > 0
             assert device.integrated or min(parts.copy_in, parts.copy_out) > 0
         assert parts.host + parts.copy_in + parts.device + parts.copy_out <= whole_ms + 0.01
+
+
+@pytest.mark.parametrize("size", SIZES, ids=["fixed", "dynamic"])
+def test_every_layer_has_a_time(build: Build, size: str) -> None:
+    engine, _ = build("int8", size)
+    layers = profile_engine_layers(engine, (1, 3, 96, 160), runs=3)
+    assert sum(layer.ms or 0.0 for layer in layers) > 0
+    assert all(layer.operator for layer in layers), "a time that no layer of the inspector's report explains"
+    convolutions = [layer for layer in layers if layer.operator == "Conv"]
+    assert convolutions
+    assert all(layer.flops > 0 for layer in convolutions)
 
 
 def test_sizes_may_change_and_come_back(build: Build, frame: NDArray[np.uint8]) -> None:
