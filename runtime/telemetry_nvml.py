@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
-import pynvml  # type: ignore[import-not-found,import-untyped,unused-ignore]
+import pynvml
 
 from unblur.runtime.errors import DeviceError
 from unblur.runtime.telemetry_sensor import Channel
