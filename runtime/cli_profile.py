@@ -93,7 +93,7 @@ def profile(
         against=None if other == choice and against is None else other,
         layers=layers,
     )
-    with log_on_stderr(), _controlled() as control:
+    with log_on_stderr(), controlled() as control:
         found = profile_model(request, control, import_ms=import_ms)
     if out is not None:
         write_profile(out, found)
@@ -117,7 +117,7 @@ def _import_runners() -> float | None:
 
 
 @contextmanager
-def _controlled() -> "Iterator[Control]":
+def controlled() -> "Iterator[Control]":
     """Ctrl-C ends the measurement; a bar on stderr shows how far it is, drawn between two inferences only."""
     from unblur.runtime.console import progress
     from unblur.runtime.profile_loop import Control

@@ -17,6 +17,7 @@ from unblur.runtime.atomic import atomic_file
 from unblur.runtime.comparison import Verdict
 from unblur.runtime.environment import Environment
 from unblur.runtime.errors import BadInput
+from unblur.runtime.int8_advice import Advice
 from unblur.runtime.latency import Latency
 from unblur.runtime.layers import Layer
 from unblur.runtime.records import from_json, to_json
@@ -146,12 +147,11 @@ class Against:
 class Profile:
     """All that was measured of one model at one size.
 
-    size: as asked for; padded_size: as the network saw it. fps: pictures a second in steady state. cv: standard
-    deviation over mean. stationary: the latency kept its level while it was measured. cold_ms: what the first
-    inference waits for: "import" of the modules (None if they were loaded already), "open" of the model, and the
-    "first" inference itself.
-    parts_ms: medians, of inferences of their own. times_ms: of the inferences in order, every `times_every`-th.
-    interrupted: before the time asked for.
+    size: as asked for; padded_size: as the network saw it. threads: of the CPU, None for one a core. fps: pictures
+    a second in steady state. cv: standard deviation over mean. stationary: the latency kept its level while it was
+    measured. cold_ms: what the first inference waits for: "import" of the modules (None if that was done before),
+    "open" of the model, and the "first" inference itself. parts_ms: medians, of inferences of their own. times_ms:
+    of the inferences in order, every `times_every`-th. interrupted: before the time asked for.
     """
 
     model: str
@@ -162,6 +162,7 @@ class Profile:
     size: tuple[int, ...]
     padded_size: tuple[int, ...]
     batch: int
+    threads: int | None
     inputs: Inputs
     latency_ms: Percentiles
     intervals_ms: Intervals
@@ -180,7 +181,7 @@ class Profile:
     sweeps: Sweeps | None = None
     layers: tuple[Layer, ...] | None = None
     roofline: Roofline | None = None
-    int8_advice: tuple[Mapping[str, object], ...] | None = None
+    int8_advice: tuple[Advice, ...] | None = None
     against: Against | None = None
     telemetry: TelemetrySummary | None = None
     schema: int = SCHEMA

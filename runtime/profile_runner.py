@@ -62,11 +62,13 @@ def profile_runner(
     *,
     model: str | None = None,
     cold_ms: Mapping[str, float | None] | None = None,
+    threads: int | None = None,
     control: Control | None = None,
 ) -> Profile:
     """Measure a runner that has not run yet.
 
     model: what the document calls it; default the preset. cold_ms: what opening it took, "import" and "open".
+    threads: that it was opened with, for the document.
     Raises what `infer` raises, and BadInput if the clock goes backwards or if it was stopped before the first
     inference that counts.
     """
@@ -87,6 +89,7 @@ def profile_runner(
         size=plan.size_hw,
         padded_size=inputs.size_hw,
         batch=plan.batch,
+        threads=threads,
         inputs=Inputs(len(inputs.batches), inputs.nbytes, plan.seed),
         latency_ms=Percentiles.of(latency),
         intervals_ms=intervals_of(latency),

@@ -1,16 +1,19 @@
 """What `unblur profile` says to people: one screen."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
-from rich import box
 from rich.markup import escape
 from rich.table import Table
 
 from unblur.runtime.console import stdout
 from unblur.runtime.profile import Against, Point, Profile, SizeSweep
+from unblur.runtime.profile_format import bars, interval, number, table
+from unblur.runtime.profile_layers_text import layer_tables
+from unblur.runtime.telemetry import TelemetrySummary
+from unblur.runtime.telemetry_meter import Spread
+from unblur.runtime.throttling import Sustained
 
-_BLOCKS = "▁▂▃▄▅▆▇█"
 _BINS = 32
 _PERCENTILES = {"p50": "p50", "p90": "p90", "p99": "p99", "p999": "p99.9", "mean": "mean"}
 
@@ -25,8 +28,8 @@ def print_profile(profile: Profile) -> None:
     stdout.print(_latency_table(profile))
     for line in _remarks(profile):
         stdout.print(line, soft_wrap=True)
-    for table in _sweep_tables(profile):
-        stdout.print(table)
+    for each in (*_sweep_tables(profile), *layer_tables(profile)):
+        stdout.print(each)
 
 
 def _title(profile: Profile) -> str:
@@ -39,37 +42,77 @@ def _title(profile: Profile) -> str:
 
 
 def _facts(profile: Profile) -> Iterator[tuple[str, str]]:
-    cold = [f"{name} {_number(ms)} ms" for name, ms in profile.cold_ms.items() if ms is not None]
+    cold = [f"{name} {number(ms)} ms" for name, ms in profile.cold_ms.items() if ms is not None]
     yield "cold start", ", ".join(cold).replace("first", "first inference")
-    settled = "settled" if profile.warmup.settled else "[yellow]did not settle[/]"
+    settled = "settled" if profile.warmup.settled else "[yellow]did not settle[/], --warm-up gives it longer"
     yield "warm-up", f"{profile.warmup.samples} inferences in {profile.warmup.seconds:.1f} s, {settled}"
-    yield "steady state", f"{_number(profile.fps)} pictures a second, {profile.samples} inferences"
+    yield "steady state", f"{number(profile.fps)} pictures a second, {profile.samples} inferences"
     if profile.parts_ms is not None:
         parts = {name.replace("_", " "): ms for name, ms in vars(profile.parts_ms).items()}
-        yield "of it", ", ".join(f"{name} {_number(ms)} ms" for name, ms in parts.items() if ms)
+        yield "of it", ", ".join(f"{name} {number(ms)} ms" for name, ms in parts.items() if ms)
     yield "spread", f"{_histogram(profile.times_ms)}, cv {profile.cv:.1%}"
+    if profile.sustained is not None:
+        yield "over time", _over_time(profile.sustained)
+    if profile.telemetry is not None:
+        yield from _sensors(profile.telemetry)
+
+
+def _sensors(seen: TelemetrySummary) -> Iterator[tuple[str, str]]:
+    yield "power", _power(seen)
+    if seen.temperature_c is not None:
+        yield "temperature", _highest(seen.temperature_c, "C")
+    if seen.clocks_mhz is not None:
+        yield "clocks", _highest(seen.clocks_mhz, "MHz")
+    if seen.power_mode is not None:
+        yield "power mode", seen.power_mode
 
 
 def _histogram(times_ms: Sequence[float]) -> str:
     """A line of bars between the fastest and the slowest."""
     counts, edges = np.histogram(times_ms, bins=_BINS)
-    bars = "".join(
-        " " if count == 0 else _BLOCKS[int(np.ceil(count / counts.max() * len(_BLOCKS))) - 1] for count in counts
+    return f"{number(edges[0])} ms {bars(counts.tolist())} {number(edges[-1])} ms"
+
+
+def _power(seen: TelemetrySummary) -> str:
+    """By rail, and what a picture costs; or why that is not known."""
+    rails = [
+        f"{rail} {number(watts.mean)} W (max {number(watts.max)})" for rail, watts in (seen.power_w or {}).items()
+    ]
+    if seen.joules_per_frame is not None:
+        rails.append(f"{number(seen.joules_per_frame)} J a picture")
+    else:
+        rails.append(f"energy of a picture not available: {seen.not_available['joules_per_frame']}")
+    return ", ".join(rails)
+
+
+def _highest(spreads: Mapping[str, Spread], unit: str) -> str:
+    return ", ".join(f"{name} {spread.mean:.0f} (max {spread.max:.0f}) {unit}" for name, spread in spreads.items())
+
+
+def _over_time(run: Sustained) -> str:
+    """Whether it kept its speed, and the medians of its windows as bars."""
+    low, high = run.slowdown_interval
+    since = "" if run.onset_s is None else f" from {run.onset_s:.0f} s on"
+    causes = "".join(f"; {cause}" for cause in run.causes)
+    return (
+        f"{bars([window.p50_ms for window in run.windows])} {run.verdict}{since}, {run.slowdown:+.1%} in the end "
+        f"({low:+.1%} to {high:+.1%}) after {run.seconds:.0f} s{causes}"
     )
-    return f"{_number(edges[0])} ms {bars} {_number(edges[-1])} ms"
 
 
 def _latency_table(profile: Profile) -> Table:
-    table = _table("Latency", "", "ms", "95 % interval")
+    made = table("Latency", "", "ms", "95 % interval")
     for name, title in _PERCENTILES.items():
-        table.add_row(title, _number(getattr(profile.latency_ms, name)), _interval(profile.intervals_ms[name]))
-    return table
+        made.add_row(title, number(getattr(profile.latency_ms, name)), interval(profile.intervals_ms[name]))
+    return made
 
 
 def _remarks(profile: Profile) -> Iterator[str]:
     """What a reader has to know before trusting the figures; then what was compared."""
-    if profile.intervals_ms["p999"][1] is None:
-        yield f"p99.9 of {profile.samples} inferences is not bounded from above: measure longer for it"
+    open_ended = [title for name, title in _PERCENTILES.items() if profile.intervals_ms[name][1] is None]
+    if open_ended:
+        names = ", ".join(open_ended)
+        yield f"{profile.samples} inferences are too few to bound {names} from above: measure longer"
     if not profile.stationary:
         yield "[yellow]the latency did not keep its level meanwhile: the machine was busy, or throttles[/]"
     if profile.against is not None:
@@ -81,7 +124,7 @@ def _verdict(profile: Profile, other: Against) -> str:
     return (
         f"[bold]{other.verdict}[/]: {escape(other.model)} {other.precision}, {other.steps} steps, takes "
         f"{other.ratio:.3f} times as long as {escape(profile.model)} {profile.precision}, {profile.steps} steps "
-        f"(99 % interval {low} to {high}; p50 {_number(other.latency_ms.p50)} ms, run in turn)"
+        f"(99 % interval {low} to {high}; p50 {number(other.latency_ms.p50)} ms, run in turn)"
     )
 
 
@@ -105,33 +148,15 @@ def _law(sweep: SizeSweep) -> str:
 
 
 def _points_table(title: str, first: str, points: Sequence[Point]) -> Table:
-    table = _table(title, first, "p50 ms", "95 % interval", "p99 ms", "pictures/s", "samples")
+    made = table(title, first, "p50 ms", "95 % interval", "p99 ms", "pictures/s", "samples")
     for point in points:
-        latency, interval = point.latency_ms, _interval(point.intervals_ms["p50"])
-        table.add_row(
+        latency, median = point.latency_ms, interval(point.intervals_ms["p50"])
+        made.add_row(
             point.value,
-            _number(latency.p50),
-            interval,
-            _number(latency.p99),
-            _number(point.fps),
+            number(latency.p50),
+            median,
+            number(latency.p99),
+            number(point.fps),
             str(point.samples),
         )
-    return table
-
-
-def _table(title: str, first: str, *others: str) -> Table:
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
-    table.add_column(first, no_wrap=True)
-    for heading in others:
-        table.add_column(heading, justify="right", no_wrap=True)
-    return table
-
-
-def _interval(ends: tuple[float | None, ...]) -> str:
-    low, high = ends
-    return f"{'?' if low is None else _number(low)} to {'?' if high is None else _number(high)}"
-
-
-def _number(value: float) -> str:
-    """Four digits: more than a latency is known to."""
-    return f"{value:,.{max(0, 3 - int(np.floor(np.log10(value))))}f}" if value > 0 else "0"
+    return made

@@ -1,11 +1,12 @@
 """`unblur profile` on real networks: the document, the screen, and one line for whatever cannot be measured."""
 
 import json
+import os
 import re
 import signal
 import subprocess
 import sys
-import time
+import threading
 from pathlib import Path
 
 import jsonschema
@@ -18,25 +19,26 @@ from typer.testing import CliRunner
 from unblur.runtime import cli_profile
 from unblur.runtime.errors import BadInput, DeviceError, UnblurError
 from unblur.runtime.profile import read_profile
+from unblur.runtime.profile_loop import LEAST_SAMPLES
 
 SCHEMA = json.loads((Path(__file__).parents[2] / "docs/profile_schema.json").read_text())
 QUICK = ("--size", "60x96", "--seconds", "0.2", "--warm-up", "0.2", "--threads", "1")
 
 
-def call(*arguments: object) -> tuple[int, str]:
-    """Exit code and stdout of `unblur profile`; an error of ours is raised."""
+def call(*arguments: object) -> tuple[int, str, str]:
+    """Exit code, stdout and stderr of `unblur profile`; an error of ours is raised."""
     app = typer.Typer()
     cli_profile.register(app)
     done = CliRunner().invoke(app, [str(argument) for argument in arguments])
     if done.exception is not None and not isinstance(done.exception, SystemExit):
         raise done.exception
-    return done.exit_code, done.stdout
+    return done.exit_code, done.stdout, done.stderr
 
 
 def test_the_document_of_everything(tiny_bundle: Path, tmp_path: Path) -> None:
     out = tmp_path / "profile.json"
     sweeps = ("--sweep", "sizes", "--sweep", "batches=1,2", "--sweep", "streams=1")
-    code, text = call(tiny_bundle, *QUICK, *sweeps, "--against-precision", "int8", "-o", out, "--json")
+    code, text, _ = call(tiny_bundle, *QUICK, *sweeps, "--against-precision", "int8", "-o", out, "--json")
     document = json.loads(text)
     jsonschema.validate(document, SCHEMA)
     assert code == 0
@@ -52,7 +54,7 @@ def test_the_document_of_everything(tiny_bundle: Path, tmp_path: Path) -> None:
 
 
 def test_the_screen(tiny_bundle: Path) -> None:
-    code, text = call(tiny_bundle, *QUICK, "--steps", "1", "--sweep", "sizes", "--against-steps", "2")
+    code, text, _ = call(tiny_bundle, *QUICK, "--steps", "1", "--sweep", "sizes", "--against-steps", "2")
     assert code == 0
     assert text.startswith("tiny.unblur fp32, 1 step, 60x96, batch 1, on cpu (onnxruntime ")
     for title in ("cold start", "warm-up", "steady state", "p50", "p99.9", "mean", "95 % interval"):
@@ -69,17 +71,12 @@ def test_a_cold_start_counts_the_imports(tiny_onnx: Path) -> None:
 
 def test_ctrl_c_keeps_what_was_measured(tiny_onnx: Path, tmp_path: Path) -> None:
     out = tmp_path / "profile.json"
-    arguments = ["profile", str(tiny_onnx), *QUICK, "--seconds", "600", "-o", str(out)]
-    running = subprocess.Popen(
-        [sys.executable, "-m", "unblur.runtime.cli", *arguments], stderr=subprocess.PIPE, text=True
-    )
-    time.sleep(4)
-    running.send_signal(signal.SIGINT)
-    _, errors = running.communicate(timeout=60)
+    threading.Timer(1.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+    code, _, errors = call(tiny_onnx, *QUICK, "--seconds", "600", "-o", out)
     profile = read_profile(out)
-    assert running.returncode == 130
-    assert errors.splitlines()[-1] == f"unblur: interrupted; these are the first {profile.samples} inferences"
-    assert profile.interrupted
+    assert (code, profile.interrupted) == (130, True)
+    assert profile.samples > LEAST_SAMPLES
+    assert errors == f"unblur: interrupted; these are the first {profile.samples} inferences\n"
 
 
 @pytest.mark.parametrize(

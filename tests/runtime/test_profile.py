@@ -73,7 +73,7 @@ def test_it_is_as_the_schema_says(profile: Profile) -> None:
 def test_what_was_not_asked_for_is_null_and_allowed_to_be() -> None:
     document = bare_profile().to_json()
     assert [name for name, value in document.items() if value is None] == [
-        *("parts_ms", "sweeps", "layers", "roofline", "int8_advice", "against"),
+        *("threads", "parts_ms", "sweeps", "layers", "roofline", "int8_advice", "against"),
     ]
     jsonschema.validate(document, SCHEMA)
 
