@@ -26,21 +26,16 @@ def trial(seed: int, ratio: float, machine: NoisyMachine | None = None) -> Compa
 
 MACHINES: dict[str, Callable[[int], NoisyMachine]] = {
     "usual": NoisyMachine,
-    "quiet": lambda seed: NoisyMachine(seed, wander=0.01, jitter=0.005),
-    "loaded": lambda seed: NoisyMachine(seed, wander=0.2, memory=300, jitter=0.06),
-    "flickering": lambda seed: NoisyMachine(seed, wander=0.08, memory=3, jitter=0.03),
+    "loaded": lambda seed: NoisyMachine(seed, wander=0.3, memory=200, jitter=0.06),
+    "flickering": lambda seed: NoisyMachine(seed, wander=0.1, memory=2, jitter=0.05),
 }
 
 
 @pytest.mark.parametrize("machine", MACHINES)
-@pytest.mark.parametrize(
-    ("ratio", "expected"),
-    [(1.0, "no difference seen"), (1.1, "slower"), (1 / 1.1, "faster")],
-    ids=["A", "+10", "-10"],
-)
+@pytest.mark.parametrize(("ratio", "expected"), [(1.0, "no difference seen"), (1.1, "slower")], ids=["A", "+10"])
 def test_the_verdict_is_right_95_times_in_100(machine: str, ratio: float, expected: str) -> None:
-    verdicts = [trial(seed, ratio, MACHINES[machine](seed)).verdict for seed in range(TRIALS)]
-    assert verdicts.count(expected) >= 95  # type: ignore[arg-type]
+    verdicts: list[str] = [trial(seed, ratio, MACHINES[machine](seed)).verdict for seed in range(TRIALS)]
+    assert verdicts.count(expected) >= 95
 
 
 def test_the_interval_holds_the_ratio_99_times_in_100() -> None:
