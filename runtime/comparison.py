@@ -1,7 +1,9 @@
-"""Which of two things is faster, timed in turn on a machine whose speed drifts.
+"""Which of two things is faster, on a machine whose speed drifts.
 
-a_ms, b_ms = interleave(run_a_ms, run_b_ms, rounds=200)
-comparison = compare(a_ms, b_ms)
+    a_ms, b_ms = interleave(run_a_ms, run_b_ms, rounds=100)
+    print(compare(a_ms, b_ms).verdict)
+
+They are timed in turn and compared in pairs of neighbours, so that what slows the machine down hits both.
 """
 
 from collections.abc import Callable, Sequence
@@ -28,33 +30,22 @@ class Comparison:
     interval: Interval
     verdict: Verdict
 
-    def to_json(self) -> dict[str, object]:
-        return {"ratio": self.ratio, "interval": self.interval.to_json(), "verdict": self.verdict}
-
 
 def interleave(
-    a: Callable[[], float],
-    b: Callable[[], float],
-    *,
-    rounds: int | None = None,
-    seconds: float | None = None,
-    seed: int = 0,
+    a: Callable[[], float], b: Callable[[], float], *, rounds: int, seed: int = 0
 ) -> tuple[list[float], list[float]]:
-    """Run `a` and `b` in turn; each returns how many milliseconds it took.
+    """Run `a` and `b` in turn, each two times a round; each returns how many milliseconds it took.
 
     A round is A B B A or B A A B, by chance: a steady drift cancels within it, each comes first, second and after
     itself as often as the other, and a disturbance every fourth run cannot always hit the same one.
-    Ends after `rounds`, or once all runs together have taken `seconds`; each has two runs per round.
     """
-    if (rounds is None) == (seconds is None):
-        raise ValueError("either rounds or seconds ends an interleaved run")
     chance = np.random.default_rng(seed)
     a_ms: list[float] = []
     b_ms: list[float] = []
-    while not _enough(a_ms, b_ms, rounds, seconds):
-        outer, inner = [(a, a_ms), (b, b_ms)][:: 1 if chance.random() < 0.5 else -1]
-        for run, times_ms in (outer, inner, inner, outer):
-            times_ms.append(run())
+    for a_first in chance.random(rounds) < 0.5:
+        outer, inner = [(a, a_ms), (b, b_ms)][:: 1 if a_first else -1]
+        for run_ms, times_ms in (outer, inner, inner, outer):
+            times_ms.append(run_ms())
     return a_ms, b_ms
 
 
@@ -62,9 +53,9 @@ def compare(a_ms: Sequence[float] | Times, b_ms: Sequence[float] | Times) -> Com
     """Say what b is beside a: "slower", "faster", or "no difference seen". The times are those of `interleave`.
 
     Each time of b is divided by the time of a that was measured beside it, so that whatever slows both down for a
-    while cancels. The ratio is the median of all pairs: it takes half of them to be disturbed to move it. Its 99 %
-    interval is that of any median here, see `summarise`. A difference counts from 1 % on: two sessions of one model
-    differ by less, each time in the same direction, from where their memory lies.
+    while cancels. The ratio is the median of all pairs, which those that were disturbed hardly move while they are
+    fewer than half; its 99 % interval is that of any median here, see `summarise`. A difference counts from 1 % on:
+    where the memory of a session happens to lie can change its times too (Mytkowicz et al. 2009).
 
     Raises BadInput if there are fewer than 12 pairs, or if a time is not finite or not above 0; ValueError if one
     has more times than the other.
@@ -77,12 +68,6 @@ def compare(a_ms: Sequence[float] | Times, b_ms: Sequence[float] | Times) -> Com
     ratios = b / a
     interval = summarise(ratios, confidence=_CONFIDENCE).intervals["p50"]
     return Comparison(float(np.median(ratios)), interval, _verdict(interval))
-
-
-def _enough(a_ms: list[float], b_ms: list[float], rounds: int | None, seconds: float | None) -> bool:
-    if rounds is not None:
-        return len(a_ms) >= 2 * rounds
-    return seconds is not None and sum(a_ms) + sum(b_ms) >= 1000 * seconds
 
 
 def _verdict(ratio: Interval) -> Verdict:

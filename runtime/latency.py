@@ -1,7 +1,10 @@
 """What a series of latencies says, and how sure that is: percentiles, mean and spread, each with an interval.
 
-latency = summarise(times_ms)
-latency.p99, latency.intervals["p99"]
+    latency = summarise(times_ms)
+    print(latency.p99, latency.intervals["p99"])
+
+Times are given in the order in which they were measured: how much neighbours resemble each other decides how much
+so many of them tell.
 """
 
 import math
@@ -32,12 +35,6 @@ class Interval:
     low: float
     high: float | None
 
-    def __contains__(self, value: float) -> bool:
-        return self.low <= value and (self.high is None or value <= self.high)
-
-    def to_json(self) -> list[float | None]:
-        return [self.low, self.high]
-
 
 @dataclass(frozen=True)
 class Latency:
@@ -54,10 +51,6 @@ class Latency:
     p999: float
     cv: float
     intervals: Mapping[str, Interval]
-
-    def to_json(self) -> dict[str, object]:
-        values = {name: getattr(self, name) for name in ("p50", "p90", "p99", "p999", "mean", "cv", "samples")}
-        return {**values, "intervals": {name: interval.to_json() for name, interval in self.intervals.items()}}
 
 
 def summarise(times_ms: Sequence[float] | Times, *, seed: int = 0, confidence: float = 0.95) -> Latency:

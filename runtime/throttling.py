@@ -1,9 +1,12 @@
-"""Whether a device keeps its speed: a run of many minutes, looked at in windows, with its clocks and temperatures.
+"""Whether a device keeps its speed over many minutes.
 
-with Telemetry() as telemetry:
-    series = measure(stopwatch, 1800, control)
-sustained = find_throttling(series.times_ms, series.ends_s, telemetry.readings)
-print(sustained.verdict, sustained.onset_s, sustained.causes)
+    with Telemetry() as telemetry:
+        series = measure(stopwatch, 1800, control)
+    sustained = find_throttling(series.times_ms, series.ends_s, telemetry.readings)
+    print(sustained.verdict, sustained.onset_s, sustained.causes)
+
+The run is cut into windows, and those of its end are set beside those of its beginning. Clocks, temperatures and
+what the driver says of throttling tell why, where there are sensors.
 """
 
 import math
@@ -141,7 +144,7 @@ def _causes(readings: Sequence[Reading], onset_s: float) -> Iterable[str]:
     before = [reading for reading in readings if reading.seconds < onset_s]
     after = [reading for reading in readings if reading.seconds >= onset_s]
     earlier, later = _means(before, "clocks_mhz"), _means(after, "clocks_mhz")
-    for name in earlier.keys() & later.keys():
+    for name in sorted(earlier.keys() & later.keys()):
         if later[name] < (1 - _CLOCK_FELL) * earlier[name]:
             yield f"clock {name} fell from {earlier[name]:.0f} to {later[name]:.0f} MHz"
     for name, percent in _means(after, "throttled_percent").items():

@@ -1,6 +1,5 @@
 """Two runs taken in turn: no difference where there is none, 10 % is seen, on a machine as noisy as real ones."""
 
-import json
 from collections.abc import Callable
 from itertools import pairwise
 
@@ -39,7 +38,8 @@ def test_the_verdict_is_right_95_times_in_100(machine: str, ratio: float, expect
 
 
 def test_the_interval_holds_the_ratio_99_times_in_100() -> None:
-    held = [1.03 in trial(seed, 1.03).interval for seed in range(TRIALS)]
+    intervals = [trial(seed, 1.03).interval for seed in range(TRIALS)]
+    held = [interval.high is not None and interval.low <= 1.03 <= interval.high for interval in intervals]
     assert sum(held) >= 96
 
 
@@ -90,20 +90,6 @@ def test_no_run_comes_first_more_often_than_the_other() -> None:
     assert 35 <= rounds.count("abba") <= 65
     after_itself = [first for first, second in pairwise(order) if first == second]
     assert 0.4 < after_itself.count("a") / len(after_itself) < 0.6
-
-
-def test_an_interleaved_run_ends_after_the_time_it_measured() -> None:
-    a_ms, b_ms = interleave(lambda: 100.0, lambda: 300.0, seconds=3.0)
-    assert len(a_ms) == len(b_ms) == 8
-    with pytest.raises(ValueError, match="either rounds or seconds"):
-        interleave(lambda: 1.0, lambda: 1.0)
-
-
-def test_json() -> None:
-    document = json.loads(json.dumps(compare([10.0] * 12, [5.0] * 12).to_json()))
-    assert document["ratio"] == pytest.approx(0.5)
-    assert document["interval"] == pytest.approx([0.5, 0.5])
-    assert document["verdict"] == "faster"
 
 
 def test_times_that_cannot_be_compared() -> None:

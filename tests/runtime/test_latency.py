@@ -1,6 +1,5 @@
 """Percentiles are exact; their intervals hold the truth as often as they say, whatever the distribution."""
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import NormalDist
@@ -50,6 +49,10 @@ KNOWN = {
 }
 
 
+def holds(interval: Interval, value: float) -> bool:
+    return interval.low <= value and (interval.high is None or value <= interval.high)
+
+
 def hits(known: Known, noise_of: Callable[[np.random.Generator], Noise], trials: int) -> dict[str, int]:
     """How often the intervals of each statistic held the true value."""
     truth = {**{name: known.quantile(level) for name, level in LEVELS.items()}, "mean": known.mean, "cv": known.cv}
@@ -57,7 +60,7 @@ def hits(known: Known, noise_of: Callable[[np.random.Generator], Noise], trials:
     for trial in range(trials):
         intervals = summarise(known.of_normal(noise_of(np.random.default_rng(trial))), seed=trial).intervals
         for name, value in truth.items():
-            counts[name] += value in intervals[name]
+            counts[name] += holds(intervals[name], value)
     return counts
 
 
@@ -81,7 +84,7 @@ def test_estimates_are_near_the_truth(name: str, seed: int, samples: int, scale:
     latency = summarise(times, seed=seed, confidence=0.999)
     assert known.mean * scale == pytest.approx(latency.mean, rel=5 * known.cv / np.sqrt(samples))
     for statistic in ("p50", "p90"):
-        assert known.quantile(LEVELS[statistic]) * scale in latency.intervals[statistic]
+        assert holds(latency.intervals[statistic], known.quantile(LEVELS[statistic]) * scale)
 
 
 @given(st.lists(st.floats(0, 1e6), min_size=1, max_size=300))
@@ -91,7 +94,7 @@ def test_percentiles_are_samples_inside_their_intervals(times: list[float]) -> N
     for name, level in LEVELS.items():
         value = getattr(latency, name)
         assert value == np.quantile(times, level, method="inverted_cdf")
-        assert value in latency.intervals[name]
+        assert holds(latency.intervals[name], value)
     assert latency.samples == len(times)
     assert latency.mean == pytest.approx(np.mean(times))
 
@@ -139,12 +142,6 @@ def test_one_seed_gives_one_interval() -> None:
     times = np.random.default_rng(0).normal(10, 1, 200)
     assert summarise(times, seed=1) == summarise(times, seed=1)
     assert summarise(times, seed=1).intervals["mean"] != summarise(times, seed=2).intervals["mean"]
-
-
-def test_json() -> None:
-    document = json.loads(json.dumps(summarise([1.0, 2.0, 3.0]).to_json()))
-    assert set(document) == {"p50", "p90", "p99", "p999", "mean", "cv", "samples", "intervals"}
-    assert document["intervals"]["p999"] == [2.0, None]
 
 
 def test_no_times() -> None:

@@ -21,6 +21,10 @@ def spiked(times: Times, at: slice | int) -> Times:
     return times
 
 
+def busy(machine: NoisyMachine, samples: int) -> Times:
+    return np.array([machine.run_ms(10) for _ in range(samples)])
+
+
 def settled_after(times: Times) -> int | None:
     """How many of the times a warm-up takes; None if it does not settle within them."""
     warm_up = WarmUp(least_s=0, limit_s=1e9, limit_samples=len(times))
@@ -111,9 +115,7 @@ NOISE: dict[str, Callable[[Random, int], Times]] = {
         10 + np.sin(np.arange(samples) * np.pi / 5) + 0.1 * random.normal(size=samples)
     ),
     "autocorrelation 0.8": lambda random, samples: 10 + 0.3 * autocorrelated(samples, 0.8, random),
-    "bursts": lambda random, samples: np.array(
-        [NoisyMachine(int(random.integers(2**32)), memory=5).run_ms(10) for _ in range(samples)]
-    ),
+    "a busy machine": lambda random, samples: busy(NoisyMachine(int(random.integers(2**32)), memory=5), samples),
 }
 
 
