@@ -24,7 +24,7 @@ _CONVERSIONS = _QUANTIZERS | {"Cast"}
 _DOT_PRODUCTS = frozenset({"avx_vnni", "avx512_vnni", "amx_int8", "asimddp", "i8mm"})
 _GROUPS = (16, 32)  # of channels, as INT8 kernels of TensorRT take them: NHWC16, NC/32HW32
 _FULL = 0.95  # of the products in these groups that are not padding; more is not worth a word
-_SLOWER = 1.05  # less than this over float is noise
+_NOISE = 1.05  # times as long as without INT8; less is no difference
 
 _Find = Callable[[Layer], str]
 """What is wrong with a layer; "" if nothing is."""
@@ -61,7 +61,7 @@ def advise(
             change = change.format(pattern=f"{layer.stage or 'NAME'}.*")
             rows.setdefault((layer.stage or layer.name, finding, change), []).append(layer)
     advices = [Advice(*row, len(members), _ms(members)) for row, members in rows.items()]
-    advices += [*_whole_network(layers, cpu), *_slower_stages(layers, plain, cpu)]
+    advices += _on_gpu(layers, plain) if cpu is None else _on_cpu(layers, plain, cpu)
     return sorted(advices, key=lambda advice: -(advice.ms or 0.0))
 
 
@@ -77,33 +77,45 @@ def _findings(layer: Layer, rules: Mapping[_Find, str], peaks: Peaks | None) -> 
             yield held_back
 
 
-def _whole_network(layers: Sequence[Layer], cpu: Cpu | None) -> Iterator[Advice]:
-    change = _TO_ENGINE if cpu is None else _TO_FP32
+def _none_in_int8(layers: Sequence[Layer], change: str) -> Iterator[Advice]:
     convolutions = [layer for layer in layers if layer.operator in _CONVOLUTIONS]
     if convolutions and not any(map(_is_int8, convolutions)):
         precisions = " and ".join(sorted({layer.precision for layer in convolutions}))
-        finding = f"none of its {len(convolutions)} convolutions runs in INT8, all in {precisions}"
+        finding = f"none of its {len(convolutions)} convolutions runs in INT8, but in {precisions}"
         yield Advice(WHOLE, finding, change, len(convolutions), _ms(convolutions))
-    if cpu is None:
-        return
+
+
+def _on_gpu(layers: Sequence[Layer], plain: Sequence[Layer]) -> Iterator[Advice]:
+    """What takes more than one layer to see."""
+    yield from _none_in_int8(layers, _TO_ENGINE)
+    floats = by_stage(plain)
+    for stage, quantized in by_stage(layers).items():
+        if stage and stage in floats:
+            change = f"leave it float: `unblur calibrate --exclude '{stage}.*'`"
+            yield from _slower(stage, change, quantized.layers, quantized.ms, floats[stage].ms)
+
+
+def _on_cpu(layers: Sequence[Layer], plain: Sequence[Layer], cpu: Cpu) -> Iterator[Advice]:
+    """There it is not this layer or that: INT8 as TensorRT wants it only costs time."""
+    yield from _none_in_int8(layers, _TO_FP32)
+    if plain:
+        yield from _slower(WHOLE, _TO_FP32, len(layers), _ms(layers), _ms(plain))
     conversions = [layer for layer in layers if layer.operator in _CONVERSIONS]
     if conversions:
         finding = f"{len(conversions)} layers only convert between INT8, fp16 and fp32"
-        yield Advice(WHOLE, finding, change, len(conversions), _ms(conversions))
+        yield Advice(WHOLE, finding, _TO_FP32, len(conversions), _ms(conversions))
     if not _DOT_PRODUCTS & set(cpu.flags):
+        products = [layer for layer in layers if _is_int8(layer)]
         finding = f"{cpu.model} has no instructions for INT8 (VNNI or AMX, on Arm dot products)"
-        yield Advice(WHOLE, finding, change, len(convolutions), _ms(filter(_is_int8, convolutions)))
+        yield Advice(WHOLE, finding, _TO_FP32, len(products), _ms(products))
 
 
-def _slower_stages(layers: Sequence[Layer], plain: Sequence[Layer], cpu: Cpu | None) -> Iterator[Advice]:
-    floats = by_stage(plain)
-    for stage, quantized in by_stage(layers).items():
-        before_ms = floats[stage].ms if stage in floats else None
-        if not stage or before_ms is None or quantized.ms is None or quantized.ms <= _SLOWER * before_ms:
-            continue
-        finding = f"{quantized.ms:.3f} ms, {before_ms:.3f} ms without INT8"
-        change = _TO_FP32 if cpu else f"leave it float: `unblur calibrate --exclude '{stage}.*'`"
-        yield Advice(stage, finding, change, quantized.layers, quantized.ms - before_ms)
+def _slower(
+    stage: str, change: str, layers: int, quantized_ms: float | None, plain_ms: float | None
+) -> Iterator[Advice]:
+    if quantized_ms is not None and plain_ms is not None and quantized_ms > _NOISE * plain_ms:
+        finding = f"{quantized_ms:.3f} ms, {plain_ms:.3f} ms without INT8"
+        yield Advice(stage, finding, change, layers, quantized_ms - plain_ms)
 
 
 def _float_convolution(layer: Layer) -> str:
