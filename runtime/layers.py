@@ -58,8 +58,9 @@ def by_stage(layers: Iterable[Layer], *, depth: int | None = None) -> dict[str, 
 
 
 def by_step(layers: Iterable[Layer]) -> dict[int | None, Sum]:
-    """The cost of every recursion step or scale, in the order of their first layers."""
-    return _sums(layers, lambda layer: layer.step)
+    """The cost of what is outside the recursion, None, and of every step or scale of it, in order."""
+    sums = _sums(layers, lambda layer: layer.step)
+    return dict(sorted(sums.items(), key=lambda item: item[0] or 0))
 
 
 def stage_and_step(name: str) -> tuple[str, int | None]:

@@ -35,6 +35,7 @@ _ORT_ERRORS = (
     NoModel,
     NotImplemented,
     RuntimeException,
+    RuntimeError,  # of pybind11: a C++ exception without a name, such as an output of another shape than bound
 )
 _LOG_ERRORS_ONLY = 3
 
@@ -46,6 +47,7 @@ class OnnxRunner:
     graph_optimization: False evaluates the graph node by node as written. INT8 quality is judged so: Q/DQ pairs
         are then computed in float, which is what an engine computes, while a CPU's fused 8-bit products saturate.
     device: "cuda" needs the package onnxruntime-gpu; it is never chosen unless asked for.
+    profile_to: a folder for the file in which ONNX Runtime's profiler notes every node it runs; `close` writes it.
 
     The input is read where the caller keeps it and the output buffer is kept for the next call of that shape, so
     that a video costs no allocation per frame.
@@ -61,9 +63,12 @@ class OnnxRunner:
         threads: int | None = None,
         graph_optimization: bool = True,
         device: Device = "cpu",
+        profile_to: Path | None = None,
     ) -> None:
+        self.path = path
         self._device = device
-        session = _open_session(path, _options(threads, graph_optimization), device)
+        self._profiled = profile_to is not None
+        session = _open_session(path, _options(threads, graph_optimization, profile_to), device)
         metadata = session.get_modelmeta().custom_metadata_map
         self._spec = _read_spec(metadata, path)
         self._precision = _read_precision(metadata, path)
@@ -133,6 +138,8 @@ class OnnxRunner:
 
     def close(self) -> None:
         """Free the session and its memory; a second call does nothing."""
+        if self._profiled and self._session is not None:
+            self._session.end_profiling()
         self._session = None
         self._binding = None
 
@@ -145,7 +152,7 @@ class OnnxRunner:
         self.close()
 
 
-def _options(threads: int | None, graph_optimization: bool) -> onnxruntime.SessionOptions:
+def _options(threads: int | None, graph_optimization: bool, profile_to: Path | None) -> onnxruntime.SessionOptions:
     if threads is not None and threads < 1:
         raise ValueError(f"threads is {threads}, expected at least 1")
     options = onnxruntime.SessionOptions()
@@ -154,6 +161,11 @@ def _options(threads: int | None, graph_optimization: bool) -> onnxruntime.Sessi
         options.intra_op_num_threads = threads
     if not graph_optimization:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    if profile_to is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = str(profile_to / "profile")
+        if not graph_optimization:  # weights in a kernel's own order are no inputs, and their shapes are not noted
+            options.add_session_config_entry("session.disable_prepacking", "1")
     return options
 
 

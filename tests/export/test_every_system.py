@@ -1,7 +1,7 @@
 """Every system of the seeds, small, from a checkpoint to restored pictures, by the commands that people type."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,15 +9,20 @@ import numpy as np
 import pytest
 import torch
 import typer
+from onnx import GraphProto
 from torch import nn
 from typer.testing import CliRunner
 
+from unblur.calibration.macs import layer_macs
+from unblur.calibration.onnx_file import read_onnx
 from unblur.export import cli
 from unblur.runtime import cli_run, cli_verify
 from unblur.runtime.bundle import read_bundle
 from unblur.runtime.engine_record import find_engines
 from unblur.runtime.frames import Frame, Padding, batch_from_frame, frame_from_batch
 from unblur.runtime.images import read_image, write_image
+from unblur.runtime.layers import by_stage
+from unblur.runtime.layers_onnx import onnx_layers
 from unblur.runtime.spec import OptionValue
 from unblur.train.checkpoint import load_network, save_network
 from unblur.train.networks import PRESETS, DeblurringNetwork, build_network
@@ -33,6 +38,18 @@ SMALL: Mapping[str, dict[str, OptionValue]] = {
     "deblurgan": {"width": 8, "blocks": 1},
 }
 """By system; each is deployed as the preset of its own name."""
+
+NAMED: Mapping[str, tuple[str, ...]] = {
+    "lprn": ("embed/Conv", "step1/head/Conv", "step2/head/Conv"),
+    "srn": ("step1/networks.0.output.1/Conv", "step1/networks.0.output.1/Resize", "step2/networks.0.output.1/Conv",
+            "step2/networks.0.bottleneck.from_hidden/Conv", "step2/networks.0.bottleneck.from_hidden/Split"),
+    "msr-gan": ("step1/networks.0.2.fuse/Conv", "step2/networks.1.2.fuse/Conv", "step1/networks.0.0/AveragePool"),
+    "msrm-dffm": ("head.0/Conv", "encode.0.0.depthwise/Split", "reconstruct.0/Conv"),
+    "pix2pix": ("encode.1.0/Conv", "encode.1.0/Relu", "reconstruct/Sigmoid"),
+    "rir": ("head.0/Conv", "encode.0.shortcut/Conv"),
+    "deblurgan": ("encoder.0/Pad", "encoder.1/Conv", "encoder.2/InstanceNormalization", "reconstruct/Tanh"),
+}  # fmt: skip
+"""By system: some of the nodes, by module and by recursion step or scale."""
 
 
 def test_no_system_is_forgotten() -> None:
@@ -51,6 +68,8 @@ def test_checkpoint_to_restored_picture(
     assert psnr_db["torch -> fp32"] >= 80
     assert list(psnr_db) == ["torch -> fp32", "fp32 -> fp16", "fp16 -> int8"]
     assert read_bundle(bundle).manifest.spec.system == system
+    check_names(read_onnx(bundle / "fp32.onnx").graph, NAMED[system])
+    check_layers(bundle / "fp32.onnx")
 
     built = unblur("build", bundle, "--target", "rtx-sm86", "--size", "64x96", "--level", "0")
     assert [Path(built["engine"])] == find_engines(bundle)
@@ -65,6 +84,27 @@ def test_checkpoint_to_restored_picture(
     unblur("run", bundle, "--precision", "fp32", "--source", tmp_path / "tiny.png", "--sink", sink)
     expected = restore(load_network(checkpoint), tiny).astype(int)
     assert np.abs(read_image(sink) - expected).max() <= 1
+
+
+def check_names(graph: GraphProto, expected: Sequence[str]) -> None:
+    """Every node has its own, every tensor that of its node."""
+    names = [node.name for node in graph.node]
+    assert set(expected) <= set(names)
+    assert len(set(names)) == len(names)
+    tensors = [tensor for node in graph.node for tensor in node.output]
+    assert len(set(tensors)) == len(tensors)
+    for node in graph.node:
+        assert node.output[0] in (node.name, "restored")
+        assert list(node.output[1:]) == [f"{node.name}:{part}" for part in range(1, len(node.output))]
+
+
+def check_layers(path: Path) -> None:
+    """ONNX Runtime runs every convolution of a module once a step, with the work that its weights ask for."""
+    layers = onnx_layers(path, (1, 3, 64, 96), threads=1, runs=1)
+    convolutions = [layer for layer in layers if layer.operator.endswith(("Conv", "ConvTranspose"))]
+    assert len({(layer.stage, layer.step) for layer in convolutions}) == len(convolutions)
+    flops = {f"{stage}.weight": total.flops for stage, total in by_stage(convolutions).items()}
+    assert flops == {weight: 2 * macs for weight, macs in layer_macs(read_onnx(path), (64, 96)).items()}
 
 
 def restore(network: DeblurringNetwork, frame: Frame) -> Frame:

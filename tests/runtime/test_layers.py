@@ -40,19 +40,19 @@ def test_a_name_tells_stage_and_step(name: str, stage: str, step: int | None) ->
 
 
 def test_stages_are_summed_over_steps_and_to_any_depth() -> None:
-    layers = [
-        _layer("embed", None),
-        _layer("body.0.first", 1),
-        _layer("body.0.second", 1),
-        _layer("body.0.first", 2),
-    ]
+    places = [("body.0.first", 2), ("embed", None), ("body.0.first", 1), ("body.0.second", 1)]
+    layers = [_layer(stage, step) for stage, step in places]
     assert by_stage(layers) == {
         "embed": Sum(1, 1.0, 100, 10),
         "body.0.first": Sum(2, 2.0, 200, 20),
         "body.0.second": Sum(1, 1.0, 100, 10),
     }
-    assert list(by_stage(layers, depth=1)) == ["embed", "body"]
-    assert by_step(layers) == {None: Sum(1, 1.0, 100, 10), 1: Sum(2, 2.0, 200, 20), 2: Sum(1, 1.0, 100, 10)}
+    assert list(by_stage(layers, depth=1)) == ["body", "embed"]
+    assert list(by_step(layers).items()) == [
+        (None, Sum(1, 1.0, 100, 10)),
+        (1, Sum(2, 2.0, 200, 20)),
+        (2, Sum(1, 1.0, 100, 10)),
+    ]
 
 
 def test_a_sum_with_a_layer_that_was_not_measured_has_no_time() -> None:
