@@ -38,6 +38,7 @@ def _plan(seconds: float, options: str = "") -> Plan:
 
 
 CATALOGUE = (
+    Benchmark("machine", "how fast the machine itself is now", _plan(10), _plan(10)),
     Benchmark(
         "run_overhead",
         "frame rate of `unblur run` over a bare loop of session.run",
@@ -59,7 +60,7 @@ CATALOGUE = (
     Benchmark(
         "live",
         "latency of the live loop, its overhead, frames in time on a device that slows down",
-        _plan(190),
+        _plan(150, "--seconds 45"),
         _plan(40, "--seconds 10"),
     ),
     Benchmark(
@@ -72,7 +73,10 @@ CATALOGUE = (
     Benchmark(
         "int8",
         "INT8 against ONNX Runtime's: loss, share, memory, time",
-        _plan(240, f"--pictures {_DATA}/stills_calibration --pairs {_DATA}/gopro_test"),
+        _plan(
+            180,
+            f"--pictures {_DATA}/stills_calibration --pairs {_DATA}/gopro_test --rivals ort:percentile:tensorrt",
+        ),
     ),
     Benchmark(
         "engine_build",
@@ -82,9 +86,15 @@ CATALOGUE = (
     ),
     Benchmark(
         "systems",
-        "time and memory of a frame in every system",
-        _plan(240, "--size 180x320 --systems lprn --systems srn --systems msr-gan --systems msrm-dffm"),
-        _plan(40, "--size 180x320 --systems lprn"),
+        "time and memory of a frame, with random weights",
+        _plan(90, "--size 180x320 --systems lprn-n --systems lprn-s --systems msrm-dffm --systems pix2pix"),
+        _plan(30, "--size 180x320 --systems lprn-n"),
+    ),
+    Benchmark(
+        "verdicts",
+        "how often a comparison of two models is right",
+        _plan(90, "--trials 40"),
+        _plan(15, "--trials 5"),
     ),
 )
 

@@ -71,18 +71,33 @@ class Contest:
 
     def ours(self, method: str, sample: Sample, budget_db: float) -> Row:
         """`unblur calibrate`, with its search, on pictures that are blurred already."""
-        options = ["--images", str(sample.folder), "--method", method, "--budget-db", str(budget_db), "--json"]
-        out = str(self.folder / "int8.onnx")
-        told = loads(output_of(unblur("calibrate", str(self.model), *options, "-o", out)))
-        return self._row(f"unblur:{method}", len(sample), float(told["seconds"]), float(told["peak_rss_mb"]))
+        return self._row(f"unblur:{method}", len(sample), *self.run_ours(method, sample, budget_db))
 
     def rival(self, what: str, python: str, batches: Path, pictures: int) -> Row:
         """ONNX Runtime or ModelOpt on the same pictures, as float32 in a .npy."""
+        return self._row(what, pictures, *self.run_rival(what, python, batches))
+
+    def run_ours(self, method: str, sample: Sample, budget_db: float) -> tuple[float, float]:
+        """Seconds and MiB of `ours`."""
+        options = ["--images", str(sample.folder), "--method", method, "--budget-db", str(budget_db), "--json"]
+        out = str(self.folder / "int8.onnx")
+        told = loads(output_of(unblur("calibrate", str(self.model), *options, "-o", out)))
+        return float(told["seconds"]), float(told["peak_rss_mb"])
+
+    def run_rival(self, what: str, python: str, batches: Path) -> tuple[float, float]:
+        """Seconds and MiB of `rival`."""
         copy = shutil.copy(self.model, self.folder / "copy.onnx")
         files = [str(copy), str(batches), str(self.folder / "int8.onnx")]
         told = output_of([python, "-m", "benchmarks.int8_rivals", what, *files])
         seconds, peak_mb = map(float, told.split()[-2:])
-        return self._row(what, pictures, seconds, peak_mb)
+        return seconds, peak_mb
+
+    def times(self, sample: Sample, batches: Path, budget_db: float, repeats: int) -> list[float]:
+        """Of ours with percentile over that of ONNX Runtime's, one after the other."""
+        return [
+            self.run_ours("percentile", sample, budget_db)[0] / self.run_rival(RIVAL, sys.executable, batches)[0]
+            for _ in range(repeats)
+        ]
 
     def _row(self, tool: str, pictures: int, seconds: float, peak_mb: float) -> Row:
         int8 = onnx.load(self.folder / "int8.onnx")
@@ -147,6 +162,9 @@ def main(
     side: Annotated[int, typer.Option(help="Of the crops, in pixels.")] = 320,
     repeats: Annotated[int, typer.Option(min=2, help="Of the two whose times are compared.")] = 3,
     budget_db: float = LOSS_DB,
+    rivals: Annotated[
+        list[str] | None, typer.Option(help=f"Of {', '.join(ORT)}; {RIVAL} must be among them. Default all.")
+    ] = None,
     modelopt: Annotated[str | None, typer.Option(help="The Python of an environment with ModelOpt.")] = None,
     json: Json = False,
 ) -> None:
@@ -158,12 +176,8 @@ def main(
         sample, batches = samples[count]
         say("| tool | pictures | loss dB | worst dB | INT8 MACs | s | peak MiB |\n|-|-:|-:|-:|-:|-:|-:|")
         rows = [shown(contest.ours(method, sample, budget_db)) for method in OURS]
-        rows += [shown(contest.rival(what, sys.executable, batches, count)) for what in ORT]
-        times = [
-            contest.ours("percentile", sample, budget_db).seconds
-            / contest.rival(RIVAL, sys.executable, batches, count).seconds
-            for _ in range(repeats)
-        ]
+        rows += [shown(contest.rival(what, sys.executable, batches, count)) for what in rivals or ORT]
+        times = contest.times(sample, batches, budget_db, repeats)
         if modelopt is None:
             say("SKIPPED: ModelOpt; give the Python of its environment by --modelopt")
         else:

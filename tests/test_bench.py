@@ -149,12 +149,13 @@ def test_a_kind_of_machine_is_its_processor_and_its_gpu() -> None:
 
 
 def test_every_benchmark_listed_is_there_and_takes_its_options() -> None:
+    assert len({benchmark.name for benchmark in catalogue.CATALOGUE}) == len(catalogue.CATALOGUE)
     for benchmark in catalogue.CATALOGUE:
         app = typer.Typer()
         app.command()(import_module(f"benchmarks.{benchmark.name}").main)
         for plan in (benchmark.usual, benchmark.quick or benchmark.usual):
             typer.main.get_command(app).make_context("main", ["--json", *plan.options])
-    with pytest.raises(NotMeasured, match="there is no benchmark sokk; there are run_overhead, "):
+    with pytest.raises(NotMeasured, match="there is no benchmark sokk; there are machine, run_overhead, "):
         chosen(["sokk"])
 
 
