@@ -123,7 +123,7 @@ def controlled() -> "Iterator[Control]":
     from unblur.runtime.profile_loop import Control
     from unblur.runtime.signals import stop_on_signals
 
-    with stop_on_signals() as stop, progress(auto_refresh=False) as bar:
+    with stop_on_signals() as stop, progress("%", auto_refresh=False) as bar:
         task = bar.add_task("first inference", total=None, note="")
         bar.refresh()
         drawn_s = 0.0
@@ -133,7 +133,8 @@ def controlled() -> "Iterator[Control]":
             now_s = time.monotonic()
             if now_s - drawn_s >= _REDRAWN_EVERY_S:
                 drawn_s = now_s
-                bar.update(task, description=phase, total=None if done is None else 1.0, completed=done or 0.0)
+                percent = None if done is None else round(100 * done)
+                bar.update(task, description=phase, total=None if done is None else 100, completed=percent)
                 bar.refresh()
 
         yield Control(stop=stop, watch=watch)

@@ -1,7 +1,6 @@
 """Two models measured in turn on one device, so that neither gets its better minutes."""
 
 from unblur.runtime.comparison import compare, interleave
-from unblur.runtime.errors import BadInput
 from unblur.runtime.latency import summarise
 from unblur.runtime.profile import Against, Percentiles, intervals_of
 from unblur.runtime.profile_loop import Control
@@ -12,11 +11,11 @@ LEAST_ROUNDS = 6
 """Of two runs of each model: what `compare` takes at least."""
 
 
-def profile_against(runner: Runner, other: Runner, plan: Plan, *, model: str, control: Control) -> Against:
+def profile_against(runner: Runner, other: Runner, plan: Plan, *, model: str, control: Control) -> Against | None:
     """Compare two runners at the size of `plan`, for twice its seconds, since two share them.
 
     model: what the document calls `other`.
-    Raises BadInput if it was stopped before there was enough to compare.
+    None if it was stopped before there was enough to compare.
     """
     first, second = (ready_to_measure(each, plan, control) for each in (runner, other))
     times_ms: list[float] = []
@@ -29,7 +28,7 @@ def profile_against(runner: Runner, other: Runner, plan: Plan, *, model: str, co
         done = (control.clock() - began) / (2e9 * plan.seconds)
         control.watch("in turn", min(done, 1.0))
     if len(times_ms) < 2 * LEAST_ROUNDS:
-        raise BadInput("it was stopped before there was enough to compare; let it run longer")
+        return None
     comparison, latency = compare(times_ms, other_ms), summarise(other_ms)
     return Against(
         model=model,

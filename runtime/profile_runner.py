@@ -54,6 +54,8 @@ class Plan:
     def __post_init__(self) -> None:
         if not 0 < self.seconds < float("inf"):
             raise BadInput(f"the time to measure is {self.seconds:g} s, expected more than 0")
+        if not self.warm_up_s >= 0:
+            raise BadInput(f"the longest warm-up is {self.warm_up_s:g} s, expected 0 or more")
 
 
 def profile_runner(
@@ -140,8 +142,11 @@ def _measure(
 
 
 def _parts(runner: Runner, batches: Sequence[Batch], seconds: float, control: Control) -> Parts | None:
-    """Medians over some inferences, after one that prepares; at least one, however long it takes."""
-    if not isinstance(runner, TimedRunner):
+    """Medians over some inferences, after one that prepares; at least one, however long it takes.
+
+    None if the runner cannot tell them, or if it was stopped.
+    """
+    if not isinstance(runner, TimedRunner) or control.stop.is_set():
         return None
     runner.timed_infer(batches[0])
     found, began = [], control.clock()

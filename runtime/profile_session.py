@@ -1,10 +1,12 @@
 """A whole profile: the model opened and measured, then varied, compared and taken apart as far as is asked for."""
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
 from unblur.runtime.profile import Against, Profile
 from unblur.runtime.profile_against import profile_against
+from unblur.runtime.profile_layers import add_layers
 from unblur.runtime.profile_loop import Control
 from unblur.runtime.profile_request import SweepRequest
 from unblur.runtime.profile_runner import Plan, profile_runner
@@ -25,7 +27,7 @@ class ModelChoice:
     @property
     def name(self) -> str:
         """Without its folder."""
-        return self.model.rstrip("/").rpartition("/")[2]
+        return Path(self.model).name
 
     def open(self, *, quiet: bool = True) -> Runner:
         """See `open_runner`."""
@@ -55,7 +57,16 @@ def profile_model(request: ProfileRequest, control: Control, *, import_ms: float
     began = control.clock()
     with request.choice.open(quiet=False) as runner:
         cold_ms = {"import": import_ms, "open": (control.clock() - began) / 1e6}
-        profile = profile_runner(runner, request.plan, model=request.choice.name, cold_ms=cold_ms, control=control)
+        profile = profile_runner(
+            runner,
+            request.plan,
+            model=request.choice.name,
+            cold_ms=cold_ms,
+            threads=request.choice.threads,
+            control=control,
+        )
+        if request.layers and not control.stop.is_set():
+            profile = add_layers(profile, runner, request.choice.threads)
         if request.sweeps is not None:
             sweeps = sweep(request.sweeps, runner, request.choice.open, request.plan, control)
             profile = replace(profile, sweeps=sweeps)
@@ -64,6 +75,6 @@ def profile_model(request: ProfileRequest, control: Control, *, import_ms: float
     return replace(profile, interrupted=control.stop.is_set())
 
 
-def _against(runner: Runner, choice: ModelChoice, plan: Plan, control: Control) -> Against:
+def _against(runner: Runner, choice: ModelChoice, plan: Plan, control: Control) -> Against | None:
     with choice.open(quiet=False) as other:
         return profile_against(runner, other, plan, model=choice.name, control=control)

@@ -61,9 +61,6 @@ def sweep_streams(
     return tuple(point for point in points if point is not None)
 
 
-_FEWEST_SIZES = 3
-
-
 def power_law(points: Sequence[Point]) -> SizeSweep:
     """Fit the median latency as a power of the pixels: a straight line between logarithms, by least squares.
 
@@ -104,6 +101,8 @@ def _points(runner: Runner, plans: Mapping[str, Plan], control: Control) -> tupl
 
 def _streams(open_runner: Callable[[], Runner], count: int, plan: Plan, control: Control) -> Point | None:
     """One after the other is opened and warmed up, then all run at once. None if it was stopped before."""
+    if control.stop.is_set():
+        return None
     quiet = replace(control, watch=unwatched)
     with ExitStack() as opening, ThreadPoolExecutor(count) as threads:
         stopwatches = [ready_to_measure(opening.enter_context(open_runner()), plan, control) for _ in range(count)]

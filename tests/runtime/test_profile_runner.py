@@ -120,6 +120,12 @@ def test_no_time_to_measure_is_refused(seconds: float) -> None:
         Plan(seconds=seconds)
 
 
+@pytest.mark.parametrize("seconds", [-1, float("nan")])
+def test_a_warm_up_before_its_beginning_is_refused(seconds: float) -> None:
+    with pytest.raises(BadInput, match=f"^the longest warm-up is {seconds:g} s, expected 0 or more$"):
+        Plan(warm_up_s=seconds)
+
+
 def test_too_large_a_batch_is_refused() -> None:
     with pytest.raises(BadInput, match=r"^a batch of 1 pictures of 20000x20000 is more than 100,000,000 pixels;"):
         profile_of(noisy(10), Plan((20_000, 20_000), telemetry=False))

@@ -109,6 +109,7 @@ def test_two_models_in_turn(share: float, verdict: str) -> None:
     runner = lawful(clock, lambda n, height, width: 10)
     other = lawful(clock, lambda n, height, width: 10 * share, seed=1)
     found = profile_against(runner, other, PLAN, model="other", control=Control(clock=nanoseconds(clock)))
+    assert found is not None
     assert (found.verdict, found.model) == (verdict, "other")
     assert found.ratio == pytest.approx(share, rel=0.01)
     low, high = found.ratio_interval
@@ -116,3 +117,14 @@ def test_two_models_in_turn(share: float, verdict: str) -> None:
     assert high is not None
     assert low < share < high
     assert found.latency_ms.p50 == pytest.approx(10 * share, rel=0.02)
+
+
+def test_what_is_stopped_early_has_no_points_and_no_verdict() -> None:
+    control = Control()
+    control.stop.set()
+    clock = HandClock()
+    runner, other = (lawful(clock, lambda n, height, width: 10) for _ in range(2))
+    sweeps = sweep(SweepRequest((), (1,), (1,)), runner, unopened, PLAN, control)
+    assert sweeps.sizes is not None
+    assert (sweeps.sizes.points, sweeps.batches, sweeps.streams) == ((), (), ())
+    assert profile_against(runner, other, PLAN, model="other", control=control) is None
