@@ -1,0 +1,119 @@
+"""The screen of a profile tells what its reader must know: sensors, throttling, what the samples cannot bound."""
+
+import dataclasses
+
+import pytest
+from costed_runner import nanoseconds, scripted
+from timed_runner import HandClock
+
+from unblur.runtime.console import stdout
+from unblur.runtime.profile import Profile
+from unblur.runtime.profile_format import bars, interval, number
+from unblur.runtime.profile_loop import Control
+from unblur.runtime.profile_runner import Plan, profile_runner
+from unblur.runtime.profile_text import print_profile
+from unblur.runtime.telemetry import TelemetrySummary
+from unblur.runtime.telemetry_meter import Spread
+from unblur.runtime.throttling import Sustained, Window
+
+JETSON = TelemetrySummary(
+    sensors=("INA3221", "thermal zones"),
+    seconds=1800.0,
+    samples=3600,
+    power_w={"VDD_IN": Spread(11.52, 14.9)},
+    joules_per_frame=0.384,
+    joules_of=("VDD_IN",),
+    temperature_c={"tj-thermal": Spread(71.2, 84.9)},
+    clocks_mhz={"gpu": Spread(612.0, 918.0)},
+    load_percent=None,
+    throttled_percent=None,
+    power_mode="15W",
+    jetson_clocks=False,
+    not_available={"load_percent": "no sensor tells it"},
+)
+HOT = Sustained(
+    seconds=1800.0,
+    windows=tuple(Window(36.0 * index, 60, 10.0 if index < 25 else 20.0, {}, {}) for index in range(50)),
+    slowdown=1.0,
+    slowdown_interval=(0.95, 1.05),
+    onset_s=900.0,
+    verdict="throttled",
+    causes=("clock gpu fell from 918 to 306 MHz",),
+)
+
+
+@pytest.fixture(scope="module")
+def profile() -> Profile:
+    clock = HandClock()
+    runner = scripted(clock, (10 + index % 7 / 10 for index in range(100_000)))
+    return profile_runner(
+        runner, Plan((16, 24), seconds=2, telemetry=False), control=Control(clock=nanoseconds(clock))
+    )
+
+
+def screen(profile: Profile) -> list[str]:
+    with stdout.capture() as captured:
+        print_profile(profile)
+    return [line.rstrip() for line in captured.get().splitlines()]
+
+
+def words(profile: Profile) -> str:
+    """All of it in one line."""
+    return " ".join(" ".join(screen(profile)).split())
+
+
+def test_it_fits_a_terminal(profile: Profile) -> None:
+    lines = screen(dataclasses.replace(profile, telemetry=JETSON, sustained=HOT))
+    assert len(lines) <= 26
+    assert max(map(len, lines[1:])) <= 80  # the first names the machine, which may take more
+
+
+def test_sensors(profile: Profile) -> None:
+    text = words(dataclasses.replace(profile, telemetry=JETSON))
+    assert "power VDD_IN 11.52 W (max 14.90), 0.3840 J a picture" in text
+    assert "temperature tj-thermal 71 (max 85) C" in text
+    assert "clocks gpu 612 (max 918) MHz" in text
+    assert "power mode 15W" in text
+
+
+def test_sensors_that_are_not_there(profile: Profile) -> None:
+    reasons = {"joules_per_frame": "no sensor tells the power of the whole device"}
+    blind = dataclasses.replace(
+        JETSON, power_w=None, joules_per_frame=None, temperature_c=None, clocks_mhz=None, not_available=reasons
+    )
+    text = words(dataclasses.replace(profile, telemetry=blind))
+    assert f"power energy of a picture not available: {reasons['joules_per_frame']}" in text
+    assert "temperature" not in text
+
+
+def test_throttling(profile: Profile) -> None:
+    text = words(dataclasses.replace(profile, sustained=HOT))
+    assert "over time ▄▄▄" in text
+    assert "███ throttled from 900 s on, +100.0% in the end (+95.0% to +105.0%) after 1800 s;" in text
+    assert "clock gpu fell from 918 to 306 MHz" in text
+
+
+def test_what_cannot_be_trusted_is_said(profile: Profile) -> None:
+    assert f"{profile.samples} inferences are too few to bound p99, p99.9 from above" in words(profile)
+    assert "did not keep its level" not in words(profile)
+    drifted = dataclasses.replace(
+        profile, stationary=False, warmup=dataclasses.replace(profile.warmup, settled=False)
+    )
+    assert "did not keep its level" in words(drifted)
+    assert "did not settle" in words(drifted)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0, "0"), (0.01234, "0.0123"), (1.5, "1.500"), (12.345, "12.35"), (54321.9, "54,322")],
+)
+def test_numbers_have_four_digits(value: float, text: str) -> None:
+    assert number(value) == text
+
+
+def test_an_end_that_is_not_known_is_a_question_mark() -> None:
+    assert interval((9.81, None)) == "9.810 to ?"
+
+
+def test_the_highest_bar_is_full_and_nothing_is_nothing() -> None:
+    assert bars([0, 1, 40, 80]) == " ▁▄█"
