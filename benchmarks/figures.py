@@ -77,7 +77,7 @@ class Report:
 def of_repeats(
     name: str, unit: str, values: Sequence[float], better: Better, *, asked: float | None = None
 ) -> Figure:
-    """The mean of measurements that do not depend on each other, each in a process of its own.
+    """The mean of measurements that do not depend on each other: of processes, or of long stretches of one.
 
     The interval is Student's. ValueError for fewer than two, which say nothing about how sure they are.
     """

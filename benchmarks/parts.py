@@ -35,8 +35,10 @@ class NotMeasured(UnblurError):
 
 def run(main: Callable[..., None]) -> None:
     """Call `main` with the command line; an error of unblur becomes one line and exit code 2."""
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command()(main)
     try:
-        typer.run(main)
+        app()
     except UnblurError as error:
         sys.stderr.write(f"{error}\n")
         sys.exit(2)
