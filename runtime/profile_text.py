@@ -15,6 +15,7 @@ from unblur.runtime.telemetry_meter import Spread
 from unblur.runtime.throttling import Sustained
 
 _BINS = 32
+_SHOWN_CHANNELS = 3
 _PERCENTILES = {"p50": "p50", "p90": "p90", "p99": "p99", "p999": "p99.9", "mean": "mean"}
 
 
@@ -74,19 +75,22 @@ def _histogram(times_ms: Sequence[float]) -> str:
 
 
 def _power(seen: TelemetrySummary) -> str:
-    """By rail, and what a picture costs; or why that is not known."""
-    rails = [
-        f"{rail} {number(watts.mean)} W (max {number(watts.max)})" for rail, watts in (seen.power_w or {}).items()
-    ]
+    """Of the rails that make up the whole, or of all; and what a picture costs, or why that is not known."""
+    rails = {rail: watts for rail, watts in (seen.power_w or {}).items() if rail in (seen.joules_of or (rail,))}
+    parts = [f"{rail} {number(watts.mean)} W (max {number(watts.max)})" for rail, watts in rails.items()]
     if seen.joules_per_frame is not None:
-        rails.append(f"{number(seen.joules_per_frame)} J a picture")
+        parts.append(f"{number(seen.joules_per_frame)} J a picture")
     else:
-        rails.append(f"energy of a picture not available: {seen.not_available['joules_per_frame']}")
-    return ", ".join(rails)
+        parts.append(f"energy of a picture not available: {seen.not_available['joules_per_frame']}")
+    return ", ".join(parts)
 
 
 def _highest(spreads: Mapping[str, Spread], unit: str) -> str:
-    return ", ".join(f"{name} {spread.mean:.0f} (max {spread.max:.0f}) {unit}" for name, spread in spreads.items())
+    """The three that went highest; the document has all."""
+    ranked = sorted(spreads.items(), key=lambda named: named[1].max, reverse=True)
+    parts = [f"{name} {spread.mean:.0f} (max {spread.max:.0f}) {unit}" for name, spread in ranked[:_SHOWN_CHANNELS]]
+    more = len(ranked) - len(parts)
+    return ", ".join([*parts, f"{more} more"] if more else parts)
 
 
 def _over_time(run: Sustained) -> str:

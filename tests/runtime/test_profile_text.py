@@ -20,10 +20,10 @@ JETSON = TelemetrySummary(
     sensors=("INA3221", "thermal zones"),
     seconds=1800.0,
     samples=3600,
-    power_w={"VDD_IN": Spread(11.52, 14.9)},
+    power_w={"VDD_CPU_GPU_CV": Spread(5.1, 7.7), "VDD_IN": Spread(11.52, 14.9)},
     joules_per_frame=0.384,
     joules_of=("VDD_IN",),
-    temperature_c={"tj-thermal": Spread(71.2, 84.9)},
+    temperature_c={f"soc{zone}-thermal": Spread(60.0 + zone, 70.0 + zone) for zone in range(5)},
     clocks_mhz={"gpu": Spread(612.0, 918.0)},
     load_percent=None,
     throttled_percent=None,
@@ -71,7 +71,10 @@ def test_it_fits_a_terminal(profile: Profile) -> None:
 def test_sensors(profile: Profile) -> None:
     text = words(dataclasses.replace(profile, telemetry=JETSON))
     assert "power VDD_IN 11.52 W (max 14.90), 0.3840 J a picture" in text
-    assert "temperature tj-thermal 71 (max 85) C" in text
+    assert (
+        "temperature soc4-thermal 64 (max 74) C, soc3-thermal 63 (max 73) C, soc2-thermal 62 (max 72) C, 2 more"
+        in text
+    )
     assert "clocks gpu 612 (max 918) MHz" in text
     assert "power mode 15W" in text
 
