@@ -53,19 +53,19 @@ def _facts(profile: Profile) -> Iterator[tuple[str, str]]:
         yield "of it", ", ".join(f"{name} {number(ms)} ms" for name, ms in parts.items() if ms)
     yield "spread", f"{_histogram(profile.times_ms)}, cv {profile.cv:.1%}"
     if profile.sustained is not None:
-        yield "over time", _over_time(profile.sustained)
+        yield "over time", escape(_over_time(profile.sustained))
     if profile.telemetry is not None:
         yield from _sensors(profile.telemetry)
 
 
 def _sensors(seen: TelemetrySummary) -> Iterator[tuple[str, str]]:
-    yield "power", _power(seen)
+    yield "power", escape(_power(seen))
     if seen.temperature_c is not None:
-        yield "temperature", _highest(seen.temperature_c, "C")
+        yield "temperature", escape(_highest(seen.temperature_c, "C"))
     if seen.clocks_mhz is not None:
-        yield "clocks", _highest(seen.clocks_mhz, "MHz")
+        yield "clocks", escape(_highest(seen.clocks_mhz, "MHz"))
     if seen.power_mode is not None:
-        yield "power mode", seen.power_mode
+        yield "power mode", escape(seen.power_mode)
 
 
 def _histogram(times_ms: Sequence[float]) -> str:
