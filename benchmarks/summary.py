@@ -58,8 +58,8 @@ def last_words(judged: Sequence[Judged]) -> str:
     worse, better = (sum(one.counted(verdict) for one in judged) for verdict in ("worse", "better"))
     minutes = sum(one.outcome.seconds for one in judged) / 60
     return (
-        f"{there} of {len(judged)} benchmarks measured in {minutes:.1f} min; of {asked} figures that something is "
-        f"asked of {missed} miss it; {worse} worse, {better} better than before"
+        f"{there} of {len(judged)} benchmarks measured in {minutes:.1f} min; {missed} of {asked} figures miss what "
+        f"is asked of them; {worse} worse, {better} better than before"
     )
 
 
