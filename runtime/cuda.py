@@ -74,6 +74,10 @@ class Stream(Protocol):
         """Enqueue a copy from the GPU of the first `nbytes`."""
         ...
 
+    def copy(self, target: DeviceMemory, source: DeviceMemory, nbytes: int) -> None:
+        """Enqueue a copy within the GPU's memory of the first `nbytes`."""
+        ...
+
     def capture(self, enqueue: Callable[[], None]) -> Graph:
         """Record what `enqueue` puts on this stream instead of doing it."""
         ...

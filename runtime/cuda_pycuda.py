@@ -99,6 +99,10 @@ class _Stream:
         with _device_errors():
             driver.memcpy_dtoh_async(target.array[:nbytes], source.address, self._stream)
 
+    def copy(self, target: DeviceMemory, source: DeviceMemory, nbytes: int) -> None:
+        with _device_errors():
+            driver.memcpy_dtod_async(target.address, source.address, nbytes, self._stream)
+
     def capture(self, enqueue: Callable[[], None]) -> Graph:
         return CapturedGraph(self.handle, enqueue)
 

@@ -79,6 +79,9 @@ class _Stream:
     def copy_out(self, target: HostMemory, source: DeviceMemory, nbytes: int) -> None:
         _call(driver.cuMemcpyDtoHAsync, target.array.ctypes.data, source.address, nbytes, self._stream)
 
+    def copy(self, target: DeviceMemory, source: DeviceMemory, nbytes: int) -> None:
+        _call(driver.cuMemcpyDtoDAsync, target.address, source.address, nbytes, self._stream)
+
     def capture(self, enqueue: Callable[[], None]) -> Graph:
         return CapturedGraph(self.handle, enqueue)
 

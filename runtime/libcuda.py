@@ -16,6 +16,7 @@ OLDEST_CUDA = (11, 4)
 
 _NO_DEVICE, _DRIVER_TOO_OLD = 100, 35
 _MAJOR, _MINOR, _INTEGRATED = 75, 76, 18  # CUdevice_attribute
+_MULTIPROCESSORS, _CLOCK_KHZ = 16, 13
 _CAPTURE_THREAD_LOCAL = 1  # other threads may go on allocating while one captures
 _NAME_BYTES = 256
 
@@ -61,6 +62,13 @@ def probe(index: int = 0) -> Device:
         memory_bytes=memory.value,
         driver_cuda=version,
     )
+
+
+def multiprocessors_and_mhz(device: Device) -> tuple[int, float]:
+    """How many streaming multiprocessors a GPU has, and their highest clock."""
+    handle = ctypes.c_int()
+    call("cuDeviceGet", ctypes.byref(handle), device.index)
+    return _attribute(_MULTIPROCESSORS, handle), _attribute(_CLOCK_KHZ, handle) / 1000
 
 
 def start_driver() -> tuple[int, int]:

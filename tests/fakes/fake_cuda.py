@@ -2,7 +2,7 @@
 
 It does what a driver does and refuses what a driver refuses: work on a stream happens when it is waited for, an
 address must lie in memory that is allocated, and every call needs the context current in its thread. `live` holds
-what is not freed yet, so that a leak is a non-empty set. Its clock goes by the work it does, `COST_MS`.
+what is not freed yet, so that a leak is a non-empty set. Its clock goes by the work it does: `COST_MS`, `COPY_MS`.
 """
 
 import itertools
@@ -22,7 +22,10 @@ ORIN = Device(0, "Orin", 87, integrated=True, memory_bytes=8 << 30, driver_cuda=
 ADA = Device(0, "NVIDIA RTX 4090", 89, integrated=False, memory_bytes=24 << 30, driver_cuda=(13, 0))
 
 COST_MS = {"copy in": 0.5, "engine": 2.0, "copy out": 0.25}
-"""Of what is timed; all else takes no time."""
+"""Of the parts of an inference."""
+
+COPY_MS = 0.125
+"""Of a copy within the GPU's memory; all else takes no time."""
 
 Work = Callable[[], None]
 
@@ -88,7 +91,7 @@ class FakeCuda:
     def did(self, name: str) -> None:
         """Note that a work is done, and let its time pass."""
         self.done.append(name)
-        self.now_ms += COST_MS.get(name, 0.0)
+        self.now_ms += {**COST_MS, "copy": COPY_MS}.get(name, 0.0)
 
     def at(self, address: int, nbytes: int) -> NDArray[np.uint8]:
         """The memory at an address, as a kernel sees it; what is not allocated is an illegal access."""
@@ -140,6 +143,11 @@ class FakeStream:
         assert source.on_gpu
         assert not target.on_gpu
         self.put(lambda: self._copy("copy out", target, source, nbytes))
+
+    def copy(self, target: _Memory, source: _Memory, nbytes: int) -> None:
+        assert target.on_gpu
+        assert source.on_gpu
+        self.put(lambda: self._copy("copy", target, source, nbytes))
 
     def capture(self, enqueue: Work) -> "_Graph":
         self.captured = []

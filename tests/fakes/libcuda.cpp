@@ -93,7 +93,7 @@ CUresult cuDeviceGetName(char *name, int size, int) { strncpy(name, "Fake GPU", 
 CUresult cuDeviceTotalMem_v2(size_t *bytes, int) { *bytes = 1 << 28; return OK; }
 CUresult cuDeviceGetAttribute(int *value, int attribute, int)
 {
-    *value = attribute == 75 ? 8 : attribute == 76 ? 7 : attribute == 18 ? 1 : 0;
+    *value = attribute == 75 ? 8 : attribute == 76 ? 7 : attribute == 18 ? 1 : attribute == 16 ? 8 : attribute == 13 ? 918000 : 0;
     return OK;
 }
 CUresult cuGetErrorString(CUresult error, const char **text)
@@ -129,6 +129,11 @@ CUresult cuMemcpyHtoDAsync_v2(CUdeviceptr target, const void *source, size_t byt
 CUresult cuMemcpyDtoHAsync_v2(void *target, CUdeviceptr source, size_t bytes, Stream *stream)
 {
     return put(stream, [=] { memcpy(target, (void *)source, bytes); });
+}
+
+CUresult cuMemcpyDtoDAsync_v2(CUdeviceptr target, CUdeviceptr source, size_t bytes, Stream *stream)
+{
+    return put(stream, [=] { memcpy((void *)target, (void *)source, bytes); });
 }
 
 CUresult cuStreamCreate(Stream **stream, unsigned flags)

@@ -25,16 +25,17 @@ def free_bytes() -> int:
 
 
 def test_bytes_go_to_the_gpu_and_come_back(cuda: Cuda) -> None:
-    stream, memory = cuda.stream(), cuda.alloc(MIB)
+    stream, memory, other = cuda.stream(), cuda.alloc(MIB), cuda.alloc(MIB)
     source, target = cuda.alloc_host(MIB, mapped=False), cuda.alloc_host(MIB, mapped=False)
     source.array[:] = np.random.default_rng(1).integers(0, 256, MIB, np.uint8)
     target.array[:] = 0
     stream.copy_in(memory, source, MIB)
-    stream.copy_out(target, memory, MIB // 2)
+    stream.copy(other, memory, MIB)
+    stream.copy_out(target, other, MIB // 2)
     stream.wait()
     np.testing.assert_array_equal(target.array[: MIB // 2], source.array[: MIB // 2])
     assert not target.array[MIB // 2 :].any()
-    for thing in (source, target, memory, stream):
+    for thing in (source, target, memory, other, stream):
         thing.free()
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from unblur.runtime import cuda, kernels, libcuda
 from unblur.runtime.errors import DeviceError, MissingExtra
-from unblur.runtime.libcuda import CapturedGraph, Device, call, probe
+from unblur.runtime.libcuda import CapturedGraph, Device, call, multiprocessors_and_mhz, probe
 
 FAKES = Path(__file__).parents[1] / "fakes"
 FAKE_GPU = Device(0, "Fake GPU", 87, integrated=True, memory_bytes=1 << 28, driver_cuda=(12, 6))
@@ -58,6 +58,10 @@ def test_what_the_driver_says(driver: ctypes.CDLL) -> None:
     device = probe()
     assert device == FAKE_GPU
     assert str(device) == "cuda:0 Fake GPU"
+
+
+def test_how_large_and_how_fast_the_gpu_is(driver: ctypes.CDLL) -> None:
+    assert multiprocessors_and_mhz(probe()) == (8, 918.0)
 
 
 def test_a_gpu_that_is_not_there(driver: ctypes.CDLL) -> None:
