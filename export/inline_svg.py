@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from xml.etree import ElementTree
 
 from markupsafe import Markup
-from matplotlib import rc_context
+from matplotlib import RcParams, rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -70,7 +70,7 @@ def inline_svg(draw: Draw, size_in: tuple[float, float], label: str) -> Markup:
 def inline_figure(make: Callable[[], Figure], label: str) -> Markup:
     """As `inline_svg`, of a whole figure; it is made inside, so that the style of the page holds for it."""
     buffer = io.BytesIO()
-    with rc_context(dict(_STYLE)):
+    with rc_context(RcParams(_STYLE)):
         make().savefig(buffer, format="svg", transparent=True, metadata=dict(_NO_METADATA))
     root = ElementTree.fromstring(buffer.getvalue())
     root.attrib = {"class": "plot", "viewBox": root.attrib["viewBox"], "role": "img", "aria-label": label}

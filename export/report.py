@@ -13,6 +13,7 @@ from unblur.export.inline_svg import inline_figure
 from unblur.export.report_data import BundleReport, Int8Report
 from unblur.export.report_format import signed_text
 from unblur.export.report_render import render
+from unblur.runtime.profile import Profile
 
 SECTIONS = ("header.html", "model.html", "quality.html", "pictures.html", "int8.html")
 _PLOT_WIDTH_IN = 6.0
@@ -29,22 +30,25 @@ class Fact:
 
 @dataclass(frozen=True)
 class Column:
-    """One bundle on the page."""
+    """One bundle on the page. advised: profiles that say why INT8 is not faster."""
 
+    name: str
     report: BundleReport
     facts: tuple[Fact, ...]
     card: Mapping[str, str]
     sensitivity: Markup | None
+    advised: tuple[Profile, ...] = ()
 
 
 def bundle_page(report: BundleReport) -> str:
     """The whole page; equal reports give equal text."""
-    return render(report.spec.preset, SECTIONS, [bundle_column(report)])
+    column = bundle_column(report.spec.preset, report)
+    return render(title=column.name, sections=SECTIONS, columns=[column], overview=None, data="report.json")
 
 
-def bundle_column(report: BundleReport) -> Column:
-    """What the templates show of a bundle."""
-    return Column(report, bundle_facts(report), model_card(report), _sensitivity_plot(report.int8))
+def bundle_column(name: str, report: BundleReport) -> Column:
+    """What the templates show of a bundle. name: its heading."""
+    return Column(name, report, bundle_facts(report), model_card(report), _sensitivity_plot(report.int8))
 
 
 def bundle_facts(report: BundleReport) -> tuple[Fact, ...]:

@@ -1,6 +1,6 @@
 """The templates in report_page/ and what they call."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from statistics import fmean
@@ -9,17 +9,28 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from unblur.calibration.sensitivity import Sensitivity
 from unblur.export.report_data import Int8Report
-from unblur.export.report_format import db_text, signed_text
+from unblur.export.report_format import db_text, percent_text, signed_text, size_text
 from unblur.export.report_int8 import low_share
+from unblur.runtime.profile_format import interval, number
 
 _TEMPLATES = Path(__file__).parent / "report_page"
 _NOISIEST = 5
 
 
-def render(title: str, sections: Sequence[str], columns: Sequence[object]) -> str:
-    """One HTML file. sections: templates that every column has, from top to bottom."""
-    page = _environment().get_template("page.html")
-    return page.render(title=title, sections=sections, columns=columns, version=version("unblur")) + "\n"
+def render(*, title: str, sections: Sequence[str], columns: Sequence[object], overview: object, data: str) -> str:
+    """One HTML file.
+
+    sections: templates that every column has, from top to bottom. overview: what stands above several columns, or
+    None. data: where the same is as JSON.
+    """
+    page = (
+        _environment()
+        .get_template("page.html")
+        .render(
+            title=title, sections=sections, columns=columns, overview=overview, data=data, version=version("unblur")
+        )
+    )
+    return page + "\n"
 
 
 def _environment() -> Environment:
@@ -31,10 +42,34 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        db=db_text, signed=signed_text, mean=fmean, arrow=lambda name: name.replace("->", "\N{RIGHTWARDS ARROW}")
+        arrow=_arrow,
+        by_reason=_by_reason,
+        db=db_text,
+        interval=interval,
+        mean=fmean,
+        number=_number,
+        percent=percent_text,
+        signed=signed_text,
+        size=size_text,
     )
     environment.globals.update(low_share=low_share, left_out=_left_out, noisiest=_noisiest)
     return environment
+
+
+def _arrow(hop: str) -> str:
+    return hop.replace("->", "\N{RIGHTWARDS ARROW}")
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else number(value)
+
+
+def _by_reason(not_available: Mapping[str, str]) -> list[tuple[str, list[str]]]:
+    """What is missing, put together by why."""
+    names: dict[str, list[str]] = {}
+    for name, reason in not_available.items():
+        names.setdefault(reason, []).append(name)
+    return list(names.items())
 
 
 def _left_out(int8: Int8Report) -> tuple[str, ...]:
