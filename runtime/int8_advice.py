@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from unblur.runtime.environment import Cpu
 from unblur.runtime.layers import Layer, by_stage
+from unblur.runtime.layers_tensorrt import EPILOGUE
 from unblur.runtime.roofline import Bound, Peaks, place
 
 WHOLE = "the whole network"
@@ -137,6 +138,14 @@ def _layout_copy(layer: Layer) -> str:
     return "a copy into another layout" if layer.operator == "Reformat" and source == target else ""
 
 
+def _lone_epilogue(layer: Layer) -> str:
+    return (
+        "bias, activation or quantizing of a convolution is a kernel of its own"
+        if layer.operator == EPILOGUE
+        else ""
+    )
+
+
 def _float32_beside_int8(layer: Layer) -> str:
     tensors = (*layer.inputs, *layer.outputs)
     is_wide = _is_int8(layer) and any(tensor.startswith("float32") for tensor in tensors)
@@ -206,7 +215,11 @@ _ON_GPU: Mapping[_Find, str] = {
         "make both sides of it INT8, `unblur calibrate --budget-db 0.1`, or none, `--exclude '{pattern}'`"
     ),
     _layout_copy: "`unblur build --level 5` tries more kernels; layers of 32, 64, ... channels share a layout",
-    _float32_beside_int8: "take the INT8 form of a bundle, which is float16 between: `unblur deploy`",
+    # Both are what TensorRT-RTX 1.7 makes of every INT8 convolution, and of no fp16 one.
+    _lone_epilogue: "in fp16 it stays inside the convolution, so compare: `unblur profile INT8 --against FP16`",
+    _float32_beside_int8: (
+        "take the INT8 form of a bundle, which is float16 between; if it is one, compare it with fp16, `--against`"
+    ),
     _padding: (
         "train with 32, 64, ... channels, `unblur train --set width=32`; where pictures come in or go out, leave "
         "it float, `unblur calibrate --exclude '{pattern}'`"

@@ -24,6 +24,9 @@ from unblur.runtime.errors import BadInput, DeviceError, EngineMismatch
 from unblur.runtime.layers import Layer, stage_and_step
 from unblur.runtime.trt import TensorRT
 
+EPILOGUE = "ConvEpilogue"
+"""Operator of what comes after a convolution, bias, activation or quantizing, where it was not fused into it."""
+
 _WARM_UP_RUNS = 3
 
 _TYPES: Mapping[str, tuple[str, str, int]] = {
@@ -183,9 +186,14 @@ def _operator(raw: dict[str, Any], nodes: list[str]) -> str:
     operators = list(dict.fromkeys(filter(None, map(_node_operator, nodes))))
     for convolution in _CONVOLUTIONS:
         if convolution in operators:
-            return convolution
+            return convolution if _convolves(raw) else EPILOGUE
     computing = [operator for operator in operators if operator not in _QUANTIZERS]
     return "+".join(computing or operators) or raw["LayerType"]
+
+
+def _convolves(raw: dict[str, Any]) -> bool:
+    """Generated kernels are named after what they do: __myl_CorrCastRelu convolves, __myl_MulCastRelu does not."""
+    return raw["LayerType"] != "kgen" or re.search("Conv|Corr", raw["Name"]) is not None
 
 
 def _quantizer(raw: dict[str, Any]) -> str:

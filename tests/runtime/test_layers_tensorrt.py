@@ -9,7 +9,7 @@ from engine_workshop import SMALL, Workshop
 
 from unblur.runtime.errors import BadInput, DeviceError, EngineMismatch
 from unblur.runtime.layers import Layer, by_step
-from unblur.runtime.layers_tensorrt import engine_layers, profile_engine_layers
+from unblur.runtime.layers_tensorrt import EPILOGUE, engine_layers, profile_engine_layers
 
 REPORTS = Path(__file__).parent / "inspector"
 
@@ -56,8 +56,9 @@ def test_tensorrt_11() -> None:
     assert told(engine_layers(report("11"))) == [
         ("SpaceToDepth", "pixel_unshuffle", None, "fp32"),
         ("Conv", "body.0.first", 1, "int8"),
-        ("QuantizeLinear", "body.0.first", 1, "fp32"),
+        (EPILOGUE, "body.0.first", 1, "fp32"),
         ("Conv", "body.0.second", 1, "int8"),
+        ("Conv", "body.0.first", 2, "fp16"),
     ]
 
 
@@ -78,7 +79,7 @@ def test_a_transposed_convolution_uses_its_weights_at_each_place_of_its_input() 
 
 def test_weights_may_be_listed_as_constants_or_not_at_all() -> None:
     assert engine_layers(report("11"))[1].flops == 2 * 48 * 8 * 9 * 16 * 24
-    assert engine_layers(report("11"))[3].flops == 2 * 48 * 8 * 9 * 16 * 24
+    assert engine_layers(report("11"))[4].flops == 2 * 48 * 8 * 9 * 16 * 24
     assert engine_layers(report("10"))[2].flops == 0
 
 
