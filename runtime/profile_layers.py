@@ -5,8 +5,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from unblur.runtime.bundle import MANIFEST, read_bundle
+from unblur.runtime.cuda import open_cuda
 from unblur.runtime.engine_runner import EngineRunner
 from unblur.runtime.errors import BadInput
+from unblur.runtime.gpu_peaks import OPERATIONS_A_CLOCK, measure_gpu_peaks
 from unblur.runtime.int8_advice import advise
 from unblur.runtime.layers import Layer
 from unblur.runtime.layers_onnx import onnx_layers
@@ -20,27 +22,38 @@ from unblur.runtime.runner import Runner
 def add_layers(profile: Profile, runner: Runner, threads: int | None) -> Profile:
     """The profile of `runner` with its layers, measured in a session of their own, which takes longer than without.
 
-    threads: those that the runner was opened with. An INT8 model gets advice too; in a bundle it is compared with
-    fp32. The roofline is that of the CPU; an engine has none. Raises BadInput if nothing can look into that runner,
-    and what `onnx_layers` and `profile_engine_layers` raise.
+    threads: those that the runner was opened with. The roofline is measured here; a GPU of an unknown architecture
+    has none. An INT8 model gets advice too; an ONNX file in a bundle is compared with fp32 for it. Raises BadInput
+    if nothing can look into that runner, and what `onnx_layers` and `profile_engine_layers` raise.
     """
-    height, width = profile.padded_size
-    shape = (profile.batch, 3, height, width)
-    is_int8 = profile.precision == "int8"
+    shape = (profile.batch, 3, *_height_width(profile))
     if isinstance(runner, EngineRunner):
-        layers = tuple(profile_engine_layers(runner.path, shape))
-        return replace(profile, layers=layers, int8_advice=tuple(advise(layers)) if is_int8 else None)
-    if not isinstance(runner, OnnxRunner) or not runner.device.startswith("cpu"):
+        layers, peaks = profile_engine_layers(runner.path, shape), _gpu_peaks()
+        plain, cpu = list[Layer](), None
+    elif isinstance(runner, OnnxRunner) and runner.device.startswith("cpu"):
+        layers, peaks = onnx_layers(runner.path, shape, threads=threads), measure_peaks(threads)
+        twin = _float_twin(runner.path, profile.steps) if profile.precision == "int8" else None
+        plain, cpu = [] if twin is None else onnx_layers(twin, shape, threads=threads), profile.environment.cpu
+    else:
         raise BadInput(f"the layers of a model on {runner.device} cannot be timed; take --device cpu or an engine")
-    layers = tuple(onnx_layers(runner.path, shape, threads=threads))
-    peaks = measure_peaks(threads)
-    profile = replace(profile, layers=layers, roofline=_roofline(layers, peaks))
-    if not is_int8:
-        return profile
-    plain = _float_twin(runner.path, profile.steps)
-    plain_layers = [] if plain is None else onnx_layers(plain, shape, threads=threads)
-    advice = advise(layers, peaks, plain=plain_layers, cpu=profile.environment.cpu)
-    return replace(profile, int8_advice=tuple(advice))
+    is_int8 = profile.precision == "int8"
+    return replace(
+        profile,
+        layers=tuple(layers),
+        roofline=None if peaks is None else _roofline(layers, peaks),
+        int8_advice=tuple(advise(layers, peaks, plain=plain, cpu=cpu)) if is_int8 else None,
+    )
+
+
+def _height_width(profile: Profile) -> tuple[int, int]:
+    height, width = profile.padded_size
+    return height, width
+
+
+def _gpu_peaks() -> Peaks | None:
+    """None if nobody published what this GPU does in a clock."""
+    cuda = open_cuda()
+    return measure_gpu_peaks(cuda) if cuda.device.sm in OPERATIONS_A_CLOCK else None
 
 
 def _roofline(layers: Sequence[Layer], peaks: Peaks) -> Roofline:

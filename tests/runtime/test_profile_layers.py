@@ -7,6 +7,7 @@ import pytest
 from engine_workshop import Workshop
 from rich.console import Console
 
+from unblur.runtime import gpu_peaks, profile_layers
 from unblur.runtime.errors import BadInput
 from unblur.runtime.layers_tensorrt import engine_layers
 from unblur.runtime.profile import Profile
@@ -54,7 +55,10 @@ def test_a_model_without_int8_gets_no_advice(make_onnx: Callable[..., Path]) -> 
     assert "INT8" not in screen(profile)
 
 
-def test_layers_of_an_engine(workshop: Workshop) -> None:
+def test_layers_of_an_engine(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(profile_layers, "open_cuda", lambda: workshop.cuda)
+    monkeypatch.setattr(gpu_peaks, "multiprocessors_and_mhz", lambda device: (128, 2520.0))
+    monkeypatch.setattr(gpu_peaks, "_COPIED_BYTES", 1 << 20)  # buffers that take no time to make
     names = [layer.name for layer in engine_layers(REPORT.read_text())]
     workshop.build_variant("int8", inspection=REPORT.read_text(), layer_ms=dict.fromkeys(names, 0.25))
     request = ProfileRequest(ModelChoice(str(workshop.folder.parent)), PLAN, layers=True)
@@ -63,7 +67,8 @@ def test_layers_of_an_engine(workshop: Workshop) -> None:
     assert profile.parts_ms is not None
     assert profile.layers is not None
     assert [layer.name for layer in profile.layers] == names
-    assert profile.roofline is None
+    assert profile.roofline is not None
+    assert "128 multiprocessors at 2520 MHz" in profile.roofline.peaks.source
     assert profile.int8_advice
     assert "step" in screen(profile)
 
