@@ -1,7 +1,7 @@
 """TensorRT's calibration cache, in and out: how a calibration table reaches implicit INT8 and DLA (TensorRT <= 10).
 
     TRT-8601-EntropyCalibration2           the header of 8.6.1; that of 10.3.0 begins with TRT-100300-
-    relu_1: 3bda4ab1                       tensor: amax / 127, a big-endian float32
+    step1/body.0.first/Relu: 3bcbd419      tensor: amax / 127, a big-endian float32
 
 Implicit INT8 runs a layer in INT8 only if all its floating-point inputs and outputs have a scale; for a tensor
 without one TensorRT warns "Missing scale and zero-point for tensor ..., expect fall back to non-int8 implementation

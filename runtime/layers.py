@@ -24,7 +24,7 @@ class Layer:
     network, "body.0.first"; "" if unknown. step: recursion step or scale, from 1; None outside of them. ms: per
     inference, None if it was not measured. flops: 2 x multiply-accumulates; one an element where nothing is
     multiplied and summed. bytes: activations and weights, each read or written once. precision: of its arithmetic,
-    "fp32", "fp16" or "int8". inputs, outputs: type and shape, "float32[1,32,180,320]".
+    "fp32", "fp16", "int8", or what else it computes with. inputs, outputs: type and shape, "float32[1,32,180,320]".
     """
 
     name: str

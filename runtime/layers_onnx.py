@@ -34,7 +34,7 @@ _PRECISIONS = {"float32": "fp32", "float16": "fp16", "uint8": "int8"}  # others 
 
 
 def onnx_layers(
-    path: Path, batch_shape: tuple[int, int, int, int], *, threads: int | None = None, runs: int = 20
+    path: Path, batch_shape: tuple[int, int, int, int], *, threads: int | None = None, runs: int = 10
 ) -> list[Layer]:
     """The layers of a model in the order in which they run, then `BETWEEN`.
 
