@@ -3,7 +3,7 @@
     python -m benchmarks                      all of them; `make bench` does the same
     python -m benchmarks run_overhead live    these
     python -m benchmarks --list               what there is, and how long it takes
-    python -m benchmarks --quick              the same on less, to see that all of them run
+    python -m benchmarks --quick              on less, to see that they run: too little to ask anything of it
 
 Wants a machine that does nothing else. Every run is stored in benchmarks/results/, with the machine, the versions
 and the commit, and compared with the last one of such a machine; only what differs by more than the intervals of
@@ -22,7 +22,7 @@ from rich.table import Table
 from benchmarks.catalogue import CATALOGUE, Plan, chosen
 from benchmarks.parts import Json, NotMeasured, run, say
 from benchmarks.process import ROOT, measure
-from benchmarks.results import Run, last_like, machine_kind, store, stored_runs
+from benchmarks.results import Outcome, Run, last_like, machine_kind, store, stored_runs
 from benchmarks.summary import Judged, document, judge, last_words, other_environment, table
 from unblur.runtime.console import print_json, stdout
 from unblur.runtime.environment import environment
@@ -54,7 +54,7 @@ def main(
     this, all_judged = Run(_now(), machine_kind(found), found), list[Judged]()
     for number, (name, plan) in enumerate(plans, 1):
         say(f"{number} of {len(plans)}: {name}, about {_minutes(plan)} min")
-        outcome = measure(name, plan)
+        outcome = _unasked(measure(name, plan)) if quick else measure(name, plan)
         this = replace(this, outcomes=(*this.outcomes, outcome))
         path = store(this, results)  # after each, so that Ctrl-C keeps what is there
         all_judged.append(judge(outcome, last_like(outcome, this.machine, earlier)))
@@ -95,6 +95,11 @@ def _show(judged: Judged, this: Run) -> None:
     if judged.before is not None and judged.changes:
         for difference in other_environment(judged.before, this):
             stdout.print(f"since then {difference}", markup=False, soft_wrap=True)
+
+
+def _unasked(outcome: Outcome) -> Outcome:
+    """What is asked is asked of the usual form."""
+    return replace(outcome, figures=tuple(replace(figure, asked=None) for figure in outcome.figures))
 
 
 def _exit_code(all_judged: Sequence[Judged], *, strict: bool) -> int:

@@ -39,11 +39,13 @@ def judge(outcome: Outcome, last: tuple[Run, Outcome] | None) -> Judged:
 
 def table(judged: Judged) -> Table:
     """The figures, with what was asked of each and how it changed."""
-    since = "" if judged.before is None else f"since {judged.before.created[:10]}"
-    shown = Table("figure", "got", "95 %", "asked", "", since, title=judged.outcome.benchmark, title_justify="left")
+    shown = Table("figure", "got", "95 %", "asked", "", title=judged.outcome.benchmark, title_justify="left")
+    if judged.before is not None:
+        shown.add_column(f"since {judged.before.created[:10]}")
     changed = {change.after.name: change for change in judged.changes if change.after is not None}
     for figure in judged.outcome.figures:
-        shown.add_row(figure.name, *cells(figure), _words(changed.get(figure.name)))
+        then = [] if judged.before is None else [_words(changed.get(figure.name))]
+        shown.add_row(figure.name, *cells(figure), *then)
     for change in judged.changes:
         if change.before is not None and change.after is None:
             shown.add_row(change.before.name, "", "", "", "", _words(change))
