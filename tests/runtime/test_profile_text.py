@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 from costed_runner import nanoseconds, scripted
+from made_up_profile import HOT, JETSON
 from timed_runner import HandClock
 
 from unblur.runtime.console import stdout
@@ -12,34 +13,10 @@ from unblur.runtime.profile_format import bars, interval, number
 from unblur.runtime.profile_loop import Control
 from unblur.runtime.profile_runner import Plan, profile_runner
 from unblur.runtime.profile_text import print_profile
-from unblur.runtime.telemetry import TelemetrySummary
 from unblur.runtime.telemetry_meter import Spread
-from unblur.runtime.throttling import Sustained, Window
 
-JETSON = TelemetrySummary(
-    sensors=("INA3221", "thermal zones"),
-    seconds=1800.0,
-    samples=3600,
-    power_w={"VDD_CPU_GPU_CV": Spread(5.1, 7.7), "VDD_IN": Spread(11.52, 14.9)},
-    joules_per_frame=0.384,
-    joules_of=("VDD_IN",),
-    temperature_c={f"soc{zone}-thermal": Spread(60.0 + zone, 70.0 + zone) for zone in range(5)},
-    clocks_mhz={"gpu": Spread(612.0, 918.0)},
-    load_percent=None,
-    throttled_percent=None,
-    power_mode="15W",
-    jetson_clocks=False,
-    not_available={"load_percent": "no sensor tells it"},
-)
-HOT = Sustained(
-    seconds=1800.0,
-    windows=tuple(Window(36.0 * index, 60, 10.0 if index < 25 else 20.0, {}, {}) for index in range(50)),
-    slowdown=1.0,
-    slowdown_interval=(0.95, 1.05),
-    onset_s=900.0,
-    verdict="throttled",
-    causes=("clock gpu fell from 918 to 306 MHz",),
-)
+RAILS = {"VDD_CPU_GPU_CV": Spread(5.1, 7.7), "VDD_IN": Spread(11.52, 14.9)}
+ZONES = {f"soc{zone}-thermal": Spread(60.0 + zone, 70.0 + zone) for zone in range(5)}
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +46,8 @@ def test_it_fits_a_terminal(profile: Profile) -> None:
 
 
 def test_sensors(profile: Profile) -> None:
-    text = words(dataclasses.replace(profile, telemetry=JETSON))
+    seen = dataclasses.replace(JETSON, power_w=RAILS, temperature_c=ZONES)
+    text = words(dataclasses.replace(profile, telemetry=seen))
     assert "power VDD_IN 11.52 W (max 14.90), 0.3840 J a picture" in text
     assert (
         "temperature soc4-thermal 64 (max 74) C, soc3-thermal 63 (max 73) C, soc2-thermal 62 (max 72) C, 2 more"
