@@ -13,7 +13,7 @@ from typing import TypeVar
 
 Key = TypeVar("Key")
 
-_NAME = re.compile(r"(?:step(?P<step>[1-9]\d*)/)?(?P<stage>[^/]+?)(?:/|\.weight|\.bias)[^/]*")
+_NAME = re.compile(r"(?:step(?P<step>[1-9]\d*)/)?(?P<stage>[^/]+?)(?:/|\.weight|\.bias).*")
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ def _layer(stage: str, step: int | None, ms: float | None = 1.0) -> Layer:
         ("embed/Reshape_2", "embed", None),
         ("step1/bottleneck/Split:3", "bottleneck", 1),
         ("step1/head/Relu_QuantizeLinear_Output", "head", 1),
+        ("step1/head/Relu_DequantizeLinear/duplicated", "head", 1),
         ("body.0.first.weight_DequantizeLinear", "body.0.first", None),
         ("graph_input_cast0", "", None),
         ("blurred", "", None),
