@@ -47,7 +47,7 @@ def test_the_document_of_everything(tiny_bundle: Path, tmp_path: Path) -> None:
     assert (document["size"], document["padded_size"]) == ([60, 96], [64, 96])
     assert document["cold_ms"]["open"] > 0
     parts, p50 = document["parts_ms"], document["latency_ms"]["p50"]
-    assert sum(parts.values()) == pytest.approx(p50, rel=0.5)
+    assert 0.1 * p50 < sum(parts.values()) < 10 * p50  # not of the same inferences
     assert document["against"]["precision"] == "int8"
     assert len(document["sweeps"]["sizes"]["points"]) >= 3
     assert [point["value"] for point in document["sweeps"]["batches"]] == ["1", "2"]
@@ -71,7 +71,7 @@ def test_a_cold_start_counts_the_imports(tiny_onnx: Path) -> None:
 
 def test_ctrl_c_keeps_what_was_measured(tiny_onnx: Path, tmp_path: Path) -> None:
     out = tmp_path / "profile.json"
-    threading.Timer(1.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+    threading.Timer(2, os.kill, (os.getpid(), signal.SIGINT)).start()
     code, _, errors = call(tiny_onnx, *QUICK, "--seconds", "600", "-o", out)
     profile = read_profile(out)
     assert (code, profile.interrupted) == (130, True)

@@ -40,7 +40,6 @@ def test_layers_on_the_roofline_of_this_cpu_and_why_int8_is_not_faster(tiny_bund
     assert profile.roofline.peaks.gflops["fp32"] > 1
     convolutions = [layer for layer in profile.layers if "Conv" in layer.operator]
     assert len(convolutions) == 4
-    assert sum(layer.ms or 0 for layer in profile.layers) < 20 * profile.latency_ms.p50
     assert profile.int8_advice
     text = screen(profile)
     assert "Why INT8 is not faster" in text
