@@ -11,7 +11,6 @@ import json
 import math
 import re
 import statistics
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -71,6 +70,8 @@ def profile_engine_layers(
     Raises EngineMismatch if the engine cannot run here, does not take that shape or keeps no details of its layers,
     DeviceError if there is no GPU or its TensorRT tells no times of layers.
     """
+    if runs < 1:
+        raise ValueError(f"runs is {runs}, expected at least 1")
     batch = np.random.default_rng(0).random(batch_shape, np.float32)
     with EngineRunner(engine, cuda=cuda, trt=trt, graph=False) as runner:
         for _ in range(_WARM_UP_RUNS):
@@ -87,7 +88,7 @@ def engine_layers(
 ) -> list[Layer]:
     """The layers in the inspector's report.
 
-    layer_times: ms of each layer by its name; layers of one name share theirs. Layers without a time did nothing of
+    layer_times: ms by the name of a layer, for each if several have that name. Layers without a time did nothing of
     their own and are left out; a time without a layer keeps its name and nothing else. profile: the optimisation
     profile, of which each has layers of its own.
 
@@ -103,13 +104,9 @@ def engine_layers(
 
 
 def _with_times(raw_layers: list[dict[str, Any]], times: Mapping[str, float]) -> list[Layer]:
-    namesakes = Counter(raw["Name"] for raw in raw_layers)
-    layers = [
-        _layer(raw, times[raw["Name"]] / namesakes[raw["Name"]])
-        for raw in raw_layers
-        if raw["Name"] in times and not _is_idle(raw)
-    ]
-    unexplained = sorted(times.keys() - namesakes.keys())
+    ran = [raw for raw in raw_layers if raw["Name"] in times and not _is_idle(raw)]
+    layers = [_layer(raw, times[raw["Name"]]) for raw in ran]
+    unexplained = sorted(times.keys() - {raw["Name"] for raw in raw_layers})
     return layers + [Layer(name, "", "", None, times[name], 0, 0, "", (), ()) for name in unexplained]
 
 

@@ -101,11 +101,11 @@ def test_layers_without_a_time_did_not_run_and_no_time_is_lost() -> None:
     assert [(layer.name, layer.ms) for layer in layers] == [(first, 1.0), ("a layer of no report", 2.0)]
 
 
-def test_layers_of_one_name_share_its_time() -> None:
+def test_layers_of_one_name_took_its_time_each() -> None:
     document = json.loads(report("10"))
     document["Layers"] = [document["Layers"][0]] * 2
     name = document["Layers"][0]["Name"]
-    assert [layer.ms for layer in engine_layers(json.dumps(document), {name: 3.0})] == [1.5, 1.5]
+    assert [layer.ms for layer in engine_layers(json.dumps(document), {name: 3.0})] == [3.0, 3.0]
 
 
 def test_names_alone_are_refused() -> None:
@@ -134,6 +134,11 @@ def test_an_engine_is_profiled_layer_by_layer(workshop: Workshop) -> None:
     assert {layer.ms for layer in layers} == {0.5}  # the median of 1, 2 and 3 times 0.25
     assert "graph" not in workshop.cuda.done
     assert workshop.module.executions == 3 + 6
+
+
+def test_no_runs_are_refused(workshop: Workshop) -> None:
+    with pytest.raises(ValueError, match="runs is 0, expected at least 1"):
+        profile_engine_layers(workshop.build(), SMALL, runs=0, cuda=workshop.cuda, trt=workshop.trt)
 
 
 def test_an_engine_that_tells_no_times(workshop: Workshop) -> None:
