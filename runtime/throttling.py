@@ -50,7 +50,7 @@ class Sustained:
     1, so that 0.12 is 12 % slower in the end. slowdown_interval: (low, high), 99 %.
 
     verdict: "slower" if it is certainly slower by 2 % or more, "throttled" if clocks or the driver tell why, which
-    `causes` has in words. onset_s: when the latencies before and those from then on differ most; None if steady.
+    `causes` has in words. onset_s: when the level changed, or was half way; None if steady.
     """
 
     seconds: float
@@ -133,10 +133,8 @@ def _verdict(low: float, high: float) -> Literal["steady", "slower", "faster"]:
 
 
 def _change_point(p50s: Times) -> int:
-    """The first window of the second of two parts whose levels differ most, by least squares."""
-    before = np.arange(1, len(p50s))
-    excursions = np.cumsum(p50s - p50s.mean())[:-1]
-    return int(np.argmax(np.square(excursions) / (before * before[::-1]))) + 1
+    """The first window after the level changed: where the sums of deviations from the mean turn (CUSUM)."""
+    return int(np.argmax(np.abs(np.cumsum(p50s - p50s.mean())[:-1]))) + 1
 
 
 def _causes(readings: Sequence[Reading], onset_s: float) -> Iterable[str]:
