@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 if TYPE_CHECKING:
+    from unblur.runtime.profile import Profile
     from unblur.runtime.profile_loop import Control
 
 _INTERRUPTED = 130
@@ -66,12 +67,11 @@ def profile(
     """
     import_ms = _import_runners()
     from unblur.runtime.atomic import require_parent
-    from unblur.runtime.console import log_on_stderr, print_json
-    from unblur.runtime.profile import write_profile
+    from unblur.runtime.console import log_on_stderr
+    from unblur.runtime.errors import UnblurError
     from unblur.runtime.profile_request import device_from_text, size_from_text, sweeps_from_text
     from unblur.runtime.profile_runner import Plan
     from unblur.runtime.profile_session import ModelChoice, ProfileRequest, profile_model
-    from unblur.runtime.profile_text import print_profile
 
     if out is not None:
         require_parent(out)
@@ -93,17 +93,31 @@ def profile(
         against=None if other == choice and against is None else other,
         layers=layers,
     )
-    with log_on_stderr(), controlled() as control:
-        found = profile_model(request, control, import_ms=import_ms)
+    kept: list[Profile] = []
+    try:
+        with log_on_stderr(), controlled() as control:
+            found = profile_model(request, control, import_ms=import_ms, keep=kept.append)
+    except UnblurError:
+        if kept:  # a later section failed, which loses nothing of those before
+            _tell(kept[-1], out, json=json)
+        raise
+    _tell(found, out, json=json)
+    if found.interrupted:
+        sys.stderr.write(f"unblur: interrupted; these are the first {found.samples} inferences\n")
+        raise typer.Exit(_INTERRUPTED)
+
+
+def _tell(found: "Profile", out: Path | None, *, json: bool) -> None:
+    from unblur.runtime.console import print_json
+    from unblur.runtime.profile import write_profile
+    from unblur.runtime.profile_text import print_profile
+
     if out is not None:
         write_profile(out, found)
     if json:
         print_json(found.to_json())
     else:
         print_profile(found)
-    if found.interrupted:
-        sys.stderr.write(f"unblur: interrupted; these are the first {found.samples} inferences\n")
-        raise typer.Exit(_INTERRUPTED)
 
 
 def _import_runners() -> float | None:

@@ -1,5 +1,6 @@
 """A whole profile: the model opened and measured, then varied, compared and taken apart as far as is asked for."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -52,8 +53,18 @@ class ProfileRequest:
     layers: bool = False
 
 
-def profile_model(request: ProfileRequest, control: Control, *, import_ms: float | None = None) -> Profile:
-    """Do what is asked for. import_ms: that importing the runners took. Raises what `profile_runner` raises."""
+def profile_model(
+    request: ProfileRequest,
+    control: Control,
+    *,
+    import_ms: float | None = None,
+    keep: Callable[[Profile], object] = lambda profile: None,
+) -> Profile:
+    """Do what is asked for.
+
+    import_ms: that importing the runners took. keep: given what there is after each section, so that an error in a
+    later one, an engine that tells no layers, does not lose it. Raises what the sections raise.
+    """
     began = control.clock()
     with request.choice.open(quiet=False) as runner:
         cold_ms = {"import": import_ms, "open": (control.clock() - began) / 1e6}
@@ -65,11 +76,14 @@ def profile_model(request: ProfileRequest, control: Control, *, import_ms: float
             threads=request.choice.threads,
             control=control,
         )
+        keep(profile)
         if request.layers and not control.stop.is_set():
             profile = add_layers(profile, runner, request.choice.threads)
+            keep(profile)
         if request.sweeps is not None:
             sweeps = sweep(request.sweeps, runner, request.choice.open, request.plan, control)
             profile = replace(profile, sweeps=sweeps)
+            keep(profile)
         if request.against is not None:
             profile = replace(profile, against=_against(runner, request.against, request.plan, control))
     return replace(profile, interrupted=control.stop.is_set())

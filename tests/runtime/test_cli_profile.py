@@ -118,3 +118,10 @@ def test_a_model_that_throws(tiny_onnx: Path) -> None:
         call(tiny_onnx, *QUICK, "--size", "32x96")
     assert isinstance(failed.value, UnblurError)
     assert "\n" not in str(failed.value)
+
+
+def test_a_section_that_fails_loses_nothing_of_those_before(tiny_onnx: Path, tmp_path: Path) -> None:
+    out = tmp_path / "profile.json"
+    with pytest.raises(BadInput, match="there is no model 'nothing'"):
+        call(tiny_onnx, *QUICK, "--against", "nothing", "-o", out)
+    assert read_profile(out).samples >= LEAST_SAMPLES
