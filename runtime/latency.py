@@ -65,14 +65,14 @@ def summarise(times_ms: Sequence[float] | Times, *, seed: int = 0, confidence: f
     """
     times = checked(times_ms)
     ordered = np.sort(times)
-    percentiles = {name: float(ordered[_rank(level, len(times)) - 1]) for name, level in _LEVELS.items()}
+    percentiles = [float(value) for value in np.quantile(ordered, list(_LEVELS.values()), method="inverted_cdf")]
     mean = float(times.mean())
     return Latency(
         samples=len(times),
         mean=mean,
         cv=float(times.std()) / mean if mean else 0.0,
-        intervals=_intervals(times, ordered, list(percentiles.values()), seed, confidence),
-        **percentiles,
+        intervals=_intervals(times, ordered, percentiles, seed, confidence),
+        **dict(zip(_LEVELS, percentiles, strict=True)),
     )
 
 
@@ -98,11 +98,6 @@ def checked(times_ms: Sequence[float] | Times, *, zero: bool = True) -> Times:
             "take times from a finer clock, or of larger pictures"
         )
     return times
-
-
-def _rank(level: float, samples: int) -> int:
-    """The 1-based rank of the smallest sample that the share `level` of all is at or below."""
-    return min(max(math.ceil(level * samples - 1e-9), 1), samples)
 
 
 def _intervals(times: Times, ordered: Times, percentiles: list[float], seed: int, confidence: float) -> _Intervals:

@@ -41,7 +41,7 @@ class WarmUp:
 
     Level: with 95 % confidence the drift over that half is less than one percent of the median and one standard
     deviation of the noise. k slow times in the beginning are left behind after some 2k. White noise of 0.2 % takes
-    about 20 times to see through, 2 % 140, 10 % and more 340. A drift too slow to be told from noise by then
+    about 20 times to see through, 2 % 140, 10 % and more 300. A drift too slow to be told from noise by then
     passes; `is_stationary` sees it in the run that follows.
 
     least_s: go on for so long, since clocks take time to rise under load. limit_s, limit_samples: give up then.
