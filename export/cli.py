@@ -1,4 +1,4 @@
-"""`unblur export` and `unblur deploy`; `unblur build` is in cli_build."""
+"""`unblur export` and `unblur deploy`; the other commands of this room are in files of their own."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from unblur.export import cli_build
+from unblur.export import cli_build, cli_estimate, cli_report
 from unblur.runtime.atomic import atomic_file
 from unblur.runtime.calibration_table import Method
 from unblur.runtime.console import print_json, progress, stages_on, stderr, stdout
@@ -35,6 +35,8 @@ def register(app: typer.Typer) -> None:
     app.command("export")(export)
     app.command("deploy")(deploy)
     cli_build.register(app)
+    cli_estimate.register(app)
+    cli_report.register(app)
 
 
 def export(

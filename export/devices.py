@@ -77,15 +77,6 @@ class Device:
             )
         return names[name.lower()]
 
-    def rate(self, precision: Precision) -> Rate:
-        """BadInput if the hardware has no units for that precision."""
-        if precision not in self.architecture.rates:
-            raise BadInput(
-                f"{self.name} ({self.architecture.name}) does not compute in {precision}; "
-                f"it has {', '.join(self.architecture.rates)}"
-            )
-        return self.architecture.rates[precision]
-
 
 @dataclass(frozen=True)
 class PeakRange:
@@ -97,16 +88,12 @@ class PeakRange:
 
 def peaks_of(device: Device, mode: PowerMode) -> PeakRange:
     """What `device` can do at most in that mode."""
-
-    def peaks(rates: Mapping[Precision, int]) -> Peaks:
-        gflops = {name: rate * mode.multiprocessors * mode.mhz / 1000 for name, rate in rates.items()}
-        return Peaks(gflops, mode.gbytes_per_s, f"{device.source}; {device.architecture.source}")
-
-    rates = device.architecture.rates
-    return PeakRange(
-        slow=peaks({name: rate.slow for name, rate in rates.items()}),
-        fast=peaks({name: rate.fast for name, rate in rates.items()}),
-    )
+    rates = device.architecture.rates.items()
+    source = f"{device.source}; {device.architecture.source}"
+    gclocks = mode.multiprocessors * mode.mhz / 1000
+    slow = {str(precision): rate.slow * gclocks for precision, rate in rates}
+    fast = {str(precision): rate.fast * gclocks for precision, rate in rates}
+    return PeakRange(Peaks(slow, mode.gbytes_per_s, source), Peaks(fast, mode.gbytes_per_s, source))
 
 
 def find_device(name: str) -> Device:
@@ -137,11 +124,15 @@ _ORIN = Architecture(
     {"fp32": Rate(256, 256, _CUDA), "fp16": Rate(2048, 2048, _TENSOR), "int8": Rate(4096, 4096, _TENSOR)},
     "NVIDIA Jetson AGX Orin Series technical brief",
 )
-_GEFORCE = {"fp32": Rate(256, 256, _CUDA), "fp16": Rate(512, 1024, _TENSOR), "int8": Rate(2048, 2048, _TENSOR)}
+_GEFORCE: Mapping[Precision, Rate] = {
+    "fp32": Rate(256, 256, _CUDA),
+    "fp16": Rate(512, 1024, _TENSOR),
+    "int8": Rate(2048, 2048, _TENSOR),
+}
 _GEFORCE_AMPERE = Architecture("Ampere, GeForce", _GEFORCE, "NVIDIA Ampere GA102 whitepaper, appendix A")
 _GEFORCE_ADA = Architecture("Ada, GeForce", _GEFORCE, "NVIDIA Ada GPU Architecture whitepaper, appendix A")
 _GEFORCE_BLACKWELL = Architecture("Blackwell, GeForce", _GEFORCE, "NVIDIA RTX Blackwell whitepaper, appendix A")
-_SERVER = {**_GEFORCE, "fp16": Rate(1024, 1024, _TENSOR)}
+_SERVER: Mapping[Precision, Rate] = {**_GEFORCE, "fp16": Rate(1024, 1024, _TENSOR)}
 _SERVER_AMPERE = Architecture("Ampere, A series", _SERVER, "NVIDIA A2 data sheet")
 _SERVER_ADA = Architecture("Ada, L series", _SERVER, "NVIDIA L4 data sheet")
 _HOPPER = Architecture(

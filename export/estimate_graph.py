@@ -27,8 +27,8 @@ Kind = Literal[
     "resize",
     "movement",
 ]
-"""What takes its time in a way of its own. "grouped": a convolution in groups, depthwise included. "movement":
-concatenation, padding and all else that copies."""
+"""What takes its time in a way of its own. "grouped": a convolution in groups, depthwise included. "reduction":
+across channels; over pixels it is "pooling". "movement": concatenation, padding and all else that copies."""
 
 _FREE = frozenset(
     {"Cast", "Constant", "ConstantOfShape", "DequantizeLinear", "Dropout", "Flatten", "Identity"}
@@ -36,7 +36,7 @@ _FREE = frozenset(
 )
 """Done by looking at the same memory in another way, or by the kernels beside them."""
 
-_KINDS: Mapping[str, Kind] = {
+KINDS: Mapping[str, Kind] = {
     "Conv": "convolution",
     "ConvTranspose": "transposed",
     "Gemm": "product",
@@ -46,12 +46,12 @@ _KINDS: Mapping[str, Kind] = {
     "InstanceNormalization": "normalisation",
     "LayerNormalization": "normalisation",
     "Softmax": "normalisation",
-    "GlobalAveragePool": "reduction",
     "ReduceMax": "reduction",
     "ReduceMean": "reduction",
     "ReduceMin": "reduction",
     "ReduceSum": "reduction",
     "AveragePool": "pooling",
+    "GlobalAveragePool": "pooling",
     "MaxPool": "pooling",
     "Resize": "resize",
     "Concat": "movement",
@@ -113,7 +113,8 @@ class Network:
     def peak_elements(self) -> int:
         """The most elements of activations that have to be kept at once, if each is freed after its last reader."""
         last = {name: index for index, operation in enumerate(self.operations) for name in operation.reads}
-        live = peak = 0
+        written = {name for operation in self.operations for name in operation.writes}
+        live = peak = sum(self.elements[name] for name in last.keys() - written)
         for index, operation in enumerate(self.operations):
             live += sum(self.elements[name] for name in operation.writes)
             peak = max(peak, live)
@@ -168,7 +169,7 @@ class _SizedGraph:
         return Operation(
             name=node.name or node.output[0],
             operator=node.op_type,
-            kind=_kind(node),
+            kind=self._kind(node),
             reads=tuple(dict.fromkeys(map(self._memory_of, reads))),
             writes=tuple(name for name in node.output if name),
             weights=sum(map(prod, weights)),
@@ -183,6 +184,14 @@ class _SizedGraph:
             name = source.input[0]
             source = self._view.producer.get(name)
         return name
+
+    def _kind(self, node: NodeProto) -> Kind:
+        kind = KINDS.get(node.op_type, "elementwise")
+        if kind == "convolution" and _groups(node) > 1:
+            return "grouped"
+        if kind == "reduction" and self.shape(node.output[0])[-2:] != self.shape(node.input[0])[-2:]:
+            return "pooling"
+        return kind
 
     def _flops(self, node: NodeProto) -> int:
         """As `Layer` counts them."""
@@ -203,10 +212,6 @@ class _SizedGraph:
             return None
         groups = _groups(node)
         return self.shape(node.input[0])[1] // groups, self.shape(node.output[0])[1] // groups
-
-
-def _kind(node: NodeProto) -> Kind:
-    return "grouped" if _groups(node) > 1 else _KINDS.get(node.op_type, "elementwise")
 
 
 def _groups(node: NodeProto) -> int:
