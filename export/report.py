@@ -11,7 +11,7 @@ from markupsafe import Markup
 from unblur.calibration.sensitivity_plot import sensitivity_figure
 from unblur.export.inline_svg import inline_figure
 from unblur.export.report_data import BundleReport, Int8Report
-from unblur.export.report_format import signed_text
+from unblur.export.report_format import percent_text, signed_text
 from unblur.export.report_render import render
 from unblur.runtime.profile import Profile
 
@@ -56,7 +56,7 @@ def bundle_facts(report: BundleReport) -> tuple[Fact, ...]:
     int8, spec = report.int8, report.spec
     return (
         Fact("PSNR", *_gain(report)),
-        Fact("INT8", f"{int8.macs_share:.1%}".replace("%", " %"), "of the work"),
+        Fact("In INT8", percent_text(int8.macs_share, 1)),
         Fact("Frame of 720p", f"{report.gflop_720p:.3g}", "GFLOP"),
         Fact("Parameters", f"{report.parameters:,}"),
         Fact("fp16 file", f"{_model_bytes(report, spec.steps) / 1e6:.2f}", "MB"),

@@ -86,5 +86,5 @@ def _speed_facts(subject: Subject) -> tuple[Fact, ...]:
     return (
         Fact("Median latency", number(main.latency_ms.p50), "ms"),
         Fact("99 % within", number(main.latency_ms.p99), "ms"),
-        Fact("Frames a second", number(main.fps)),
+        Fact("Frames/s", number(main.fps)),
     )

@@ -1,40 +1,12 @@
 import re
 from dataclasses import replace
-from html.parser import HTMLParser
 
 import pytest
+from html_text import text_of
 from made_up_report import HOP, INT8, LEDGER, POOR_INT8, REPORT, WITHOUT_TRUTH
 
 from unblur.export.report import bundle_page
 from unblur.export.report_data import BundleReport
-
-
-class _Balance(HTMLParser):
-    """Fails on a tag that is closed without being open; collects the text."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.text: list[str] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        if tag not in ("meta", "img"):
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-        self.text.append(" ")
-
-    def handle_data(self, data: str) -> None:
-        self.text.append(data)
-
-
-def text_of(page: str) -> str:
-    """What a person reads, with single spaces; the tags must be balanced."""
-    balance = _Balance()
-    balance.feed(page)
-    assert balance.open == []
-    return " ".join("".join(balance.text).split())
 
 
 @pytest.mark.parametrize("report", [REPORT, replace(REPORT, int8=POOR_INT8), replace(REPORT, ledger=WITHOUT_TRUTH)])

@@ -7,8 +7,10 @@ import pytest
 from jsonschema import Draft202012Validator
 from made_up_report import HOP, LEDGER, POOR_INT8, REPORT, WITHOUT_TRUTH
 
-from unblur.export.report_data import BundleReport
+from unblur.export.report_data import BundleReport, read_report
+from unblur.runtime.bundle import read_bundle
 from unblur.runtime.errors import BundleError, UnblurError
+from unblur.runtime.runner import shipped_presets
 
 DEFECT = replace(REPORT, ledger=replace(LEDGER, hops=(replace(HOP, psnr_db=float("-inf"), passed=False),)))
 
@@ -30,6 +32,16 @@ def test_what_is_written_is_read_again_and_keeps_to_the_schema(
     assert BundleReport.from_json(text, where="x") == report
     assert BundleReport.from_json(text, where="x").to_json() == text
     schema.validate(json.loads(text))
+
+
+@pytest.mark.parametrize("preset", shipped_presets())
+def test_shipped_reports_keep_to_the_schema(preset: str, schema: Draft202012Validator) -> None:
+    bundle = read_bundle(shipped_presets()[preset])
+    report = read_report(bundle)
+    assert report.spec == bundle.spec
+    assert report.ledger.hops == bundle.manifest.ledger
+    schema.validate(json.loads(report.to_json()))
+    assert bundle.manifest.files["report.html"].bytes < 300_000
 
 
 def test_the_schema_knows_no_field_that_is_not_written(schema: Draft202012Validator) -> None:

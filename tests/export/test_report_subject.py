@@ -1,0 +1,80 @@
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from made_up_profile import bare_profile
+
+from unblur.export.report_measure import with_quality
+from unblur.export.report_subject import read_subjects
+from unblur.runtime.bundle import MANIFEST, BundleManifest, seal_bundle
+from unblur.runtime.errors import BadInput, BundleError, UnblurError
+from unblur.runtime.pairs import find_pairs
+from unblur.runtime.profile import write_profile
+from unblur.runtime.runner import shipped_presets
+
+PROFILE = replace(bare_profile(), model="lprn-n", preset="lprn-n")
+
+
+@pytest.fixture
+def twin(tmp_path: Path) -> Path:
+    """The shipped lprn-n under another name."""
+    return Path(shutil.copytree(shipped_presets()["lprn-n"], tmp_path / "twin.unblur"))
+
+
+def written(folder: Path, model: str, steps: int = 3) -> Path:
+    path = folder / f"{model}-{steps}.json"
+    write_profile(path, replace(PROFILE, model=model, steps=steps))
+    return path
+
+
+def test_a_profile_goes_to_the_bundle_of_its_preset_fewest_steps_first(tmp_path: Path) -> None:
+    files = [written(tmp_path, "elsewhere.unblur", 4), written(tmp_path, "lprn-n", 1)]
+    small, large = read_subjects(["lprn-n", "lprn-s"], files)
+    assert [profile.steps for profile in small.profiles] == [1, 4]
+    assert large.profiles == ()
+    assert (small.name, small.blurred_db, small.qualities) == ("lprn-n", None, ())
+
+
+def test_of_two_bundles_of_a_preset_the_name_decides(twin: Path, tmp_path: Path) -> None:
+    first, second = read_subjects(["lprn-n", str(twin)], [written(tmp_path, "twin.unblur")])
+    assert (len(first.profiles), len(second.profiles)) == (0, 1)
+    message = (
+        r"third\.unblur-3\.json is a profile of 'third\.unblur' \(lprn-n\), which is none of lprn-n, twin; name"
+    )
+    with pytest.raises(BadInput, match=message):
+        read_subjects(["lprn-n", str(twin)], [written(tmp_path, "third.unblur")])
+
+
+def test_what_cannot_be_put_on_a_page_is_refused(twin: Path, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"two bundles have the same name \(twin, twin\); rename one of them"):
+        read_subjects([str(twin), str(twin)], [])
+    with pytest.raises(BadInput, match=r"fp32\.onnx is a single file; a report is made of bundles"):
+        read_subjects([str(twin / "fp32.onnx")], [])
+    with pytest.raises(BadInput, match="none of lprn-s; name its bundle too, or leave it out"):
+        read_subjects(["lprn-s"], [written(tmp_path, "lprn-n")])
+
+
+def test_a_bundle_older_than_its_report_is_told_to_be_deployed_again(twin: Path) -> None:
+    manifest = BundleManifest.from_json((twin / MANIFEST).read_bytes(), where="x")
+    (twin / "report.json").unlink()
+    seal_bundle(twin, manifest)
+    with pytest.raises(BundleError, match=r"has no report\.json, an older unblur made it; deploy the bundle again"):
+        read_subjects([str(twin)], [])
+
+
+def test_a_report_that_was_edited_is_refused(twin: Path) -> None:
+    (twin / "report.json").write_text("{}")
+    with pytest.raises(UnblurError, match=r"report\.json has 2 bytes, expected"):
+        read_subjects([str(twin)], [])
+
+
+def test_what_was_profiled_is_judged_on_pairs(pairs_folder: Path) -> None:
+    (subject,) = read_subjects(["lprn-n"], [])
+    subject = replace(subject, profiles=(replace(PROFILE, steps=1), replace(PROFILE, steps=4, precision="int8")))
+    judged = with_quality(subject, find_pairs(pairs_folder))
+    assert [(each.precision, each.steps) for each in judged.qualities] == [("fp32", 1), ("int8", 4)]
+    assert judged.frames == 2
+    assert judged.blurred_db is not None
+    assert judged.db(subject.profiles[1]) == judged.qualities[1].db
+    assert judged.db(PROFILE) is None
