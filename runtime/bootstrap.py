@@ -36,7 +36,7 @@ def block_length(series: Series) -> int:
     samples = len(series)
     least = math.ceil(float(np.cbrt(samples)))
     most = max(min(math.ceil(3 * math.sqrt(samples)), samples // 3), 1)
-    correlation = _autocorrelation(midranks(series), min(math.ceil(math.sqrt(samples)) + _RUN, samples - 1))
+    correlation = _autocorrelation(_midranks(series), min(math.ceil(math.sqrt(samples)) + _RUN, samples - 1))
     reach = 2 * _last_significant(correlation, samples)
     lags = np.arange(1, min(reach, len(correlation) - 1) + 1)
     weighted = np.clip(2 - 2 * lags / max(reach, 1), 0, 1) * correlation[lags]
@@ -46,7 +46,7 @@ def block_length(series: Series) -> int:
     return min(max(best, least), most)
 
 
-def midranks(series: Series) -> Series:
+def _midranks(series: Series) -> Series:
     """The ranks of the values from 0 to 1; equal values share the middle of theirs."""
     _, position, counts = np.unique(series, return_inverse=True, return_counts=True)
     ranks = (np.cumsum(counts) - counts / 2) / len(series)
