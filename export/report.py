@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from unblur.calibration.sensitivity_plot import sensitivity_figure
 from unblur.export.inline_svg import inline_figure
-from unblur.export.report_data import BundleReport, Int8Report
+from unblur.export.report_data import BundleReport, Int8Report, Judged
 from unblur.export.report_format import percent_text, signed_text
 from unblur.export.report_render import render
 from unblur.runtime.profile import Profile
@@ -30,10 +30,11 @@ class Fact:
 
 @dataclass(frozen=True)
 class Column:
-    """One bundle on the page. advised: profiles that say why INT8 is not faster."""
+    """One bundle on the page. judged: None if it was not. advised: profiles that say why INT8 is not faster."""
 
     name: str
     report: BundleReport
+    judged: Judged | None
     facts: tuple[Fact, ...]
     card: Mapping[str, str]
     sensitivity: Markup | None
@@ -48,14 +49,21 @@ def bundle_page(report: BundleReport) -> str:
 
 def bundle_column(name: str, report: BundleReport) -> Column:
     """What the templates show of a bundle. name: its heading."""
-    return Column(name, report, bundle_facts(report), model_card(report), _sensitivity_plot(report.int8))
+    return Column(
+        name=name,
+        report=report,
+        judged=report.judged,
+        facts=bundle_facts(report, report.judged),
+        card=model_card(report),
+        sensitivity=_sensitivity_plot(report.int8),
+    )
 
 
-def bundle_facts(report: BundleReport) -> tuple[Fact, ...]:
+def bundle_facts(report: BundleReport, judged: Judged | None) -> tuple[Fact, ...]:
     """What tells the bundle from others at a glance, without a measurement on a device."""
     int8, spec = report.int8, report.spec
     return (
-        Fact("PSNR", *_gain(report)),
+        Fact("PSNR gain", *_gain(judged)),
         Fact("In INT8", percent_text(int8.macs_share, 1)),
         Fact("Frame of 720p", f"{report.gflop_720p:.3g}", "GFLOP"),
         Fact("Parameters", f"{report.parameters:,}"),
@@ -84,12 +92,11 @@ def model_card(report: BundleReport) -> dict[str, str]:
     }
 
 
-def _gain(report: BundleReport) -> tuple[str, str]:
-    """What the model's own form wins over the blurred pictures: value and unit."""
-    blurred_db, first = report.ledger.blurred_db, report.ledger.qualities[0].db
-    if blurred_db is None or first is None:
-        return "not measured", ""
-    return signed_text(first - blurred_db, 2), "dB"
+def _gain(judged: Judged | None) -> tuple[str, str]:
+    """What the first form wins over the blurred pictures: value and unit."""
+    if judged is None or judged.qualities[0].db is None:
+        return "?", "not measured"
+    return signed_text(judged.qualities[0].db - judged.blurred_db, 2), "dB"
 
 
 def _model_bytes(report: BundleReport, steps: int) -> int:

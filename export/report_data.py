@@ -17,7 +17,7 @@ from unblur.runtime import records
 from unblur.runtime.bundle import Bundle
 from unblur.runtime.calibration_table import Origin
 from unblur.runtime.errors import BundleError
-from unblur.runtime.parity import Ledger
+from unblur.runtime.parity import Ledger, Quality
 from unblur.runtime.runner import Precision
 from unblur.runtime.spec import ModelSpec
 
@@ -79,6 +79,27 @@ class Int8Report:
 
 
 @dataclass(frozen=True)
+class Judged:
+    """Quality against ground truth, mean over some frames. blurred_db: PSNR of the frames before. qualities: of the
+    forms after, those at all steps first.
+    """
+
+    frames: int
+    blurred_db: float
+    qualities: tuple[Quality, ...]
+
+    @classmethod
+    def of(cls, ledger: Ledger) -> "Judged | None":
+        """None if the ledger had no ground truth."""
+        return None if ledger.blurred_db is None else cls(ledger.frames, ledger.blurred_db, ledger.qualities)
+
+    def db(self, precision: Precision, steps: int) -> float | None:
+        """PSNR of a form, None if it was not judged."""
+        key = (precision, steps)
+        return next((each.db for each in self.qualities if (each.precision, each.steps) == key), None)
+
+
+@dataclass(frozen=True)
 class BundleReport:
     """All that is known of a bundle when it is made.
 
@@ -96,6 +117,11 @@ class BundleReport:
     versions: Mapping[str, str]
     created: str
     schema: int = SCHEMA
+
+    @property
+    def judged(self) -> Judged | None:
+        """None if the bundle was deployed without pairs."""
+        return Judged.of(self.ledger)
 
     def to_json(self) -> str:
         """The text of `report.json`."""

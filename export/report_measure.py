@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import get_args
 
+from unblur.export.report_data import Judged
 from unblur.export.report_subject import Subject
 from unblur.runtime.console import Stage, silent
 from unblur.runtime.engine_runner import EngineRunner
 from unblur.runtime.pairs import Pair
-from unblur.runtime.parity import measure
+from unblur.runtime.parity import Ledger, measure
 from unblur.runtime.profile_loop import Control
 from unblur.runtime.profile_runner import Plan
 from unblur.runtime.profile_session import ModelChoice, ProfileRequest, profile_model
@@ -39,7 +41,7 @@ def with_quality(subject: Subject, pairs: Sequence[Pair], stage: Stage = silent)
     forms = profiled or {("fp32", model.steps) for model in subject.report.models}
     advance = stage(f"judging {subject.name}", len(forms) * len(pairs))
     ledgers = []
-    for precision, steps in sorted(forms):
+    for precision, steps in sorted(forms, key=lambda form: (-form[1], get_args(Precision).index(form[0]))):
         with open_runner(
             subject.bundle.path,
             precision=precision,
@@ -49,9 +51,5 @@ def with_quality(subject: Subject, pairs: Sequence[Pair], stage: Stage = silent)
             quiet=True,
         ) as runner:
             ledgers.append(measure([runner], pairs, advance))
-    return replace(
-        subject,
-        frames=len(pairs),
-        blurred_db=ledgers[0].blurred_db,
-        qualities=tuple(quality for ledger in ledgers for quality in ledger.qualities),
-    )
+    qualities = tuple(quality for ledger in ledgers for quality in ledger.qualities)
+    return replace(subject, judged=Judged.of(Ledger(len(pairs), ledgers[0].blurred_db, qualities, hops=())))

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from markupsafe import Markup
 
-from unblur.export.report import SECTIONS, Column, Fact, bundle_column
+from unblur.export.report import SECTIONS, Column, Fact, bundle_column, bundle_facts
 from unblur.export.report_layers import LayerView, layer_view
 from unblur.export.report_overview import overview_of, steps_plot
 from unblur.export.report_plots import latency_histogram, latency_series, size_plot, sustained_plot
@@ -51,18 +51,19 @@ def measured_page(subjects: Sequence[Subject]) -> str:
 
 def measured_column(subject: Subject) -> MeasuredColumn:
     """What the templates show of a bundle and its profiles."""
-    base = bundle_column(subject.name, subject.report)
-    own = subject.report.spec.steps
+    report = subject.report
+    base = bundle_column(subject.name, report)
     views = (layer_view(profile) for profile in subject.profiles)
     return MeasuredColumn(
         name=base.name,
-        report=base.report,
-        facts=(*_speed_facts(subject), *base.facts),
+        report=report,
+        judged=subject.judged,
+        facts=(*_speed_facts(subject), *bundle_facts(report, subject.judged)),
         card=base.card,
         sensitivity=base.sensitivity,
         advised=tuple(profile for profile in subject.profiles if profile.int8_advice is not None),
         subject=subject,
-        closeups=tuple(_closeup(profile) for profile in subject.profiles if profile.steps == own),
+        closeups=tuple(_closeup(profile) for profile in subject.profiles if profile.steps == report.spec.steps),
         insides=tuple(view for view in views if view is not None),
         tradeoff=steps_plot([subject]),
     )

@@ -7,7 +7,7 @@ from statistics import fmean
 from markupsafe import Markup
 
 from unblur.export.report_data import BundleReport
-from unblur.export.report_format import percent_text, signed_text, size_text
+from unblur.export.report_format import db_text, percent_text, signed_text, size_text
 from unblur.export.report_plots import Curve, tradeoff
 from unblur.export.report_subject import Subject
 from unblur.runtime.profile import Profile
@@ -49,12 +49,13 @@ def _fixed(report: BundleReport) -> dict[str, str]:
 
 
 def _quality(subject: Subject) -> dict[str, str]:
-    own = [quality.db for quality in subject.qualities if quality.steps == subject.report.spec.steps]
-    if not own or own[0] is None or subject.blurred_db is None:
+    judged = subject.judged
+    if judged is None or judged.qualities[0].db is None:
         return {}
+    best_db = judged.qualities[0].db
     return {
-        "PSNR, dB": f"{own[0]:.2f}",
-        "Gain over the blurred frames, dB": signed_text(own[0] - subject.blurred_db, 2),
+        "PSNR, dB": db_text(best_db),
+        "Gain over the blurred frames, dB": signed_text(best_db - judged.blurred_db, 2),
     }
 
 
@@ -75,7 +76,7 @@ def _speed(main: Profile | None) -> dict[str, str]:
 def steps_plot(subjects: Sequence[Subject]) -> Markup | None:
     """What the steps are worth, a curve per bundle, precision, size and device; None without profiles."""
     curves = [curve for subject in subjects for curve in _curves(subject)]
-    before = {subject.blurred_db for subject in subjects}
+    before = {subject.judged.blurred_db for subject in subjects if subject.judged is not None}
     return tradeoff(curves, before.pop() if len(before) == 1 else None) if curves else None
 
 

@@ -1,11 +1,13 @@
 """The templates in report_page/ and what they call."""
 
+import re
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from statistics import fmean
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
 
 from unblur.calibration.sensitivity import Sensitivity
 from unblur.export.report_data import Int8Report
@@ -15,6 +17,7 @@ from unblur.runtime.profile_format import interval, number
 
 _TEMPLATES = Path(__file__).parent / "report_page"
 _NOISIEST = 5
+_BACKTICKS = re.compile("`([^`]*)`")
 
 
 def render(*, title: str, sections: Sequence[str], columns: Sequence[object], overview: object, data: str) -> str:
@@ -44,6 +47,7 @@ def _environment() -> Environment:
     environment.filters.update(
         arrow=_arrow,
         by_reason=_by_reason,
+        code=_code,
         db=db_text,
         interval=interval,
         mean=fmean,
@@ -58,6 +62,11 @@ def _environment() -> Environment:
 
 def _arrow(hop: str) -> str:
     return hop.replace("->", "\N{RIGHTWARDS ARROW}")
+
+
+def _code(text: str) -> Markup:
+    """What stands in backticks as code."""
+    return Markup(_BACKTICKS.sub(r"<code>\1</code>", str(escape(text))))
 
 
 def _number(value: float | None) -> str:

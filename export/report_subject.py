@@ -5,10 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from unblur.export.report_data import BundleReport, read_report
+from unblur.export.report_data import BundleReport, Judged, read_report
 from unblur.runtime.bundle import Bundle, read_bundle
 from unblur.runtime.errors import BadInput
-from unblur.runtime.parity import Quality
 from unblur.runtime.profile import Profile, read_profile
 from unblur.runtime.records import to_json
 from unblur.runtime.runner import find_model
@@ -20,22 +19,19 @@ SCHEMA = 1
 class Subject:
     """One bundle on the page.
 
-    name: of the bundle's folder, or the preset. profiles: fewest steps first. frames: that the quality was measured
-    on, None where it is not known. blurred_db, qualities: mean PSNR before, and of each form.
+    name: of the bundle's folder, or the preset. profiles: fewest steps first. judged: what it restores, as it was
+    deployed or judged since; None if it was not.
     """
 
     name: str
     bundle: Bundle
     report: BundleReport
     profiles: tuple[Profile, ...]
-    frames: int | None
-    blurred_db: float | None
-    qualities: tuple[Quality, ...]
+    judged: Judged | None
 
     def db(self, profile: Profile) -> float | None:
         """PSNR of the form that was profiled, None if it was not measured."""
-        key = (profile.precision, profile.steps)
-        return next((each.db for each in self.qualities if (each.precision, each.steps) == key), None)
+        return None if self.judged is None else self.judged.db(profile.precision, profile.steps)
 
     @property
     def main(self) -> Profile | None:
@@ -50,9 +46,7 @@ class Subject:
             "name": self.name,
             "report": to_json(self.report),
             "profiles": [profile.to_json() for profile in self.profiles],
-            "frames": self.frames,
-            "blurred_db": self.blurred_db,
-            "qualities": to_json(self.qualities),
+            "judged": to_json(self.judged),
         }
 
 
@@ -98,13 +92,10 @@ def _owner(profile: Profile, bundles: dict[str, Bundle], file: Path) -> str:
 
 def _subject(name: str, bundle: Bundle, profiles: Sequence[Profile]) -> Subject:
     report = read_report(bundle)
-    ledger = report.ledger
     return Subject(
         name=name,
         bundle=bundle,
         report=report,
         profiles=tuple(sorted(profiles, key=lambda profile: profile.steps)),
-        frames=None if ledger.blurred_db is None else ledger.frames,
-        blurred_db=ledger.blurred_db,
-        qualities=() if ledger.blurred_db is None else ledger.qualities,
+        judged=report.judged,
     )

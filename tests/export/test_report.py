@@ -26,7 +26,15 @@ def test_numbers_and_the_model_card_are_told() -> None:
     text = text_of(page)
     for said in (
         *("All 2 hops pass on 2 frames.", "<b>GoPro</b>", "the whole frame", "75,067", "29.3 GFLOP", "0.16 MB"),
-        *("PSNR +1.50 dB", "torch \N{RIGHTWARDS ARROW} fp32", "48.20", "equal", "+0.000", "0" * 16, "unblur 0.1.0"),
+        *(
+            "PSNR gain +1.50 dB",
+            "torch \N{RIGHTWARDS ARROW} fp32",
+            "48.20",
+            "equal",
+            "+0.000",
+            "0" * 16,
+            "unblur 0.1.0",
+        ),
         *(
             "before, 19.20 dB",
             "98.0 % of the multiply-accumulates",
@@ -52,7 +60,7 @@ def test_a_failed_hop_says_why() -> None:
 def test_without_ground_truth_it_says_so() -> None:
     text = text_of(bundle_page(replace(REPORT, ledger=WITHOUT_TRUTH)))
     assert "no pairs with a sharp reference" in text
-    assert "PSNR not measured" in text
+    assert "PSNR gain ? not measured" in text
 
 
 def test_little_int8_is_warned_of_and_the_layers_are_shown() -> None:
@@ -60,6 +68,7 @@ def test_little_int8_is_warned_of_and_the_layers_are_shown() -> None:
     text = text_of(page)
     for said in ("only 40% of the multiply", "relu 12.3", "body.weight 1.00 2.50", "4 of 9", "90 %"):
         assert said in text
+    assert "fine-tune with <code>unblur train --qat</code>" in page
     assert 'role="img" aria-label="What each layer costs in INT8, in dB"' in page
     assert "body.weight (50.0%, float)" in text
 

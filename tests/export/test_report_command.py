@@ -65,8 +65,8 @@ def test_a_bundle_without_a_profile_is_measured_now(
     (bundle,) = document["bundles"]
     assert [profile["steps"] for profile in bundle["profiles"]] == [1, 2, 3, 4]
     assert [profile["layers"] is None for profile in bundle["profiles"]] == [True, True, True, False]
-    assert [(each["precision"], each["steps"]) for each in bundle["qualities"]] == [
-        ("fp32", steps) for steps in (1, 2, 3, 4)
+    assert [(each["precision"], each["steps"]) for each in bundle["judged"]["qualities"]] == [
+        ("fp32", steps) for steps in (4, 3, 2, 1)
     ]
     assert "PSNR against milliseconds per frame, of lprn-n fp32" in page.read_text()
 

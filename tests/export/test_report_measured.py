@@ -9,6 +9,7 @@ from html_text import text_of
 from made_up_profile import bare_profile, full_profile
 from made_up_report import INT8, REPORT
 
+from unblur.export.report_data import Judged
 from unblur.export.report_measured import measured_page
 from unblur.export.report_plots import latency_series
 from unblur.export.report_subject import Subject
@@ -23,9 +24,8 @@ BUNDLE = Bundle(Path("x.unblur"), BundleManifest("lprn-x", REPORT.spec, "", {}, 
 
 def subject(*profiles: Profile, name: str = "mine", judged: bool = True) -> Subject:
     """judged: its quality was measured on two frames."""
-    qualities = (Quality(each.precision, each.steps, 26 + each.steps / 10, 0.9) for each in profiles if judged)
-    frames, blurred_db = (2, 25.5) if judged else (None, None)
-    return Subject(name, BUNDLE, REPORT, profiles, frames, blurred_db, tuple(qualities))
+    qualities = tuple(Quality(each.precision, each.steps, 26 + each.steps / 10, 0.9) for each in profiles)
+    return Subject(name, BUNDLE, REPORT, profiles, Judged(2, 25.5, qualities) if judged and profiles else None)
 
 
 @pytest.fixture(scope="module")

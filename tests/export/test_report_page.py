@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from made_up_profile import bare_profile, full_profile
-from made_up_report import LEDGER, POOR_INT8, REPORT
+from made_up_report import POOR_INT8, REPORT
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from unblur.export.report_measured import measured_page
@@ -42,8 +42,8 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> str:
     whole = replace(REPORT, int8=POOR_INT8)
     bundle = Bundle(Path("x.unblur"), BundleManifest("lprn-x", REPORT.spec, "", {}, ()))
     subjects = [
-        Subject("first", bundle, whole, (bare_profile(1, 4.0), full_profile()), 2, 25.5, LEDGER.qualities),
-        Subject("second", bundle, REPORT, (), None, None, ()),
+        Subject("first", bundle, whole, (bare_profile(1, 4.0), full_profile()), whole.judged),
+        Subject("second", bundle, REPORT, (), None),
     ]
     path = tmp_path_factory.mktemp("page") / "report.html"
     path.write_text(measured_page(subjects))

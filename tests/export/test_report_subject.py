@@ -33,7 +33,7 @@ def test_a_profile_goes_to_the_bundle_of_its_preset_fewest_steps_first(tmp_path:
     small, large = read_subjects(["lprn-n", "lprn-s"], files)
     assert [profile.steps for profile in small.profiles] == [1, 4]
     assert large.profiles == ()
-    assert (small.name, small.blurred_db, small.qualities) == ("lprn-n", None, ())
+    assert (small.name, small.judged) == ("lprn-n", None)
 
 
 def test_of_two_bundles_of_a_preset_the_name_decides(twin: Path, tmp_path: Path) -> None:
@@ -73,8 +73,8 @@ def test_what_was_profiled_is_judged_on_pairs(pairs_folder: Path) -> None:
     (subject,) = read_subjects(["lprn-n"], [])
     subject = replace(subject, profiles=(replace(PROFILE, steps=1), replace(PROFILE, steps=4, precision="int8")))
     judged = with_quality(subject, find_pairs(pairs_folder))
-    assert [(each.precision, each.steps) for each in judged.qualities] == [("fp32", 1), ("int8", 4)]
-    assert judged.frames == 2
-    assert judged.blurred_db is not None
-    assert judged.db(subject.profiles[1]) == judged.qualities[1].db
+    assert judged.judged is not None
+    assert [(each.precision, each.steps) for each in judged.judged.qualities] == [("int8", 4), ("fp32", 1)]
+    assert judged.judged.frames == 2
+    assert judged.db(subject.profiles[1]) == judged.judged.qualities[0].db
     assert judged.db(PROFILE) is None
