@@ -44,6 +44,7 @@ _STYLE: Mapping[str, object] = {
     "xtick.color": MUTED,
     "ytick.color": MUTED,
     "text.color": INK,
+    "text.parse_math": False,  # a name may hold a dollar
     "legend.frameon": False,
 }
 _NO_METADATA: Mapping[str, None] = dict.fromkeys(("Date", "Creator", "Format", "Type"))

@@ -1,11 +1,13 @@
 """The plots of a measured report, as SVG that stands in its page."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from markupsafe import Markup
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
@@ -69,8 +71,9 @@ def latency_series(profile: Profile) -> Markup:
         if len(times) <= _MOST_DOTS:
             axes.plot(np.arange(len(times)) * every, times, ".", color=BLUE, ms=3.5)
         else:
-            parts = np.array_split(times, _MOST_DOTS)
-            index = [part * len(times) * every / _MOST_DOTS for part in range(_MOST_DOTS)]
+            starts = range(0, len(times), math.ceil(len(times) / _MOST_DOTS))
+            parts = [times[start : start + starts.step] for start in starts]
+            index = [start * every for start in starts]
             lows, highs = [float(part.min()) for part in parts], [float(part.max()) for part in parts]
             axes.fill_between(index, lows, highs, color=BLUE, alpha=0.25, linewidth=0)
             axes.plot(index, [float(np.median(part)) for part in parts], color=BLUE, lw=1)
@@ -123,8 +126,8 @@ def roofline(placed: Sequence[Placed], peaks: Peaks) -> Markup:
                 axes.annotate(str(number), at, ha="center", va="center", fontsize=7)
         axes.set(xscale="log", yscale="log", xlabel="intensity, operations per byte", ylabel="GFLOP/s")
         _draw_roofs(axes, peaks, {each.layer.precision for each in placed})
-        axes.xaxis.set_major_formatter(_PLAIN)
-        axes.yaxis.set_major_formatter(_PLAIN)
+        _label_log(axes.xaxis)
+        _label_log(axes.yaxis)
         axes.legend(loc="lower right", handletextpad=0.2, markerscale=0.5)
 
     return inline_svg(draw, (4.8, 3.3), "Roofline: what each layer reaches of what the device can do")
@@ -168,6 +171,8 @@ def size_plot(sweep: SizeSweep) -> Markup:
             at = (point.pixels / 1e6, point.latency_ms.p50)
             axes.annotate(point.value, at, xytext=(5, -9), textcoords="offset points", fontsize=8)
         axes.set(xscale="log", yscale="log", xlabel="megapixels", ylabel="median ms")
+        _label_log(axes.xaxis, 1, 2, 5)
+        _label_log(axes.yaxis, 1, 2, 5)
         axes.margins(x=0.2)
 
     return inline_svg(draw, _SIZE_IN, "Median latency over the size of the picture")
@@ -215,9 +220,14 @@ def _draw_channels(axes: Axes, minutes: Sequence[float], values: Sequence[Mappin
 def _log_if_wide(axes: Axes, values: Sequence[float]) -> None:
     if max(values) > 6 * min(values):
         axes.set_xscale("log")
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.xaxis.set_major_formatter(_PLAIN)
-        axes.xaxis.set_minor_formatter(NullFormatter())
+        _label_log(axes.xaxis, 1, 2, 5)
+
+
+def _label_log(axis: Axis, *digits: float) -> None:
+    """Plain numbers at these multiples of the powers of ten, by default at the powers alone."""
+    axis.set_major_locator(LogLocator(subs=digits or (1,)))
+    axis.set_major_formatter(_PLAIN)
+    axis.set_minor_formatter(NullFormatter())
 
 
 def _gflops(placed: Placed) -> float:
