@@ -54,7 +54,7 @@ class Trial:
 
 def main(
     presets: Annotated[list[str] | None, typer.Option(help="Default all. Repeatable.")] = None,
-    repeats: Annotated[int, typer.Option(min=2, help="Runs of three frames each.")] = 3,
+    repeats: Annotated[int, typer.Option(min=2, help="Runs of three frames each.")] = 4,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default one a core.")] = None,
     folder: Annotated[Path | None, typer.Option(help="Keep the exports here, for the next time.")] = None,
     json: Json = False,

@@ -98,13 +98,15 @@ def estimate(
 def _costs(
     network: Network, reach: Reach, peaks: Peaks, precision: Precision, int8: Collection[str]
 ) -> list[_Cost]:
-    def of(operation: Operation) -> Precision:
-        if precision != "int8":
-            return precision
-        return "int8" if operation.name in int8 else "fp16"
-
     kernels = kernels_of(network, fuse=reach.fuses, in_place=reach.in_place)
-    return [_cost(kernel, of(kernel.main), network.elements, reach, peaks) for kernel in kernels]
+    return [
+        _cost(kernel, _precision_of(kernel.main, precision, int8), network.elements, reach, peaks)
+        for kernel in kernels
+    ]
+
+
+def _precision_of(operation: Operation, asked: Precision, int8: Collection[str]) -> Precision:
+    return "fp16" if asked == "int8" and operation.name not in int8 else asked
 
 
 def _cost(kernel: Kernel, precision: Precision, elements: Mapping[str, int], reach: Reach, peaks: Peaks) -> _Cost:
@@ -139,34 +141,35 @@ def _total(costs: Iterable[_Cost]) -> float:
     return sum(cost.ms for cost in costs)
 
 
-def _bounds(fast: Sequence[_Cost], slow: Sequence[_Cost]) -> dict[Bound, float]:
-    """Shares of the time, the mean over both ends."""
+def _bounds(*ends: Sequence[_Cost]) -> dict[Bound, float]:
+    """Shares of the time, the mean over the ends."""
     shares: dict[Bound, float] = {"compute": 0.0, "memory": 0.0, "overhead": 0.0}
-    for costs in (fast, slow):
+    for costs in ends:
+        whole = _total(costs) * len(ends)
         for cost in costs:
-            shares[cost.bound] += cost.work / _total(costs) / 2
-            shares["overhead"] += cost.call / _total(costs) / 2
+            shares[cost.bound] += cost.work / whole
+            shares["overhead"] += cost.call / whole
     return shares
 
 
 def _parts(fast: Sequence[_Cost], slow: Sequence[_Cost]) -> tuple[Part, ...]:
-    """Both ends by stage; at the fast one a kernel is told where its first operation is."""
+    """Both ends by stage; at the fast one, what is done together counts to the stage of its first operation."""
     stages: dict[str, tuple[list[_Cost], list[_Cost]]] = {cost.stage: ([], []) for cost in slow}
     for end, costs in enumerate((fast, slow)):
         for cost in costs:
             stages[cost.stage][end].append(cost)
-    whole = _total(fast), _total(slow)
-    parts = [_part(stage, ends, whole) for stage, ends in stages.items()]
+    whole = Span(_total(fast), _total(slow))
+    parts = [_part(stage, *costs, whole) for stage, costs in stages.items()]
     return tuple(sorted(parts, key=lambda part: part.share, reverse=True))
 
 
-def _part(stage: str, ends: tuple[list[_Cost], list[_Cost]], whole: tuple[float, float]) -> Part:
-    low, high = map(_total, ends)
-    bounds = _bounds(*ends) if ends[0] else _bounds(ends[1], ends[1])
+def _part(stage: str, fast: Sequence[_Cost], slow: Sequence[_Cost], whole: Span) -> Part:
+    ms = Span(_total(fast), _total(slow))
+    bounds = _bounds(*(costs for costs in (fast, slow) if costs))
     return Part(
         stage=stage,
-        kernels=len(ends[1]),
-        ms=Span(low, high),
-        share=(low / whole[0] + high / whole[1]) / 2,
+        kernels=len(slow),
+        ms=ms,
+        share=(ms.low / whole.low + ms.high / whole.high) / 2,
         bound=max(bounds, key=lambda bound: bounds[bound]),
     )

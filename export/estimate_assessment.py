@@ -1,6 +1,5 @@
 """A network on a machine in every precision that was asked for, with what has to be known to read the figures."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from onnx import ModelProto
@@ -31,33 +30,33 @@ def assess(
     Raises BadInput if the machine does not compute in that precision, CalibrationError if nothing of the network
     would be INT8.
     """
-    network = network_at(model, size_hw)
     notes = [
         f"one frame through the network by {machine.method.runtime}, without reading, converting and copying it",
         "low end: elementwise operations happen within other kernels; high end: each is a kernel of its own",
         f"factors: {machine.method.basis}",
         *machine.notes,
     ]
-    estimates = []
-    for wanted in _precisions(machine, precision):
+    precisions, int8 = _precisions(machine, precision), frozenset[str]()
+    if "int8" in precisions:
         try:
-            int8 = _int8_operations(model) if wanted == "int8" else frozenset()
+            int8 = _int8_operations(model)
         except CalibrationError as error:
-            if precision is not None:
+            if precision == "int8":
                 raise
+            precisions.remove("int8")
             notes.append(f"no INT8: {error}")
-            continue
-        estimates.append(estimate(network, machine.method, machine.peaks, wanted, int8))
+    network = network_at(model, size_hw)
+    estimates = [estimate(network, machine.method, machine.peaks, wanted, int8) for wanted in precisions]
     return Assessment(network, machine, tuple(estimates), tuple(notes))
 
 
-def _precisions(machine: Machine, precision: Precision | None) -> Sequence[Precision]:
+def _precisions(machine: Machine, precision: Precision | None) -> list[Precision]:
     if precision is None:
-        return tuple(machine.units)
+        return list(machine.units)
     if precision not in machine.units:
         present = ", ".join(machine.units)
         raise BadInput(f"{machine.title} does not compute in {precision}; it has {present}")
-    return (precision,)
+    return [precision]
 
 
 def _int8_operations(model: ModelProto) -> frozenset[str]:

@@ -16,7 +16,7 @@ THIS_CPU = "cpu"
 class Machine:
     """A device in a power mode with the runtime that it is estimated for.
 
-    units: what computes in each precision that it has. memory_gib: None if it does not matter. notes: what is true
+    units: what computes in each precision that it has. memory_gib: None if unknown. notes: what is true
     of this device's figures, for people.
     """
 

@@ -82,9 +82,11 @@ ONNX_RUNTIME = Method(
     ),
     basis=(
         "fitted on half of the presets, profiled layer by layer on one core of an AMD EPYC (Milan) at 64x64 to "
-        "256x256 with ONNX Runtime 1.31: the tenth and the ninetieth percentile of the share of its peaks"
+        "256x256 with ONNX Runtime 1.31: near the tenth and the ninetieth percentile of the shares of its peaks"
     ),
 )
+"""`python -m benchmarks.estimate_fit` profiles, `python -m benchmarks.estimate` judges. Where arithmetic bounds a
+kind, its share of the bandwidth hardly matters and was not fitted."""
 
 TENSORRT = Method(
     runtime="TensorRT on an NVIDIA GPU",
@@ -130,10 +132,10 @@ TENSORRT = Method(
         in_place=frozenset({"Concat", "Slice", "Split"}),
     ),
     basis=(
-        "assumed, then held against 28 times that others publish of YOLO11 and YOLOv8, fp16 and INT8, on Jetson "
-        "Nano, Orin Nano and Orin NX: all lie between the ends; no deblurring network was measured there"
+        "assumed, then adjusted until 28 times that others publish of YOLO11 and YOLOv8, fp16 and INT8, on Jetson "
+        "Nano, Orin Nano and Orin NX all lay between the ends; no deblurring network was measured there"
     ),
 )
-"""Held against: ultralytics/ultralytics, docs/en/guides/nvidia-jetson.md (YOLO11 n to x, Orin Nano Super and Orin
+"""Published by: ultralytics/ultralytics, docs/en/guides/nvidia-jetson.md (YOLO11 n to x, Orin Nano Super and Orin
 NX 16GB); the0807/YOLOv8-ONNX-TensorRT (YOLOv8 n to m, Orin Nano); Qengineering/YoloV8-TensorRT-Jetson_Nano (YOLOv8
 n and s, Jetson Nano). The middle of the estimate is 0.65 to 1.24 times what they publish."""

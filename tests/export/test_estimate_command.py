@@ -72,6 +72,7 @@ def test_devices_are_listed() -> None:
     assert all(name in table for name in DEVICES)
 
 
+@pytest.mark.usefixtures("quick_export")
 def test_a_file_and_a_checkpoint_are_models(fp32: ModelProto, checkpoint: Path, tmp_path: Path) -> None:
     write_onnx(tmp_path / "small.onnx", fp32)
     assert graph_of(str(tmp_path / "small.onnx"), 2) == fp32
