@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from benchmarks.parts import NotMeasured
 
+_ESTIMATED = ("lprn-n", "lprn-s", "lprn-m", "msrm-dffm", "pix2pix", "deblurgan")
+
 _DATA = "../shared/data"
 
 
@@ -95,6 +97,12 @@ CATALOGUE = (
         "how often a comparison of two models is right",
         _plan(90, "--trials 40"),
         _plan(15, "--trials 5"),
+    ),
+    Benchmark(
+        "estimate",
+        "estimated over measured time; without options it takes every preset",
+        _plan(120, " ".join(f"--presets {name}" for name in _ESTIMATED)),
+        _plan(40, "--presets lprn-n --presets lprn-s"),
     ),
 )
 
