@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import typer
 from jsonschema import Draft202012Validator
-from made_up_profile import full_profile
+from made_up_profile import bare_profile
 from referencing import Registry, Resource
 from typer.testing import CliRunner, Result
 
@@ -36,7 +36,7 @@ def unblur(*arguments: str | Path) -> Result:
 def test_profiles_that_are_given_are_shown_and_nothing_is_measured(
     tmp_path: Path, schema: Draft202012Validator
 ) -> None:
-    write_profile(tmp_path / "p.json", replace(full_profile(), model="lprn-n", preset="lprn-n", steps=4))
+    write_profile(tmp_path / "p.json", replace(bare_profile(), model="lprn-n", preset="lprn-n", steps=4))
     page = tmp_path / "report.html"
     result = unblur(
         *("report", "lprn-n", "lprn-s", "--profile", tmp_path / "p.json", "--no-profile", "-o", page, "--json")
