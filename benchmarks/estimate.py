@@ -122,8 +122,9 @@ def line(found: Trial) -> str:
     """A row of the table, by the best time."""
     verdict = "PASS" if _factor(found.ratio()) <= MOST_RATIO else "FAIL"
     estimated = f"{found.low_ms:7.1f} - {found.high_ms:7.1f}"
-    row = f"{found.preset:20}  {found.side:4}  {estimated}  {min(found.runs_ms):8.1f}  {found.ratio():5.2f}  {verdict}"
-    return row if found.fitted else f"{row}, held out"
+    verdict += "" if found.fitted else ", held out"
+    measured = f"{min(found.runs_ms):8.1f}  {found.ratio():5.2f}"
+    return f"{found.preset:20}  {found.side:4}  {estimated}  {measured}  {verdict}"
 
 
 def _factor(ratio: float) -> float:
