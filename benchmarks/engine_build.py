@@ -23,7 +23,7 @@ from unblur.export.engine_from_onnx import Source, read_source
 from unblur.export.engine_request import targets_from_text
 from unblur.export.onnx_from_checkpoint import onnx_from_network
 from unblur.export.precision import fp16_from_fp32, int8_fp16_from_int8
-from unblur.runtime.engine_record import EngineRecord
+from unblur.runtime.engine.record import EngineRecord
 from unblur.runtime.images import write_image
 from unblur.runtime.selftest import golden_frame
 from unblur.train.checkpoint import load_network, shipped_checkpoint

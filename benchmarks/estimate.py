@@ -24,12 +24,12 @@ from benchmarks.estimate_presets import FITTED, exported, side_of
 from benchmarks.figures import Figure, Report
 from benchmarks.parts import Json, run, say, tell
 from unblur.calibration.onnx_file import read_onnx
-from unblur.export.devices import PeakRange
-from unblur.export.estimate import Span, estimate
-from unblur.export.estimate_graph import network_at
-from unblur.export.estimate_method import ONNX_RUNTIME
+from unblur.export.estimate.devices import PeakRange
+from unblur.export.estimate.estimate import Span, estimate
+from unblur.export.estimate.graph import network_at
+from unblur.export.estimate.method import ONNX_RUNTIME
 from unblur.runtime.onnx_runner import OnnxRunner
-from unblur.runtime.roofline import Peaks, measure_peaks
+from unblur.runtime.profile.roofline import Peaks, measure_peaks
 from unblur.train.networks import PRESETS, find_preset
 
 MOST_RATIO = 1.5

@@ -1,4 +1,4 @@
-"""Where ONNX Runtime's factors in `export/estimate_method.py` come from: the shares of the peaks that layers reach.
+"""Where ONNX Runtime's factors in `export/estimate/method.py` come from: the shares of the peaks that layers reach.
 
     python -m benchmarks.estimate_fit --folder exports
 
@@ -20,11 +20,11 @@ import typer
 
 from benchmarks.estimate_presets import FITTED, exported, side_of
 from benchmarks.parts import run, say
-from unblur.export.estimate_graph import KINDS, Kind
-from unblur.export.estimate_kernels import MULTIPLYING
-from unblur.runtime.layers import Layer
-from unblur.runtime.layers_onnx import BETWEEN, onnx_layers
-from unblur.runtime.roofline import Peaks, measure_peaks
+from unblur.export.estimate.graph import KINDS, Kind
+from unblur.export.estimate.kernels import MULTIPLYING
+from unblur.runtime.profile.layers import Layer
+from unblur.runtime.profile.layers_onnx import BETWEEN, onnx_layers
+from unblur.runtime.profile.roofline import Peaks, measure_peaks
 
 _LEVELS = (0.1, 0.5, 0.9)
 _ONLY_HERE: Mapping[str, Kind] = {

@@ -13,7 +13,7 @@ from unblur.train.networks import PRESETS, build_network
 from unblur.train.networks.base import gflop
 
 FITTED = frozenset(sorted(PRESETS)[::2])
-"""The presets that the factors of `estimate_method` were fitted on; the others were left out to judge them by."""
+"""The presets that the factors of `estimate.method` were fitted on; the others were left out to judge them by."""
 
 _MOST_GFLOP = 60.0
 _SIDES = (256, 128, 64)

@@ -24,14 +24,14 @@ import typer
 from benchmarks.figures import Figure, Report, of_repeats
 from benchmarks.parts import Json, Model, run, tell
 from unblur.runtime.deblur import Deblurrer
-from unblur.runtime.feed import Feed
 from unblur.runtime.frames import Batch
-from unblur.runtime.ladder import Ladder
-from unblur.runtime.latency import Latency, summarise
-from unblur.runtime.live import LiveControls, LiveResult, run_live
-from unblur.runtime.live_stats import LiveStats
-from unblur.runtime.null_sink import NullSink
+from unblur.runtime.live.feed import Feed
+from unblur.runtime.live.ladder import Ladder
+from unblur.runtime.live.loop import LiveControls, LiveResult, run_live
+from unblur.runtime.live.stats import LiveStats
+from unblur.runtime.profile.latency import Latency, summarise
 from unblur.runtime.runner import Precision, Runner, open_runner
+from unblur.runtime.sinks.null import NullSink
 from unblur.runtime.spec import ModelSpec
 from unblur.runtime.video import open_source
 

@@ -12,7 +12,7 @@ import typer
 
 from benchmarks.figures import Report, of_repeats
 from benchmarks.parts import Json, run, say, tell
-from unblur.runtime.roofline import measure_peaks
+from unblur.runtime.profile.roofline import measure_peaks
 
 
 def main(repeats: Annotated[int, typer.Option(min=2)] = 5, json: Json = False) -> None:

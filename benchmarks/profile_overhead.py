@@ -16,13 +16,13 @@ import typer
 
 from benchmarks.figures import Figure, Report
 from benchmarks.parts import Json, Model, run, say, tell
-from unblur.runtime.comparison import compare, interleave
 from unblur.runtime.frames import Batch
-from unblur.runtime.profile_inputs import random_batches
-from unblur.runtime.profile_loop import Control, Stopwatch, measure
-from unblur.runtime.profile_request import size_from_text
+from unblur.runtime.profile.comparison import compare, interleave
+from unblur.runtime.profile.inputs import random_batches
+from unblur.runtime.profile.loop import Control, Stopwatch, measure
+from unblur.runtime.profile.request import size_from_text
 from unblur.runtime.runner import Runner, open_runner
-from unblur.runtime.telemetry import Telemetry
+from unblur.runtime.telemetry.sampler import Telemetry
 
 MOST_OVERHEAD_PERCENT = 1.0
 

@@ -16,10 +16,10 @@ from scipy import stats  # type: ignore[import-untyped]
 
 from benchmarks.figures import Figure, Report
 from benchmarks.parts import Json, Model, run, say, tell
-from unblur.runtime.comparison import Comparison, Verdict, compare, interleave
 from unblur.runtime.frames import Batch
-from unblur.runtime.profile_inputs import random_batches
-from unblur.runtime.profile_request import size_from_text
+from unblur.runtime.profile.comparison import Comparison, Verdict, compare, interleave
+from unblur.runtime.profile.inputs import random_batches
+from unblur.runtime.profile.request import size_from_text
 from unblur.runtime.runner import Runner, open_runner
 
 LEAST_PERCENT = 95.0

@@ -14,7 +14,7 @@ from unblur.runtime.atomic import atomic_file
 from unblur.runtime.calibration_table import Method, StepPolicy
 from unblur.runtime.console import print_json, progress, stages_on, stderr
 from unblur.runtime.errors import BadInput, needs_extra
-from unblur.runtime.source_url import Size
+from unblur.runtime.sources.url import Size
 
 if TYPE_CHECKING:
     from unblur.calibration.calibrate import Calibrated, Settings

@@ -1,5 +1,5 @@
 """The colours of plots: far enough apart for colour-blind people, and known to the page that shows a plot, which
-puts lighter ones in their place in the dark (`unblur.export.inline_svg`).
+puts lighter ones in their place in the dark (`unblur.export.report.inline_svg`).
 
 M. Okabe, K. Ito: "Color Universal Design", 2008.
 """

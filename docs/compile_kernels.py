@@ -1,4 +1,4 @@
-"""Compile runtime/kernels.cu to runtime/kernels.ptx, with NVRTC and without a GPU.
+"""Compile runtime/engine/kernels.cu to runtime/engine/kernels.ptx, with NVRTC and without a GPU.
 
     pip install nvidia-cuda-nvrtc-cu11==11.8.89
     python docs/compile_kernels.py
@@ -15,21 +15,21 @@ import importlib.util
 import re
 from pathlib import Path
 
-RUNTIME = Path(__file__).resolve().parents[1] / "runtime"
+ENGINE = Path(__file__).resolve().parents[1] / "runtime" / "engine"
 ARCHITECTURE = "compute_53"  # the oldest Jetson that CUDA 11 knows; newer ones take it as it is
 PTX_VERSION = "6.3"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Compile runtime/kernels.cu to runtime/kernels.ptx.")
+    parser = argparse.ArgumentParser(description="Compile runtime/engine/kernels.cu to runtime/engine/kernels.ptx.")
     parser.add_argument("--nvrtc", type=Path, help="libnvrtc.so.11.2; default that of the installed wheel")
-    source = (RUNTIME / "kernels.cu").read_bytes()
+    source = (ENGINE / "kernels.cu").read_bytes()
     library = parser.parse_args().nvrtc or installed_nvrtc()
     ptx = compile_ptx(ctypes.CDLL(str(library)), source)
     lines = [line for line in ptx.splitlines() if not line.startswith("//")]
     text = re.sub(r"\.version [\d.]+", f".version {PTX_VERSION}", "\n".join(lines).strip())
     digest = hashlib.sha256(source).hexdigest()
-    (RUNTIME / "kernels.ptx").write_text(f"// docs/compile_kernels.py made this of kernels.cu {digest}\n{text}\n")
+    (ENGINE / "kernels.ptx").write_text(f"// docs/compile_kernels.py made this of kernels.cu {digest}\n{text}\n")
 
 
 def installed_nvrtc() -> Path:

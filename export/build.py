@@ -11,7 +11,7 @@ from unblur.export.engine_request import DEFAULT_SIZE, Target, profile_from_text
 from unblur.export.engine_store import Stored, store_engine
 from unblur.export.trt_api import dla_needs_cache, load_api
 from unblur.runtime.bundle import ENGINES, Bundle, Variant, read_bundle
-from unblur.runtime.engine_record import SUFFIX, BuildOptions, EngineIdentity, owner_of
+from unblur.runtime.engine.record import SUFFIX, BuildOptions, EngineIdentity, owner_of
 from unblur.runtime.errors import BadInput, SpecMismatch
 from unblur.runtime.runner import Precision, find_model
 

@@ -212,7 +212,7 @@ def _int8_document(calibrated: "Calibrated") -> dict[str, object]:
 
 
 def _print_int8(calibrated: "Calibrated") -> None:
-    from unblur.export.report_int8 import low_share
+    from unblur.export.report.int8 import low_share
 
     stderr.print(
         f"INT8 does {calibrated.int8_macs:.1%} of the multiply-accumulates and changes PSNR by "

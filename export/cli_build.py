@@ -69,7 +69,7 @@ def build(
     """
     targets = checked_targets(target)
     from unblur.export.build import Order, find_sources, needs_cache
-    from unblur.runtime.engine_record import BuildOptions
+    from unblur.runtime.engine.record import BuildOptions
 
     options = BuildOptions(
         level=level,

@@ -37,14 +37,14 @@ def estimate(
         return
     if not (model and device):
         raise BadInput("`unblur estimate` needs a MODEL and a --device; --list shows the devices")
-    from unblur.runtime.profile_request import size_from_text
+    from unblur.runtime.profile.request import size_from_text
 
     size_hw = size_from_text(size)
     with needs_extra("export"), progress() as bar:
-        from unblur.export.estimate_assessment import assess
-        from unblur.export.estimate_machine import find_machine
-        from unblur.export.estimate_model import graph_of
-        from unblur.export.estimate_text import document, print_assessment
+        from unblur.export.estimate.assessment import assess
+        from unblur.export.estimate.machine import find_machine
+        from unblur.export.estimate.model import graph_of
+        from unblur.export.estimate.text import document, print_assessment
 
         bar.add_task("reading the network", total=None, note="")
         machine = find_machine(device, mode)
@@ -57,7 +57,7 @@ def estimate(
 
 
 def _list_devices(json: bool) -> None:
-    from unblur.export.estimate_list import devices_document, print_devices
+    from unblur.export.estimate.list import devices_document, print_devices
 
     if json:
         print_json(devices_document())

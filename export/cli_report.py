@@ -12,8 +12,8 @@ from unblur.runtime.errors import needs_extra
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from unblur.export.report_subject import Subject
-    from unblur.runtime.profile_runner import Plan
+    from unblur.export.report.subject import Subject
+    from unblur.runtime.profile.runner import Plan
 
 
 def register(app: typer.Typer) -> None:
@@ -41,10 +41,10 @@ def report(
     Bundles without a --profile are profiled now, for a short time at every number of steps.
     """
     with needs_extra("export"):
-        from unblur.export.report_measured import measured_page
-        from unblur.export.report_subject import SCHEMA, read_subjects
-    from unblur.runtime.profile_request import size_from_text
-    from unblur.runtime.profile_runner import Plan
+        from unblur.export.report.measured_page import measured_page
+        from unblur.export.report.subject import SCHEMA, read_subjects
+    from unblur.runtime.profile.request import size_from_text
+    from unblur.runtime.profile.runner import Plan
 
     plan = None if no_profile else Plan(size_hw=size_from_text(size), seconds=seconds, warm_up_s=2 * seconds)
     with atomic_file(output) as temporary:
@@ -59,7 +59,7 @@ def report(
 
 def _measured(subjects: "list[Subject]", plan: "Plan | None", pairs: Path | None) -> "list[Subject]":
     """The subjects with profiles and quality, as far as they are asked for and not there."""
-    from unblur.export.report_measure import with_profiles, with_quality
+    from unblur.export.report.measure import with_profiles, with_quality
     from unblur.runtime.pairs import find_pairs
 
     found = None if pairs is None else find_pairs(pairs)

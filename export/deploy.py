@@ -27,10 +27,10 @@ from unblur.calibration.table import at_fewer_steps
 from unblur.calibration.trt_cache import CACHE_FILE, cache_from_table
 from unblur.export.onnx_from_checkpoint import onnx_from_network
 from unblur.export.precision import fp16_from_fp32, int8_fp16_from_int8
-from unblur.export.report import bundle_page
-from unblur.export.report_data import REPORT_JSON, BundleReport, Exhibit, ModelFile
-from unblur.export.report_int8 import int8_report
-from unblur.export.report_pictures import exhibit
+from unblur.export.report.bundle_page import bundle_page
+from unblur.export.report.data import REPORT_JSON, BundleReport, Exhibit, ModelFile
+from unblur.export.report.int8 import int8_report
+from unblur.export.report.pictures import exhibit
 from unblur.export.simplify import simplify
 from unblur.export.torch_runner import TorchRunner
 from unblur.runtime.atomic import atomic_folder

@@ -25,7 +25,8 @@ from unblur.calibration.trt_cache import TensorRTCache, read_cache, table_from_c
 from unblur.export.engine_request import Target
 from unblur.export.timing_cache import TimingCache
 from unblur.export.trt_api import ParseProblem, Settings, TrtApi, dla_refusal, dla_types_weakly
-from unblur.runtime.engine_record import (
+from unblur.runtime.engine.libcuda import probe
+from unblur.runtime.engine.record import (
     BuildOptions,
     EngineIdentity,
     EngineRecord,
@@ -34,7 +35,6 @@ from unblur.runtime.engine_record import (
     this_platform,
 )
 from unblur.runtime.errors import EngineMismatch, SpecMismatch
-from unblur.runtime.libcuda import probe
 from unblur.runtime.runner import Precision
 from unblur.runtime.spec import ModelSpec
 

@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 
-from unblur.runtime.engine_record import Flavour, Profile
+from unblur.runtime.engine.record import Flavour, Profile
 from unblur.runtime.errors import BadInput
 from unblur.runtime.frames import Padding
 

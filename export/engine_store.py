@@ -8,7 +8,7 @@ from unblur.export.engine_from_onnx import BuildWatch, Built, Source, engine_fro
 from unblur.export.file_lock import exclusive
 from unblur.export.timing_cache import timing_cache
 from unblur.export.trt_api import TrtApi
-from unblur.runtime.engine_record import (
+from unblur.runtime.engine.record import (
     SUFFIX,
     EngineIdentity,
     EngineRecord,

@@ -1,7 +1,7 @@
 """Names that say where in the network a node is: "step2/body.0.first/Conv".
 
 Whoever reads a profile, an engine's layers or a calibration table then needs no graph to tell the module and the
-step of the recursion. A tensor has the name of the node that writes it; `unblur.runtime.layers` reads the names.
+step of the recursion. A tensor has the name of the node that writes it; `unblur.runtime.profile.layers` reads them.
 """
 
 import ast

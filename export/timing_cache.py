@@ -11,7 +11,7 @@ from pathlib import Path
 
 from unblur.export.file_lock import exclusive
 from unblur.runtime.atomic import atomic_file
-from unblur.runtime.engine_record import EngineIdentity
+from unblur.runtime.engine.record import EngineIdentity
 from unblur.runtime.errors import BadInput
 
 

@@ -12,7 +12,7 @@ from av.error import FFmpegError
 from av.packet import Packet
 
 from unblur.runtime.errors import BadInput
-from unblur.runtime.video_decoder import open_container, origin_s
+from unblur.runtime.sources.video_decoder import open_container, origin_s
 
 
 class AudioCopy(AbstractContextManager["AudioCopy"]):

@@ -12,7 +12,12 @@ from typing import Annotated
 
 import typer
 
-from unblur.runtime import cli_doctor, cli_evaluate, cli_preview, cli_profile, cli_run, cli_verify
+from unblur.runtime.commands import doctor as cli_doctor
+from unblur.runtime.commands import evaluate as cli_evaluate
+from unblur.runtime.commands import preview as cli_preview
+from unblur.runtime.commands import profile as cli_profile
+from unblur.runtime.commands import run as cli_run
+from unblur.runtime.commands import verify as cli_verify
 from unblur.runtime.errors import UnblurError
 
 COMMAND_GROUP = "unblur.commands"

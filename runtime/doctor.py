@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from unblur.runtime.bundle import ENGINES, Bundle, read_bundle
-from unblur.runtime.engine_record import (
+from unblur.runtime.engine.record import (
     FLAVOUR_NAMES,
     SUFFIX,
     BuildOptions,

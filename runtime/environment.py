@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar, cast
 
+from unblur.runtime.engine.libcuda import Device
 from unblur.runtime.errors import DeviceError
-from unblur.runtime.libcuda import Device
 from unblur.runtime.records import to_json
 from unblur.runtime.system_facts import SystemFacts, read_facts
-from unblur.runtime.telemetry_power_mode import jetson_clocks, power_mode
-from unblur.runtime.telemetry_sensor import text_in
+from unblur.runtime.telemetry.power_mode import jetson_clocks, power_mode
+from unblur.runtime.telemetry.sensor import text_in
 
 T = TypeVar("T")
 

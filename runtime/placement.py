@@ -12,8 +12,8 @@ from typing import Literal
 import onnxruntime
 
 from unblur.runtime.bundle import Bundle, read_bundle
-from unblur.runtime.engine_choice import FASTEST_FIRST, open_engine
-from unblur.runtime.engine_runner import EngineRunner
+from unblur.runtime.engine.choice import FASTEST_FIRST, open_engine
+from unblur.runtime.engine.runner import EngineRunner
 from unblur.runtime.errors import BadInput, DeviceError, EngineMismatch, SpecMismatch
 from unblur.runtime.onnx_runner import OnnxRunner
 from unblur.runtime.runner import Device, Precision, Runner

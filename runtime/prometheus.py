@@ -12,7 +12,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from unblur.runtime.errors import BadInput
-from unblur.runtime.live_stats import LiveStats
+from unblur.runtime.live.stats import LiveStats
 
 _BOUNDS_MS = (1, 2, 5, 10, 20, 33, 50, 67, 100, 200, 500, 1000, 2000, 5000)
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from unblur.runtime.channel import Channel
 from unblur.runtime.frames import Frame
-from unblur.runtime.live_stats import LatencyHistogram
+from unblur.runtime.live.stats import LatencyHistogram
 from unblur.runtime.media import Sink, Source, TimedFrame
 
 # Enough to ride out the jitter of a decoder and an encoder that are faster than the network on average; more

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from importlib.metadata import distributions
 from pathlib import Path
 
-from unblur.runtime.engine_record import DeviceFacts, Flavour, this_platform
+from unblur.runtime.engine.libcuda import Device, probe
+from unblur.runtime.engine.record import DeviceFacts, Flavour, this_platform
 from unblur.runtime.errors import DeviceError
-from unblur.runtime.libcuda import Device, probe
 
 JETPACKS: tuple[tuple[tuple[int, ...], str], ...] = (
     ((35, 1), "5.0.2"),

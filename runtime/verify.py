@@ -16,8 +16,8 @@ from typing import get_args
 
 from unblur.runtime.bundle import Bundle, Variant, read_bundle
 from unblur.runtime.console import Stage, silent
-from unblur.runtime.engine_checks import EngineCheck, check_engines
-from unblur.runtime.engine_record import SUFFIX, owner_of
+from unblur.runtime.engine.checks import EngineCheck, check_engines
+from unblur.runtime.engine.record import SUFFIX, owner_of
 from unblur.runtime.errors import BadInput
 from unblur.runtime.frames import Frame
 from unblur.runtime.pairs import Pair, read_pair

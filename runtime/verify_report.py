@@ -8,7 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from unblur.runtime.console import stdout
-from unblur.runtime.engine_checks import EngineCheck
+from unblur.runtime.engine.checks import EngineCheck
 from unblur.runtime.parity import Hop, Ledger, Quality
 from unblur.runtime.verify import Verification
 

@@ -10,22 +10,22 @@ from fractions import Fraction
 from pathlib import Path
 
 from unblur.runtime.errors import BadInput
-from unblur.runtime.gstreamer_source import CsiFormat, GStreamerSource, csi_pipeline
 from unblur.runtime.images import IMAGE_SUFFIXES, MAX_PIXELS, is_image_path
-from unblur.runtime.loop_source import LoopSource
 from unblur.runtime.media import MediaInfo, Sink, Source
-from unblur.runtime.network_source import open_http, open_rtsp
-from unblur.runtime.null_sink import NullSink
 from unblur.runtime.picture_media import FolderSink, LiveFolderSink, PictureSink, PictureSource
-from unblur.runtime.push_sink import PROTOCOLS, PushSink
-from unblur.runtime.recording_sink import RecordingSink
 from unblur.runtime.redact import without_secrets
-from unblur.runtime.source_url import read_options, split_options
-from unblur.runtime.synthetic_source import MovingScene, SyntheticSource
-from unblur.runtime.tee_sink import TeeSink
-from unblur.runtime.v4l2_source import CameraFormat, open_v4l2
-from unblur.runtime.video_sink import FORMATS, VideoSink
-from unblur.runtime.video_source import VideoSource
+from unblur.runtime.sinks.null import NullSink
+from unblur.runtime.sinks.push import PROTOCOLS, PushSink
+from unblur.runtime.sinks.recording import RecordingSink
+from unblur.runtime.sinks.tee import TeeSink
+from unblur.runtime.sinks.video import FORMATS, VideoSink
+from unblur.runtime.sources.gstreamer import CsiFormat, GStreamerSource, csi_pipeline
+from unblur.runtime.sources.loop import LoopSource
+from unblur.runtime.sources.network import open_http, open_rtsp
+from unblur.runtime.sources.synthetic import MovingScene, SyntheticSource
+from unblur.runtime.sources.url import read_options, split_options
+from unblur.runtime.sources.v4l2 import CameraFormat, open_v4l2
+from unblur.runtime.sources.video import VideoSource
 
 DEFAULT_CRF = 18
 DEFAULT_RATE = Fraction(25)

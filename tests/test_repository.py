@@ -36,12 +36,12 @@ IMPORTED_PACKAGES: Mapping[str, set[str]] = {
     "export": ON_DEVICE | {"torch", "onnx", "onnxscript", "onnxsim", "jinja2", "markupsafe", "matplotlib"},
 }
 OPTIONAL: Mapping[str, set[str]] = {  # each in the one module that needs it, which is imported where it is there
-    "runtime/cuda_pycuda.py": {"pycuda"},
-    "runtime/cuda_python.py": {"cuda"},
-    "runtime/preview_app.py": {"starlette"},
-    "runtime/preview_server.py": {"starlette", "uvicorn"},
+    "runtime/engine/cuda_pycuda.py": {"pycuda"},
+    "runtime/engine/cuda_python.py": {"cuda"},
+    "runtime/preview/app.py": {"starlette"},
+    "runtime/preview/server.py": {"starlette", "uvicorn"},
     "runtime/prometheus.py": {"prometheus_client"},
-    "runtime/telemetry_nvml.py": {"pynvml"},
+    "runtime/telemetry/nvml.py": {"pynvml"},
 }
 RUNTIME_FOR_TRAIN = {"spec", "frames", "images", "pairs", "metrics", "shake", "errors", "atomic", "console"}
 RUNTIME_FOR_TRAIN |= {"media", "video", "calibration_table"}  # clips that pairs are made of; what QAT is for

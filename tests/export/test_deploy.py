@@ -11,8 +11,8 @@ from unblur.calibration.onnx_file import precision_of, read_onnx, spec_of
 from unblur.calibration.sample import find_sample
 from unblur.export import deploy as room
 from unblur.export.deploy import Deployment, Plan, RejectedBundle, deploy
-from unblur.export.report import bundle_page
-from unblur.export.report_data import read_report
+from unblur.export.report.bundle_page import bundle_page
+from unblur.export.report.data import read_report
 from unblur.runtime.bundle import read_bundle
 from unblur.runtime.errors import BadInput, CalibrationError
 from unblur.runtime.onnx_runner import OnnxRunner

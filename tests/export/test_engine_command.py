@@ -21,7 +21,7 @@ from unblur.export.engine_from_onnx import identify
 from unblur.export.engine_request import Target, profile_from_text
 from unblur.export.trt_api import load_api
 from unblur.runtime.bundle import read_bundle
-from unblur.runtime.engine_record import BuildOptions, find_engines, read_engine, read_record
+from unblur.runtime.engine.record import BuildOptions, find_engines, read_engine, read_record
 from unblur.runtime.errors import BadInput, SpecMismatch
 from unblur.runtime.runner import Precision
 

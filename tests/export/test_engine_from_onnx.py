@@ -17,10 +17,10 @@ from unblur.export.engine_request import Target, profile_from_text
 from unblur.export.onnx_from_checkpoint import onnx_from_network
 from unblur.export.precision import fp16_from_fp32, int8_fp16_from_int8
 from unblur.export.trt_api import TrtApi, dla_refusal, load_api
-from unblur.runtime.engine_record import BuildOptions, EngineRecord, hash_of, this_platform
+from unblur.runtime.engine.record import BuildOptions, EngineRecord, hash_of, this_platform
+from unblur.runtime.engine.trt import load_tensorrt
 from unblur.runtime.errors import EngineMismatch, MissingExtra, SpecMismatch
 from unblur.runtime.runner import Precision
-from unblur.runtime.trt import load_tensorrt
 from unblur.train.networks import build_network
 
 pytest.importorskip("tensorrt_rtx", reason="NO RTX ENGINE IS BUILT: pip install 'unblur[rtx]'")

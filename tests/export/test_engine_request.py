@@ -3,7 +3,7 @@
 import pytest
 
 from unblur.export.engine_request import Target, profile_from_text, targets_from_text
-from unblur.runtime.engine_record import Profile
+from unblur.runtime.engine.record import Profile
 from unblur.runtime.errors import BadInput
 
 

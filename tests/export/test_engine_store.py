@@ -17,7 +17,7 @@ from unblur.export.engine_store import Stored, store_engine
 from unblur.export.file_lock import exclusive
 from unblur.export.timing_cache import TimingCache, timing_cache
 from unblur.export.trt_api import load_api
-from unblur.runtime.engine_record import BuildOptions, EngineIdentity, find_engines, read_engine, record_path
+from unblur.runtime.engine.record import BuildOptions, EngineIdentity, find_engines, read_engine, record_path
 from unblur.runtime.errors import BadInput
 
 pytest.importorskip("tensorrt_rtx", reason="NO RTX ENGINE IS BUILT: pip install 'unblur[rtx]'")

@@ -10,16 +10,16 @@ import pytest
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from unblur.calibration.onnx_file import describe
-from unblur.export.devices import DEVICES, PeakRange, find_device, peaks_of
-from unblur.export.estimate import Span, estimate
-from unblur.export.estimate_assessment import assess
-from unblur.export.estimate_graph import Kind, Network, Operation, network_at
-from unblur.export.estimate_machine import find_machine
-from unblur.export.estimate_method import ONNX_RUNTIME, TENSORRT, Method, Reach
-from unblur.export.estimate_model import graph_of
+from unblur.export.estimate.assessment import assess
+from unblur.export.estimate.devices import DEVICES, PeakRange, find_device, peaks_of
+from unblur.export.estimate.estimate import Span, estimate
+from unblur.export.estimate.graph import Kind, Network, Operation, network_at
+from unblur.export.estimate.machine import find_machine
+from unblur.export.estimate.method import ONNX_RUNTIME, TENSORRT, Method, Reach
+from unblur.export.estimate.model import graph_of
 from unblur.runtime.errors import BadInput, CalibrationError
 from unblur.runtime.onnx_runner import OnnxRunner
-from unblur.runtime.roofline import Peaks, measure_peaks
+from unblur.runtime.profile.roofline import Peaks, measure_peaks
 from unblur.runtime.runner import Precision, find_model
 from unblur.runtime.spec import ModelSpec
 

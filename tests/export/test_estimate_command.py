@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 
 from unblur.calibration.onnx_file import spec_of, write_onnx
 from unblur.export import cli_estimate
-from unblur.export.devices import DEVICES
-from unblur.export.estimate_model import graph_of
+from unblur.export.estimate.devices import DEVICES
+from unblur.export.estimate.model import graph_of
 from unblur.runtime.errors import BadInput, SpecMismatch
 
 

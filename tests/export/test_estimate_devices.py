@@ -2,7 +2,7 @@
 
 import pytest
 
-from unblur.export.devices import DEVICES, Device, find_device, peaks_of
+from unblur.export.estimate.devices import DEVICES, Device, find_device, peaks_of
 from unblur.runtime.errors import BadInput
 from unblur.runtime.runner import Precision
 

@@ -8,8 +8,8 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from unblur.calibration.macs import layer_macs
 from unblur.calibration.onnx_file import describe
-from unblur.export.estimate_graph import Network, Operation, network_at
-from unblur.export.estimate_kernels import kernels_of
+from unblur.export.estimate.graph import Network, Operation, network_at
+from unblur.export.estimate.kernels import kernels_of
 from unblur.runtime.errors import SpecMismatch
 from unblur.runtime.spec import ModelSpec
 

@@ -16,13 +16,14 @@ from typer.testing import CliRunner
 from unblur.calibration.macs import layer_macs
 from unblur.calibration.onnx_file import read_onnx
 from unblur.export import cli
-from unblur.runtime import cli_run, cli_verify
 from unblur.runtime.bundle import read_bundle
-from unblur.runtime.engine_record import find_engines
+from unblur.runtime.commands import run as cli_run
+from unblur.runtime.commands import verify as cli_verify
+from unblur.runtime.engine.record import find_engines
 from unblur.runtime.frames import Frame, Padding, batch_from_frame, frame_from_batch
 from unblur.runtime.images import read_image, write_image
-from unblur.runtime.layers import by_stage
-from unblur.runtime.layers_onnx import onnx_layers
+from unblur.runtime.profile.layers import by_stage
+from unblur.runtime.profile.layers_onnx import onnx_layers
 from unblur.runtime.spec import OptionValue
 from unblur.train.checkpoint import load_network, save_network
 from unblur.train.networks import PRESETS, DeblurringNetwork, build_network

@@ -18,7 +18,7 @@ from unblur.export.engine_request import Target, profile_from_text
 from unblur.export.onnx_from_checkpoint import onnx_from_checkpoint
 from unblur.export.precision import fp16_from_fp32
 from unblur.export.trt_api import load_api
-from unblur.runtime.engine_record import BuildOptions
+from unblur.runtime.engine.record import BuildOptions
 from unblur.runtime.metrics import psnr_float_db
 from unblur.train.checkpoint import save_network
 from unblur.train.networks import DeblurringNetwork, build_network

@@ -2,8 +2,8 @@
 
 import pytest
 
-from unblur.export.devices import find_device
-from unblur.runtime.gpu_peaks import OPERATIONS_A_CLOCK
+from unblur.export.estimate.devices import find_device
+from unblur.runtime.profile.gpu_peaks import OPERATIONS_A_CLOCK
 
 
 @pytest.mark.parametrize(

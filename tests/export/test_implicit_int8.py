@@ -23,10 +23,10 @@ from unblur.export.engine_from_onnx import BuildWatch, Source, calibrated, ident
 from unblur.export.engine_request import Target, profile_from_text
 from unblur.export.trt_api import TrtApi, dla_refusal
 from unblur.runtime.bundle import read_bundle, seal_bundle
-from unblur.runtime.engine_record import BuildOptions
+from unblur.runtime.engine.record import BuildOptions
+from unblur.runtime.engine.trt import TensorRT
 from unblur.runtime.errors import BadInput, CalibrationError, EngineMismatch, SpecMismatch
 from unblur.runtime.runner import find_model
-from unblur.runtime.trt import TensorRT
 
 HERE, RTX = Target("tensorrt", None), Target("rtx", 86)
 DLA = BuildOptions(dla_core=0)

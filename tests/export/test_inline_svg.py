@@ -4,7 +4,7 @@ from xml.etree import ElementTree
 from matplotlib.axes import Axes
 
 from unblur.calibration.palette import BLUE, INK
-from unblur.export.inline_svg import inline_svg
+from unblur.export.report.inline_svg import inline_svg
 
 
 def draw(axes: Axes) -> None:

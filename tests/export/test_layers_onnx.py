@@ -12,8 +12,8 @@ from unblur.calibration.quantize import quantize
 from unblur.export.precision import fp16_from_fp32, int8_fp16_from_int8
 from unblur.export.simplify import simplify
 from unblur.runtime.calibration_table import TensorRange
-from unblur.runtime.layers import Layer, by_stage, by_step
-from unblur.runtime.layers_onnx import BETWEEN, onnx_layers
+from unblur.runtime.profile.layers import Layer, by_stage, by_step
+from unblur.runtime.profile.layers_onnx import BETWEEN, onnx_layers
 
 SIZE_HW = (64, 96)
 SHAPE = (1, 3, *SIZE_HW)

@@ -4,7 +4,7 @@ from onnx import ModelProto
 
 from unblur.calibration.graph_view import WEIGHTED
 from unblur.export.simplify import simplify
-from unblur.runtime.layers import stage_and_step
+from unblur.runtime.profile.layers import stage_and_step
 from unblur.train.networks import build_network
 
 

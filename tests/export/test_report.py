@@ -5,8 +5,8 @@ import pytest
 from html_text import text_of
 from made_up_report import HOP, INT8, LEDGER, POOR_INT8, REPORT, WITHOUT_TRUTH
 
-from unblur.export.report import bundle_page
-from unblur.export.report_data import BundleReport
+from unblur.export.report.bundle_page import bundle_page
+from unblur.export.report.data import BundleReport
 
 
 @pytest.mark.parametrize("report", [REPORT, replace(REPORT, int8=POOR_INT8), replace(REPORT, ledger=WITHOUT_TRUTH)])

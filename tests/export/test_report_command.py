@@ -11,7 +11,7 @@ from typer.testing import CliRunner, Result
 
 from unblur.export.cli_report import register
 from unblur.runtime.errors import BadInput
-from unblur.runtime.profile import write_profile
+from unblur.runtime.profile.document import write_profile
 
 DOCS = Path(__file__).parents[2] / "docs"
 

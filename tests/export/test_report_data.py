@@ -7,7 +7,7 @@ import pytest
 from jsonschema import Draft202012Validator
 from made_up_report import HOP, LEDGER, POOR_INT8, REPORT, WITHOUT_TRUTH
 
-from unblur.export.report_data import BundleReport, read_report
+from unblur.export.report.data import BundleReport, read_report
 from unblur.runtime.bundle import read_bundle
 from unblur.runtime.errors import BundleError, UnblurError
 from unblur.runtime.runner import shipped_presets

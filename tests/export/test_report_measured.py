@@ -9,13 +9,13 @@ from html_text import text_of
 from made_up_profile import bare_profile, full_profile
 from made_up_report import INT8, REPORT
 
-from unblur.export.report_data import Judged
-from unblur.export.report_measured import measured_page
-from unblur.export.report_plots import latency_series
-from unblur.export.report_subject import Subject
+from unblur.export.report.data import Judged
+from unblur.export.report.measured_page import measured_page
+from unblur.export.report.plots import latency_series
+from unblur.export.report.subject import Subject
 from unblur.runtime.bundle import Bundle, BundleManifest
 from unblur.runtime.parity import Quality
-from unblur.runtime.profile import Profile
+from unblur.runtime.profile.document import Profile
 
 FULL = full_profile()
 HALF = replace(INT8, macs_share=0.5)

@@ -10,8 +10,8 @@ from made_up_profile import bare_profile, full_profile
 from made_up_report import POOR_INT8, REPORT
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from unblur.export.report_measured import measured_page
-from unblur.export.report_subject import Subject
+from unblur.export.report.measured_page import measured_page
+from unblur.export.report.subject import Subject
 from unblur.runtime.bundle import Bundle, BundleManifest
 
 CHROMIUM = shutil.which("chromium")

@@ -6,8 +6,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from unblur.export.report_data import Picture
-from unblur.export.report_pictures import exhibit
+from unblur.export.report.data import Picture
+from unblur.export.report.pictures import exhibit
 
 
 def decoded(picture: Picture) -> NDArray[np.uint8]:

@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 from made_up_profile import bare_profile
 
-from unblur.export.report_measure import with_quality
-from unblur.export.report_subject import read_subjects
+from unblur.export.report.measure import with_quality
+from unblur.export.report.subject import read_subjects
 from unblur.runtime.bundle import MANIFEST, BundleManifest, seal_bundle
 from unblur.runtime.errors import BadInput, BundleError, UnblurError
 from unblur.runtime.pairs import find_pairs
-from unblur.runtime.profile import write_profile
+from unblur.runtime.profile.document import write_profile
 from unblur.runtime.runner import shipped_presets
 
 PROFILE = replace(bare_profile(), model="lprn-n", preset="lprn-n")

@@ -7,7 +7,8 @@ from fake_cuda import ADA, FakeCuda
 from fake_tensorrt import EngineText, FakeTensorRT
 
 from unblur.runtime.bundle import read_bundle
-from unblur.runtime.engine_record import (
+from unblur.runtime.engine.libcuda import Device
+from unblur.runtime.engine.record import (
     BuildOptions,
     EngineIdentity,
     EngineRecord,
@@ -16,11 +17,10 @@ from unblur.runtime.engine_record import (
     this_platform,
     write_engine,
 )
-from unblur.runtime.engine_runner import EngineRunner
-from unblur.runtime.libcuda import Device
+from unblur.runtime.engine.runner import EngineRunner
+from unblur.runtime.engine.trt import TensorRT
 from unblur.runtime.runner import Precision
 from unblur.runtime.spec import ModelSpec
-from unblur.runtime.trt import TensorRT
 
 PLAIN = BuildOptions()
 SMALL, LARGE = (1, 3, 32, 48), (1, 3, 64, 96)

@@ -6,16 +6,25 @@ from functools import cache
 from costed_runner import nanoseconds, scripted
 from timed_runner import HandClock
 
-from unblur.runtime.int8_advice import Advice
-from unblur.runtime.layers import Layer
-from unblur.runtime.profile import Against, Percentiles, Placement, Point, Profile, Roofline, SizeSweep, Sweeps
-from unblur.runtime.profile_loop import Control
-from unblur.runtime.profile_runner import Plan, profile_runner
-from unblur.runtime.roofline import Peaks
+from unblur.runtime.profile.document import (
+    Against,
+    Percentiles,
+    Placement,
+    Point,
+    Profile,
+    Roofline,
+    SizeSweep,
+    Sweeps,
+)
+from unblur.runtime.profile.int8_advice import Advice
+from unblur.runtime.profile.layers import Layer
+from unblur.runtime.profile.loop import Control
+from unblur.runtime.profile.roofline import Peaks
+from unblur.runtime.profile.runner import Plan, profile_runner
+from unblur.runtime.profile.throttling import Sustained, Window
 from unblur.runtime.runner import Parts
-from unblur.runtime.telemetry import TelemetrySummary
-from unblur.runtime.telemetry_meter import Spread
-from unblur.runtime.throttling import Sustained, Window
+from unblur.runtime.telemetry.meter import Spread
+from unblur.runtime.telemetry.sampler import TelemetrySummary
 
 JETSON = TelemetrySummary(
     sensors=("INA3221", "thermal zones"),

@@ -5,7 +5,7 @@ from dataclasses import replace
 from unblur.calibration.coverage import Coverage, FeatureCoverage
 from unblur.calibration.sensitivity import LayerCost, Sensitivity
 from unblur.calibration.steps import Drift
-from unblur.export.report_data import BundleReport, Exhibit, Int8Report, ModelFile, Picture
+from unblur.export.report.data import BundleReport, Exhibit, Int8Report, ModelFile, Picture
 from unblur.runtime.parity import Hop, Ledger, Quality
 from unblur.runtime.spec import ModelSpec
 

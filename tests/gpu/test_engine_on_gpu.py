@@ -9,18 +9,18 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from unblur.runtime.cuda import open_cuda
-from unblur.runtime.engine_choice import ENGINE_TOLERANCE_DB
-from unblur.runtime.engine_record import Flavour
-from unblur.runtime.engine_runner import EngineRunner
+from unblur.runtime.engine.choice import ENGINE_TOLERANCE_DB
+from unblur.runtime.engine.cuda import open_cuda
+from unblur.runtime.engine.libcuda import Device
+from unblur.runtime.engine.record import Flavour
+from unblur.runtime.engine.runner import EngineRunner
+from unblur.runtime.engine.trt import MODULES
 from unblur.runtime.errors import EngineMismatch, MissingExtra
 from unblur.runtime.frames import Padding, batch_from_frame, frame_from_batch
-from unblur.runtime.layers_tensorrt import profile_engine_layers
-from unblur.runtime.libcuda import Device
 from unblur.runtime.metrics import psnr_float_db
 from unblur.runtime.onnx_runner import OnnxRunner
+from unblur.runtime.profile.layers_tensorrt import profile_engine_layers
 from unblur.runtime.runner import Precision
-from unblur.runtime.trt import MODULES
 
 SIZES = ("96x160", "32x48:96x160:128x192")
 

@@ -8,9 +8,9 @@ import onnxruntime
 import pytest
 from numpy.typing import NDArray
 
-from unblur.runtime.engine_choice import ENGINE_TOLERANCE_DB
+from unblur.runtime.engine.choice import ENGINE_TOLERANCE_DB
+from unblur.runtime.engine.libcuda import Device
 from unblur.runtime.frames import Padding, batch_from_frame
-from unblur.runtime.libcuda import Device
 from unblur.runtime.metrics import psnr_float_db
 from unblur.runtime.onnx_runner import OnnxRunner
 from unblur.runtime.runner import Precision

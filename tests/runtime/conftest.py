@@ -25,8 +25,9 @@ from engine_workshop import Workshop
 from numpy.typing import NDArray
 from tiny_network import TinyNetwork
 
-from unblur.runtime import engine_checks, engine_runner
 from unblur.runtime.bundle import ENGINES, BundleManifest, Variant, seal_bundle
+from unblur.runtime.engine import checks as engine_checks
+from unblur.runtime.engine import runner as engine_runner
 from unblur.runtime.frames import Batch
 from unblur.runtime.onnx_runner import OnnxRunner
 from unblur.runtime.runner import Precision

@@ -16,10 +16,10 @@ import typer
 from onnx import helper, numpy_helper
 from typer.testing import CliRunner
 
-from unblur.runtime import cli_profile
+from unblur.runtime.commands import profile as cli_profile
 from unblur.runtime.errors import BadInput, DeviceError, UnblurError
-from unblur.runtime.profile import read_profile
-from unblur.runtime.profile_loop import LEAST_SAMPLES
+from unblur.runtime.profile.document import read_profile
+from unblur.runtime.profile.loop import LEAST_SAMPLES
 
 SCHEMA = json.loads((Path(__file__).parents[2] / "docs/profile_schema.json").read_text())
 QUICK = ("--size", "60x96", "--seconds", "0.2", "--warm-up", "0.2", "--threads", "1")

@@ -16,7 +16,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from unblur.runtime.cli_run import run
+from unblur.runtime.commands.run import run
 from unblur.runtime.deblur import deblur
 from unblur.runtime.frames import Frame
 from unblur.runtime.images import MAX_PIXELS, read_image, write_image

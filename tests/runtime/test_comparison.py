@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from noisy_machine import NoisyMachine
 
-from unblur.runtime.comparison import Comparison, compare, interleave
 from unblur.runtime.errors import BadInput
+from unblur.runtime.profile.comparison import Comparison, compare, interleave
 
 TRIALS = 100
 ROUNDS = 50

@@ -13,9 +13,10 @@ import pytest
 from typer import Typer
 from typer.testing import CliRunner
 
-from unblur.runtime import cli_doctor
+from unblur.runtime.commands import doctor as cli_doctor
 from unblur.runtime.doctor import Check, examine, examine_model
-from unblur.runtime.engine_record import (
+from unblur.runtime.engine.libcuda import Device
+from unblur.runtime.engine.record import (
     BuildOptions,
     EngineIdentity,
     EngineRecord,
@@ -26,7 +27,6 @@ from unblur.runtime.engine_record import (
     write_engine,
 )
 from unblur.runtime.errors import DeviceError
-from unblur.runtime.libcuda import Device
 from unblur.runtime.spec import ModelSpec
 from unblur.runtime.system_facts import SystemFacts, read_facts
 

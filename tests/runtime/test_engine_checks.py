@@ -8,9 +8,10 @@ import typer
 from engine_workshop import Workshop
 from typer.testing import CliRunner
 
-from unblur.runtime import cli_verify, engine_checks
 from unblur.runtime.bundle import read_bundle
-from unblur.runtime.engine_checks import check_engines
+from unblur.runtime.commands import verify as cli_verify
+from unblur.runtime.engine import checks as engine_checks
+from unblur.runtime.engine.checks import check_engines
 from unblur.runtime.errors import BadInput, DeviceError
 from unblur.runtime.verify import verify
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from unblur.runtime.engine_record import (
+from unblur.runtime.engine.record import (
     BuildOptions,
     DeviceFacts,
     EngineIdentity,

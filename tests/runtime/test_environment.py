@@ -11,8 +11,8 @@ import pytest
 from jetson_trees import ORIN_NANO_JETPACK6
 
 from unblur.runtime import environment as module
+from unblur.runtime.engine.libcuda import Device
 from unblur.runtime.environment import Cpu, Environment, environment, read_environment
-from unblur.runtime.libcuda import Device
 from unblur.runtime.records import from_json
 from unblur.runtime.system_facts import read_facts
 

@@ -13,7 +13,7 @@ from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from typer.testing import CliRunner
 
-from unblur.runtime import cli_evaluate
+from unblur.runtime.commands import evaluate as cli_evaluate
 from unblur.runtime.contact_sheet import error_colours, harmed_square
 from unblur.runtime.deblur import Deblurrer
 from unblur.runtime.errors import BadInput

@@ -3,9 +3,9 @@ from dataclasses import replace
 import pytest
 from fake_cuda import COPY_MS, ORIN, FakeCuda
 
-from unblur.runtime import gpu_peaks
 from unblur.runtime.errors import DeviceError
-from unblur.runtime.gpu_peaks import measure_gpu_peaks
+from unblur.runtime.profile.document import gpu_peaks
+from unblur.runtime.profile.gpu_peaks import measure_gpu_peaks
 
 MIB = 1 << 20
 

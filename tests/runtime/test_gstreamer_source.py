@@ -15,8 +15,8 @@ from PIL import Image
 from stream_servers import PATTERN, need_gstreamer
 
 from unblur.runtime.errors import BadInput
-from unblur.runtime.gstreamer_source import CsiFormat, csi_pipeline
-from unblur.runtime.source_url import Size
+from unblur.runtime.sources.gstreamer import CsiFormat, csi_pipeline
+from unblur.runtime.sources.url import Size
 from unblur.runtime.video import open_source
 
 pytestmark = pytest.mark.realtime

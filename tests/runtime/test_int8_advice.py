@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from unblur.runtime.environment import Cpu
-from unblur.runtime.int8_advice import WHOLE, Advice, advise
-from unblur.runtime.layers import Layer
-from unblur.runtime.layers_onnx import onnx_layers
-from unblur.runtime.layers_tensorrt import engine_layers
-from unblur.runtime.roofline import Peaks
+from unblur.runtime.profile.int8_advice import WHOLE, Advice, advise
+from unblur.runtime.profile.layers import Layer
+from unblur.runtime.profile.layers_onnx import onnx_layers
+from unblur.runtime.profile.layers_tensorrt import engine_layers
+from unblur.runtime.profile.roofline import Peaks
 from unblur.runtime.runner import shipped_presets
 
 INSPECTOR = Path(__file__).parent / "inspector"

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from unblur.runtime import kernels
+from unblur.runtime.engine import kernels
 from unblur.runtime.frames import Padding, batch_from_frame, frame_from_batch
 
 SOURCE = Path(kernels.__file__).with_name("kernels.cu")

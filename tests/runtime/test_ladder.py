@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from timed_runner import HandClock, TimedRunner
 
 from unblur.runtime.deblur import Deblurrer
-from unblur.runtime.ladder import Controller, Ladder, RungChoice, open_ladder
+from unblur.runtime.live.ladder import Controller, Ladder, RungChoice, open_ladder
 
 SIZE_HW = (8, 8)
 FRAME = np.full((*SIZE_HW, 3), 100, np.uint8)

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from unblur.runtime.layers import Layer, Sum, by_stage, by_step, stage_and_step
+from unblur.runtime.profile.layers import Layer, Sum, by_stage, by_step, stage_and_step
 from unblur.runtime.records import from_json, to_json
 
 

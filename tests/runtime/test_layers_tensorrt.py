@@ -8,8 +8,8 @@ import pytest
 from engine_workshop import SMALL, Workshop
 
 from unblur.runtime.errors import BadInput, DeviceError, EngineMismatch
-from unblur.runtime.layers import Layer, by_step
-from unblur.runtime.layers_tensorrt import EPILOGUE, engine_layers, profile_engine_layers
+from unblur.runtime.profile.layers import Layer, by_step
+from unblur.runtime.profile.layers_tensorrt import EPILOGUE, engine_layers, profile_engine_layers
 
 REPORTS = Path(__file__).parent / "inspector"
 

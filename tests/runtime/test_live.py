@@ -12,14 +12,14 @@ from timed_runner import HandClock, TimedRunner
 
 from unblur.runtime.deblur import Deblurrer
 from unblur.runtime.errors import BadInput, DeviceError
-from unblur.runtime.feed import Feed, Reconnect
-from unblur.runtime.frame_pool import FramePool
 from unblur.runtime.frames import Batch
-from unblur.runtime.ladder import Ladder
-from unblur.runtime.live import LiveControls, LiveResult, LiveSummary, run_live
-from unblur.runtime.live_stats import LiveStats
+from unblur.runtime.live.feed import Feed, Reconnect
+from unblur.runtime.live.frame_pool import FramePool
+from unblur.runtime.live.ladder import Ladder
+from unblur.runtime.live.loop import LiveControls, LiveResult, LiveSummary, run_live
+from unblur.runtime.live.sharpness import BlurGate
+from unblur.runtime.live.stats import LiveStats
 from unblur.runtime.media import TimedFrame
-from unblur.runtime.sharpness import BlurGate
 
 pytestmark = pytest.mark.realtime
 

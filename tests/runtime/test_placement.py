@@ -11,12 +11,12 @@ import pytest
 from engine_workshop import FITS_GOLDEN, Workshop
 from numpy.typing import NDArray
 
-from unblur.runtime import engine_runner
 from unblur.runtime.deblur import Deblurrer
-from unblur.runtime.engine_choice import CHECKED_SUFFIX
-from unblur.runtime.engine_record import Profile
+from unblur.runtime.engine import runner as engine_runner
+from unblur.runtime.engine.choice import CHECKED_SUFFIX
+from unblur.runtime.engine.record import Profile
 from unblur.runtime.errors import BadInput, DeviceError, EngineMismatch, SpecMismatch
-from unblur.runtime.ladder import RungChoice, open_ladder
+from unblur.runtime.live.ladder import RungChoice, open_ladder
 from unblur.runtime.runner import open_runner
 
 FIXED = Profile((1, 3, 64, 96), (1, 3, 64, 96), (1, 3, 64, 96))

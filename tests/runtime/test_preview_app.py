@@ -14,8 +14,8 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.frames import CloseCode
 
 from unblur.runtime.errors import BadInput
-from unblur.runtime.preview_app import FULL, REFUSED
-from unblur.runtime.preview_viewers import MOST_VIEWERS
+from unblur.runtime.preview.app import FULL, REFUSED
+from unblur.runtime.preview.viewers import MOST_VIEWERS
 
 TOKEN = "a-token-of-24-characters"
 

@@ -14,16 +14,16 @@ from timed_runner import HandClock, TimedRunner
 
 from unblur.runtime.deblur import Deblurrer
 from unblur.runtime.errors import BundleError
-from unblur.runtime.ladder import Ladder, Restored
-from unblur.runtime.ladder_switch import LadderSwitch
-from unblur.runtime.live import LiveResult
-from unblur.runtime.live_stats import LiveStats
+from unblur.runtime.live.ladder import Ladder, Restored
+from unblur.runtime.live.ladder_switch import LadderSwitch
+from unblur.runtime.live.loop import LiveResult
+from unblur.runtime.live.stats import LiveStats
 from unblur.runtime.media import TimedFrame
-from unblur.runtime.preview_history import History
-from unblur.runtime.preview_pictures import Pictures, Shown, encode
-from unblur.runtime.preview_viewers import Message, Viewer
+from unblur.runtime.preview.history import History
+from unblur.runtime.preview.pictures import Pictures, Shown, encode
+from unblur.runtime.preview.viewers import Message, Viewer
 from unblur.runtime.runner import Precision
-from unblur.runtime.temperature import hottest_c
+from unblur.runtime.telemetry.temperature import hottest_c
 
 
 def result_of(level: int, size_hw: tuple[int, int] = (64, 96)) -> LiveResult:

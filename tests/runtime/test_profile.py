@@ -9,7 +9,7 @@ import pytest
 from made_up_profile import bare_profile, full_profile
 
 from unblur.runtime.errors import BadInput
-from unblur.runtime.profile import Profile, read_profile, write_profile
+from unblur.runtime.profile.document import Profile, read_profile, write_profile
 
 SCHEMA = json.loads((Path(__file__).parents[2] / "docs/profile_schema.json").read_text())
 

@@ -7,15 +7,15 @@ import pytest
 from engine_workshop import Workshop
 from rich.console import Console
 
-from unblur.runtime import gpu_peaks, profile_layers
 from unblur.runtime.errors import BadInput
-from unblur.runtime.layers_tensorrt import engine_layers
-from unblur.runtime.profile import Profile
-from unblur.runtime.profile_layers import add_layers
-from unblur.runtime.profile_layers_text import layer_tables
-from unblur.runtime.profile_loop import Control
-from unblur.runtime.profile_runner import Plan, profile_runner
-from unblur.runtime.profile_session import ModelChoice, ProfileRequest, profile_model
+from unblur.runtime.profile.document import Profile, gpu_peaks
+from unblur.runtime.profile.document import inside as profile_layers
+from unblur.runtime.profile.inside import add_layers
+from unblur.runtime.profile.layers_tensorrt import engine_layers
+from unblur.runtime.profile.layers_text import layer_tables
+from unblur.runtime.profile.loop import Control
+from unblur.runtime.profile.runner import Plan, profile_runner
+from unblur.runtime.profile.session import ModelChoice, ProfileRequest, profile_model
 from unblur.runtime.runner import Runner
 
 PLAN = Plan((64, 96), seconds=0.1, warm_up_s=0.1, telemetry=False)

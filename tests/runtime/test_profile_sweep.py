@@ -10,11 +10,11 @@ from timed_runner import HandClock
 
 from unblur.runtime.frames import Batch
 from unblur.runtime.onnx_runner import OnnxRunner
-from unblur.runtime.profile_against import profile_against
-from unblur.runtime.profile_loop import Control
-from unblur.runtime.profile_request import SweepRequest
-from unblur.runtime.profile_runner import Plan
-from unblur.runtime.profile_sweep import power_law, sizes_around, sweep
+from unblur.runtime.profile.against import profile_against
+from unblur.runtime.profile.loop import Control
+from unblur.runtime.profile.request import SweepRequest
+from unblur.runtime.profile.runner import Plan
+from unblur.runtime.profile.sweep import power_law, sizes_around, sweep
 from unblur.runtime.runner import Runner
 
 PLAN = Plan((64, 64), seconds=6, telemetry=False)

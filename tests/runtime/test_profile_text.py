@@ -8,12 +8,12 @@ from made_up_profile import HOT, JETSON
 from timed_runner import HandClock
 
 from unblur.runtime.console import stdout
-from unblur.runtime.profile import Profile
-from unblur.runtime.profile_format import bars, interval, number
-from unblur.runtime.profile_loop import Control
-from unblur.runtime.profile_runner import Plan, profile_runner
-from unblur.runtime.profile_text import print_profile
-from unblur.runtime.telemetry_meter import Spread
+from unblur.runtime.profile.document import Profile
+from unblur.runtime.profile.format import bars, interval, number
+from unblur.runtime.profile.loop import Control
+from unblur.runtime.profile.runner import Plan, profile_runner
+from unblur.runtime.profile.text import print_profile
+from unblur.runtime.telemetry.meter import Spread
 
 RAILS = {"VDD_CPU_GPU_CV": Spread(5.1, 7.7), "VDD_IN": Spread(11.52, 14.9)}
 ZONES = {f"soc{zone}-thermal": Spread(60.0 + zone, 70.0 + zone) for zone in range(5)}

@@ -7,7 +7,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from unblur.runtime.errors import BadInput
-from unblur.runtime.live_stats import LiveStats
+from unblur.runtime.live.stats import LiveStats
 from unblur.runtime.prometheus import serve_metrics
 
 

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from stream_servers import ffmpeg_receiver, free_port, rtsp_server, wait_for_port
 
-from unblur.runtime import push_sink
 from unblur.runtime.errors import BadInput
 from unblur.runtime.media import MediaInfo, TimedFrame
+from unblur.runtime.sinks import push as push_sink
 from unblur.runtime.video import open_sink
 
 pytestmark = pytest.mark.realtime

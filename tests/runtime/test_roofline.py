@@ -3,8 +3,8 @@ import sys
 import pytest
 
 from unblur.runtime.errors import DeviceError
-from unblur.runtime.layers import Layer
-from unblur.runtime.roofline import Bound, Peaks, measure_peaks, place
+from unblur.runtime.profile.layers import Layer
+from unblur.runtime.profile.roofline import Bound, Peaks, measure_peaks, place
 
 PEAKS = Peaks({"fp32": 100.0, "int8": 400.0}, gbytes_per_s=10.0, source="made up")
 """The roof turns from memory to compute at 10 operations a byte, for INT8 at 40."""

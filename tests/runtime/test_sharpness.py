@@ -7,7 +7,7 @@ from skimage import data
 from skimage.measure import blur_effect
 
 from unblur.runtime.frames import Frame
-from unblur.runtime.sharpness import BlurGate, blur_score
+from unblur.runtime.live.sharpness import BlurGate, blur_score
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from noisy_machine import NoisyMachine, autocorrelated
 from numpy.typing import NDArray
 
 from unblur.runtime.errors import BadInput
-from unblur.runtime.stationarity import WarmUp, drift_of, is_stationary
+from unblur.runtime.profile.stationarity import WarmUp, drift_of, is_stationary
 
 Random = np.random.Generator
 Times = NDArray[np.float64]

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from unblur.runtime.errors import BadInput
+from unblur.runtime.live.sharpness import blur_score
 from unblur.runtime.metrics import psnr_db
-from unblur.runtime.sharpness import blur_score
-from unblur.runtime.source_url import Size
-from unblur.runtime.synthetic_source import MovingScene, SyntheticSource
+from unblur.runtime.sources.synthetic import MovingScene, SyntheticSource
+from unblur.runtime.sources.url import Size
 from unblur.runtime.video import is_live, open_source
 
 pytestmark = pytest.mark.realtime

@@ -9,7 +9,7 @@ from live_sources import FakeSink
 
 from unblur.runtime.errors import BadInput
 from unblur.runtime.media import MediaInfo, TimedFrame
-from unblur.runtime.tee_sink import TeeSink
+from unblur.runtime.sinks.tee import TeeSink
 from unblur.runtime.video import open_sinks
 
 FRAME = TimedFrame(np.zeros((4, 4, 3), np.uint8), Fraction(0))

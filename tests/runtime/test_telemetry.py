@@ -11,10 +11,10 @@ from jetson_trees import ORIN_NANO_JETPACK6, XEON, write_tree
 
 from unblur.runtime.errors import DeviceError
 from unblur.runtime.records import from_json, to_json
-from unblur.runtime.telemetry import Telemetry, TelemetrySummary
-from unblur.runtime.telemetry_meter import Spread
-from unblur.runtime.telemetry_sensor import Channel, FileSensor, Sensor
-from unblur.runtime.telemetry_sources import Instruments, find_instruments
+from unblur.runtime.telemetry.meter import Spread
+from unblur.runtime.telemetry.sampler import Telemetry, TelemetrySummary
+from unblur.runtime.telemetry.sensor import Channel, FileSensor, Sensor
+from unblur.runtime.telemetry.sources import Instruments, find_instruments
 
 POWER = Channel("power_w", "VDD_IN")
 HEAT = Channel("temperature_c", "tj-thermal")

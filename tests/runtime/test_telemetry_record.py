@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unblur.runtime.telemetry_meter import EnergyMeter, Meter, Spread
-from unblur.runtime.telemetry_record import MOST_READINGS, Record
-from unblur.runtime.telemetry_sensor import Channel
+from unblur.runtime.telemetry.meter import EnergyMeter, Meter, Spread
+from unblur.runtime.telemetry.record import MOST_READINGS, Record
+from unblur.runtime.telemetry.sensor import Channel
 
 POWER = Channel("power_w", "VDD_IN")
 ENERGY = Channel("energy_j", "CPU package-0")

@@ -8,10 +8,10 @@ from noisy_machine import NoisyMachine
 from numpy.typing import NDArray
 
 from unblur.runtime.errors import BadInput
+from unblur.runtime.profile.throttling import Sustained, find_throttling
 from unblur.runtime.records import from_json, to_json
-from unblur.runtime.telemetry_record import Reading
-from unblur.runtime.telemetry_sensor import Channel
-from unblur.runtime.throttling import Sustained, find_throttling
+from unblur.runtime.telemetry.record import Reading
+from unblur.runtime.telemetry.sensor import Channel
 
 Level = Callable[[float], float]
 

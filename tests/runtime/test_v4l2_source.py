@@ -7,10 +7,10 @@ import av
 import pytest
 from av.error import FFmpegError
 
-from unblur.runtime import v4l2_source
 from unblur.runtime.errors import BadInput
-from unblur.runtime.stream_source import Stream, StreamSource
-from unblur.runtime.v4l2_source import CameraFormat
+from unblur.runtime.sources import v4l2 as v4l2_source
+from unblur.runtime.sources.stream import Stream, StreamSource
+from unblur.runtime.sources.v4l2 import CameraFormat
 from unblur.runtime.video import open_source
 
 
@@ -45,7 +45,7 @@ def test_what_the_driver_says(number: int, message: str, monkeypatch: pytest.Mon
     def refuse(*args: object, **options: object) -> None:
         raise FFmpegError(number, "Cannot allocate memory")
 
-    monkeypatch.setattr("unblur.runtime.stream_source.av.open", refuse)
+    monkeypatch.setattr("unblur.runtime.sources.stream.av.open", refuse)
     with pytest.raises(BadInput) as caught:
         open_source("v4l2:///dev/null")
     assert str(caught.value) == f"cannot read v4l2:///dev/null: {message}"

@@ -14,8 +14,8 @@ import typer
 from PIL import Image
 from typer.testing import CliRunner
 
-from unblur.runtime import cli_verify
 from unblur.runtime.bundle import read_bundle, seal_bundle
+from unblur.runtime.commands import verify as cli_verify
 from unblur.runtime.errors import BadInput, BundleError, SpecMismatch
 from unblur.runtime.frames import Frame
 from unblur.runtime.onnx_runner import OnnxRunner

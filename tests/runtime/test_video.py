@@ -13,8 +13,8 @@ from unblur.runtime.frames import Frame
 from unblur.runtime.images import read_icc_profile, read_image, write_image
 from unblur.runtime.media import MediaInfo
 from unblur.runtime.picture_media import FolderSink, PictureSink
+from unblur.runtime.sinks.video import VideoSink
 from unblur.runtime.video import open_sink, open_source
-from unblur.runtime.video_sink import VideoSink
 
 MakeClip = Callable[..., Path]
 MakeFrame = Callable[[int, int], Frame]

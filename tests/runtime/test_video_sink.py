@@ -16,8 +16,8 @@ from unblur.runtime.h264 import pixel_format
 from unblur.runtime.images import MAX_PIXELS
 from unblur.runtime.media import MediaInfo, TimedFrame
 from unblur.runtime.metrics import psnr_db
-from unblur.runtime.video_sink import VideoSink
-from unblur.runtime.video_source import VideoSource
+from unblur.runtime.sinks.video import VideoSink
+from unblur.runtime.sources.video import VideoSource
 
 MakeClip = Callable[..., Path]
 UNEVEN = (0, 1, 5, 6, 13, 40, 41, 100)

@@ -13,7 +13,7 @@ from unblur.runtime.frames import Frame
 from unblur.runtime.images import MAX_PIXELS
 from unblur.runtime.media import TimedFrame
 from unblur.runtime.metrics import psnr_db
-from unblur.runtime.video_source import VideoSource
+from unblur.runtime.sources.video import VideoSource
 
 MakeClip = Callable[..., Path]
 MakeFrame = Callable[[int, int], Frame]

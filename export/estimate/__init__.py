@@ -1,0 +1,1 @@
+"""How long a network would take on a device that is not at hand, from its published peaks."""

@@ -1,0 +1,1 @@
+"""The page and the JSON document that tell all about a bundle, or about several side by side."""

@@ -1,0 +1,111 @@
+"""The page a bundle brings along for people: model card, ledger and pictures in one self-contained HTML file.
+
+It is made of a BundleReport and nothing else, by the templates of this package.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from unblur.calibration.sensitivity_plot import sensitivity_figure
+from unblur.export.report.data import BundleReport, Int8Report, Judged
+from unblur.export.report.format import percent_text, signed_text
+from unblur.export.report.inline_svg import inline_figure
+from unblur.export.report.render import render
+from unblur.runtime.profile.document import Profile
+
+SECTIONS = ("header.html", "model.html", "quality.html", "pictures.html", "int8.html")
+_PLOT_WIDTH_IN = 6.0
+
+
+@dataclass(frozen=True)
+class Fact:
+    """One of the few figures at the top."""
+
+    name: str
+    value: str
+    unit: str = ""
+
+
+@dataclass(frozen=True)
+class Column:
+    """One bundle on the page. judged: None if it was not. advised: profiles that say why INT8 is not faster."""
+
+    name: str
+    report: BundleReport
+    judged: Judged | None
+    facts: tuple[Fact, ...]
+    card: Mapping[str, str]
+    sensitivity: Markup | None
+    advised: tuple[Profile, ...] = ()
+
+
+def bundle_page(report: BundleReport) -> str:
+    """The whole page; equal reports give equal text."""
+    column = bundle_column(report.spec.preset, report)
+    return render(title=column.name, sections=SECTIONS, columns=[column], overview=None, data="report.json")
+
+
+def bundle_column(name: str, report: BundleReport) -> Column:
+    """What the templates show of a bundle. name: its heading."""
+    return Column(
+        name=name,
+        report=report,
+        judged=report.judged,
+        facts=bundle_facts(report, report.judged),
+        card=model_card(report),
+        sensitivity=_sensitivity_plot(report.int8),
+    )
+
+
+def bundle_facts(report: BundleReport, judged: Judged | None) -> tuple[Fact, ...]:
+    """What tells the bundle from others at a glance, without a measurement on a device."""
+    int8, spec = report.int8, report.spec
+    return (
+        Fact("PSNR gain", *_gain(judged)),
+        Fact("In INT8", percent_text(int8.macs_share, 1)),
+        Fact("Frame of 720p", f"{report.gflop_720p:.3g}", "GFLOP"),
+        Fact("Parameters", f"{report.parameters:,}"),
+        Fact("fp16 file", f"{_model_bytes(report, spec.steps) / 1e6:.2f}", "MB"),
+    )
+
+
+def model_card(report: BundleReport) -> dict[str, str]:
+    """What a user of the model has to know, as name -> text."""
+    spec, int8 = report.spec, report.int8
+    counts = sorted({model.steps for model in report.models})
+    return {
+        "Preset": f"{spec.preset} ({spec.system})",
+        "Recursion steps": f"{spec.steps}; comes at {', '.join(map(str, counts))}",
+        "Options": ", ".join(f"{key} {value}" for key, value in sorted(spec.options.items())) or "none",
+        "Input": f"{spec.colour}, values {spec.value_range[0]:g} to {spec.value_range[1]:g}, sides multiples of "
+        f"{spec.multiple_of} px (the runtime pads)",
+        "Sees": f"{f'{spec.receptive_field} px' if spec.receptive_field else 'the whole frame'} around a pixel; "
+        f"pooling {spec.pooling}",
+        "Trained on": ", ".join(spec.training_data) or "not recorded",
+        "Licence": spec.licence,
+        "INT8 ranges": f"{int8.method}, of {int8.tensors} activations on {int8.pictures} pictures",
+        "Calibration": int8.calibration_id[:16],
+        "Made with": ", ".join(f"{name} {number}" for name, number in sorted(report.versions.items())),
+        **({"Made": report.created} if report.created else {}),
+    }
+
+
+def _gain(judged: Judged | None) -> tuple[str, str]:
+    """What the first form wins over the blurred pictures: value and unit."""
+    if judged is None or judged.qualities[0].db is None:
+        return "?", "not measured"
+    return signed_text(judged.qualities[0].db - judged.blurred_db, 2), "dB"
+
+
+def _model_bytes(report: BundleReport, steps: int) -> int:
+    return next(model.bytes for model in report.models if (model.precision, model.steps) == ("fp16", steps))
+
+
+def _sensitivity_plot(int8: Int8Report) -> Markup | None:
+    sensitivity = int8.sensitivity
+    if sensitivity is None:
+        return None
+    label = "What each layer costs in INT8, in dB"
+    return inline_figure(lambda: sensitivity_figure(sensitivity.layers, _PLOT_WIDTH_IN), label)

@@ -1,0 +1,1 @@
+"""The commands of `unblur` that go on the device; `unblur.runtime.cli` adds them."""

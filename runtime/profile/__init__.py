@@ -1,0 +1,1 @@
+"""How long a model takes, how sure that is, and where the time goes."""

@@ -1,0 +1,139 @@
+"""How latency and throughput change with the size of the pictures, the batch, and the streams side by side."""
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import replace
+
+import numpy as np
+
+from unblur.runtime.frames import Padding
+from unblur.runtime.profile.document import Percentiles, Point, SizeSweep, Sweeps, intervals_of
+from unblur.runtime.profile.latency import summarise
+from unblur.runtime.profile.loop import Control, Series, measure, unwatched
+from unblur.runtime.profile.request import Size, SweepRequest
+from unblur.runtime.profile.runner import Plan, ready_to_measure
+from unblur.runtime.runner import Runner
+
+SIDES = (0.25, 0.375, 0.5, 0.75, 1.0)
+"""Sides of the pictures of a sweep over sizes, as shares of the size asked for."""
+
+_FEWEST_SIZES = 3
+
+
+def sweep(
+    request: SweepRequest, runner: Runner, open_runner: Callable[[], Runner], plan: Plan, control: Control
+) -> Sweeps:
+    """Do what is asked for; each kind takes about `plan.seconds`. open_runner: opens one more like `runner`."""
+    sizes = request.sizes or sizes_around(plan.size_hw, runner.spec.multiple_of)
+    return Sweeps(
+        sizes=None if request.sizes is None else sweep_sizes(runner, sizes, plan, control),
+        batches=None if request.batches is None else sweep_batches(runner, request.batches, plan, control),
+        streams=None if request.streams is None else sweep_streams(open_runner, request.streams, plan, control),
+    )
+
+
+def sizes_around(size_hw: Size, multiple_of: int) -> tuple[Size, ...]:
+    """The sizes of a sweep up to `size_hw`, each padded, smallest first."""
+    height, width = size_hw
+    sides = ((round(height * side), round(width * side)) for side in SIDES)
+    return tuple(sorted({Padding.to_multiple(side_hw, multiple_of).padded_hw for side_hw in sides}))
+
+
+def sweep_sizes(runner: Runner, sizes: Sequence[Size], plan: Plan, control: Control) -> SizeSweep:
+    """Measure every size for `plan.seconds` in all, and how the median grows with the pixels."""
+    plan = _share(plan, len(sizes))
+    return power_law(_points(runner, {_text(size): replace(plan, size_hw=size) for size in sizes}, control))
+
+
+def sweep_batches(runner: Runner, batches: Sequence[int], plan: Plan, control: Control) -> tuple[Point, ...]:
+    """Measure every batch size for `plan.seconds` in all."""
+    plan = _share(plan, len(batches))
+    return _points(runner, {str(batch): replace(plan, batch=batch) for batch in batches}, control)
+
+
+def sweep_streams(
+    open_runner: Callable[[], Runner], counts: Sequence[int], plan: Plan, control: Control
+) -> tuple[Point, ...]:
+    """Measure so many runners side by side, each in a thread of its own, for `plan.seconds` in all."""
+    plan = _share(plan, len(counts))
+    points = (_streams(open_runner, count, plan, control) for count in counts)
+    return tuple(point for point in points if point is not None)
+
+
+def power_law(points: Sequence[Point]) -> SizeSweep:
+    """Fit the median latency as a power of the pixels: a straight line between logarithms, by least squares.
+
+    The exponent is a weighted sum of the logarithms of the medians, so its interval follows from theirs, which are
+    taken as independent; that the law itself may not hold is told by the misfit.
+    """
+    if len(points) < _FEWEST_SIZES:
+        return SizeSweep(tuple(points), None, None, None)
+    pixels = np.log([point.pixels for point in points])
+    medians = np.log([point.latency_ms.p50 for point in points])
+    centred = pixels - pixels.mean()
+    weights = centred / np.square(centred).sum()
+    exponent = float(weights @ medians)
+    half = float(np.linalg.norm(weights * [_half_width(point) for point in points]))
+    residuals = medians - medians.mean() - exponent * centred
+    return SizeSweep(
+        tuple(points), exponent, (exponent - half, exponent + half), float(np.exp(np.abs(residuals).max()))
+    )
+
+
+def _share(plan: Plan, stops: int) -> Plan:
+    """The plan for each stop of a sweep; a warm-up is no longer than what follows it."""
+    seconds = plan.seconds / stops
+    return replace(plan, seconds=seconds, warm_up_s=min(plan.warm_up_s, seconds))
+
+
+def _points(runner: Runner, plans: Mapping[str, Plan], control: Control) -> tuple[Point, ...]:
+    """A point for every plan, until it is stopped."""
+    points = []
+    for value, plan in plans.items():
+        stopwatch = ready_to_measure(runner, plan, control)
+        series = measure(stopwatch, plan.seconds, control)
+        if not series.times_ms:
+            break
+        points.append(_point(value, stopwatch.shape, plan.batch, [series]))
+    return tuple(points)
+
+
+def _streams(open_runner: Callable[[], Runner], count: int, plan: Plan, control: Control) -> Point | None:
+    """One after the other is opened and warmed up, then all run at once. None if it was stopped before."""
+    if control.stop.is_set():
+        return None
+    quiet = replace(control, watch=unwatched)
+    with ExitStack() as opening, ThreadPoolExecutor(count) as threads:
+        stopwatches = [ready_to_measure(opening.enter_context(open_runner()), plan, control) for _ in range(count)]
+        running = [
+            threads.submit(measure, stopwatch, plan.seconds, quiet if index else control)
+            for index, stopwatch in enumerate(stopwatches)
+        ]
+        series = [each.result() for each in running]
+    if not all(each.times_ms for each in series):
+        return None
+    return _point(str(count), stopwatches[0].shape, plan.batch, series)
+
+
+def _point(value: str, shape: tuple[int, ...], batch: int, streams: Sequence[Series]) -> Point:
+    """Of one stream, or of several that ran at once."""
+    latency = summarise([ms for series in streams for ms in series.times_ms])
+    return Point(
+        value=value,
+        pixels=shape[0] * shape[2] * shape[3],
+        samples=latency.samples,
+        latency_ms=Percentiles.of(latency),
+        intervals_ms=intervals_of(latency),
+        fps=sum(batch * len(series.times_ms) / series.ends_s[-1] for series in streams),
+    )
+
+
+def _half_width(point: Point) -> float:
+    """Of the interval of the logarithm of the median."""
+    ends = [np.log(end / point.latency_ms.p50) for end in point.intervals_ms["p50"] if end]
+    return float(np.abs(ends).max())
+
+
+def _text(size_hw: Size) -> str:
+    return "x".join(map(str, size_hw))

@@ -1,0 +1,166 @@
+"""What `unblur profile` says to people: one screen."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+from rich.markup import escape
+from rich.table import Table
+
+from unblur.runtime.console import stdout
+from unblur.runtime.profile.document import Against, Point, Profile, SizeSweep
+from unblur.runtime.profile.format import bars, interval, number, table
+from unblur.runtime.profile.layers_text import layer_tables
+from unblur.runtime.profile.throttling import Sustained
+from unblur.runtime.telemetry.meter import Spread
+from unblur.runtime.telemetry.sampler import TelemetrySummary
+
+_BINS = 32
+_SHOWN_CHANNELS = 3
+_PERCENTILES = {"p50": "p50", "p90": "p90", "p99": "p99", "p999": "p99.9", "mean": "mean"}
+
+
+def print_profile(profile: Profile) -> None:
+    """Print what was measured on stdout."""
+    stdout.print(escape(_title(profile)), soft_wrap=True)
+    facts = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    for name, text in _facts(profile):
+        facts.add_row(name, text)
+    stdout.print(facts)
+    stdout.print(_latency_table(profile))
+    for line in _remarks(profile):
+        stdout.print(line, soft_wrap=True)
+    for each in (*_sweep_tables(profile), *layer_tables(profile)):
+        stdout.print(each)
+
+
+def _title(profile: Profile) -> str:
+    size, steps = "x".join(map(str, profile.size)), f"{profile.steps} step{'s' if profile.steps > 1 else ''}"
+    cpu = profile.environment.cpu
+    return (
+        f"{profile.model} {profile.precision}, {steps}, {size}, batch {profile.batch}, on {profile.device}: "
+        f"{cpu.model}, {cpu.threads} threads"
+    )
+
+
+def _facts(profile: Profile) -> Iterator[tuple[str, str]]:
+    cold = [f"{name} {number(ms)} ms" for name, ms in profile.cold_ms.items() if ms is not None]
+    yield "cold start", ", ".join(cold).replace("first", "first inference")
+    settled = "settled" if profile.warmup.settled else "[yellow]did not settle[/], --warm-up gives it longer"
+    yield "warm-up", f"{profile.warmup.samples} inferences in {profile.warmup.seconds:.1f} s, {settled}"
+    yield "steady state", f"{number(profile.fps)} pictures a second, {profile.samples} inferences"
+    if profile.parts_ms is not None:
+        parts = {name.replace("_", " "): ms for name, ms in vars(profile.parts_ms).items()}
+        yield "of it", ", ".join(f"{name} {number(ms)} ms" for name, ms in parts.items() if ms)
+    yield "spread", f"{_histogram(profile.times_ms)}, cv {profile.cv:.1%}"
+    if profile.sustained is not None:
+        yield "over time", escape(_over_time(profile.sustained))
+    if profile.telemetry is not None:
+        yield from _sensors(profile.telemetry)
+
+
+def _sensors(seen: TelemetrySummary) -> Iterator[tuple[str, str]]:
+    yield "power", escape(_power(seen))
+    if seen.temperature_c is not None:
+        yield "temperature", escape(_highest(seen.temperature_c, "C"))
+    if seen.clocks_mhz is not None:
+        yield "clocks", escape(_highest(seen.clocks_mhz, "MHz"))
+    if seen.power_mode is not None:
+        yield "power mode", escape(seen.power_mode)
+
+
+def _histogram(times_ms: Sequence[float]) -> str:
+    """A line of bars between the fastest and the slowest."""
+    counts, edges = np.histogram(times_ms, bins=_BINS)
+    return f"{number(edges[0])} ms {bars(counts.tolist())} {number(edges[-1])} ms"
+
+
+def _power(seen: TelemetrySummary) -> str:
+    """Of the rails that make up the whole, or of all; and what a picture costs, or why that is not known."""
+    rails = {rail: watts for rail, watts in (seen.power_w or {}).items() if rail in (seen.joules_of or (rail,))}
+    parts = [f"{rail} {number(watts.mean)} W (max {number(watts.max)})" for rail, watts in rails.items()]
+    if seen.joules_per_frame is not None:
+        parts.append(f"{number(seen.joules_per_frame)} J a picture")
+    else:
+        parts.append(f"energy of a picture not available: {seen.not_available['joules_per_frame']}")
+    return ", ".join(parts)
+
+
+def _highest(spreads: Mapping[str, Spread], unit: str) -> str:
+    """The three that went highest; the document has all."""
+    ranked = sorted(spreads.items(), key=lambda named: named[1].max, reverse=True)
+    parts = [f"{name} {spread.mean:.0f} (max {spread.max:.0f}) {unit}" for name, spread in ranked[:_SHOWN_CHANNELS]]
+    more = len(ranked) - len(parts)
+    return ", ".join([*parts, f"{more} more"] if more else parts)
+
+
+def _over_time(run: Sustained) -> str:
+    """Whether it kept its speed, and the medians of its windows as bars."""
+    low, high = run.slowdown_interval
+    since = "" if run.onset_s is None else f" from {run.onset_s:.0f} s on"
+    causes = "".join(f"; {cause}" for cause in run.causes)
+    return (
+        f"{bars([window.p50_ms for window in run.windows])} {run.verdict}{since}, {run.slowdown:+.1%} in the end "
+        f"({low:+.1%} to {high:+.1%}) after {run.seconds:.0f} s{causes}"
+    )
+
+
+def _latency_table(profile: Profile) -> Table:
+    made = table("Latency", "", "ms", "95 % interval")
+    for name, title in _PERCENTILES.items():
+        made.add_row(title, number(getattr(profile.latency_ms, name)), interval(profile.intervals_ms[name]))
+    return made
+
+
+def _remarks(profile: Profile) -> Iterator[str]:
+    """What a reader has to know before trusting the figures; then what was compared."""
+    open_ended = [title for name, title in _PERCENTILES.items() if profile.intervals_ms[name][1] is None]
+    if open_ended:
+        names = ", ".join(open_ended)
+        yield f"{profile.samples} inferences are too few to bound {names} from above: measure longer"
+    if not profile.stationary:
+        yield "[yellow]the latency did not keep its level meanwhile: the machine was busy, or throttles[/]"
+    if profile.against is not None:
+        yield _verdict(profile, profile.against)
+
+
+def _verdict(profile: Profile, other: Against) -> str:
+    low, high = (f"{end:.3f}" for end in other.ratio_interval if end is not None)
+    return (
+        f"[bold]{other.verdict}[/]: {escape(other.model)} {other.precision}, {other.steps} steps, takes "
+        f"{other.ratio:.3f} times as long as {escape(profile.model)} {profile.precision}, {profile.steps} steps "
+        f"(99 % interval {low} to {high}; p50 {number(other.latency_ms.p50)} ms, run in turn)"
+    )
+
+
+def _sweep_tables(profile: Profile) -> Iterator[Table]:
+    sweeps = profile.sweeps
+    if sweeps is None:
+        return
+    if sweeps.sizes is not None:
+        yield _points_table(_law(sweeps.sizes), "size", sweeps.sizes.points)
+    if sweeps.batches is not None:
+        yield _points_table("Batches", "batch", sweeps.batches)
+    if sweeps.streams is not None:
+        yield _points_table("Streams side by side", "streams", sweeps.streams)
+
+
+def _law(sweep: SizeSweep) -> str:
+    if sweep.exponent is None or sweep.exponent_interval is None or sweep.misfit is None:
+        return "Sizes"
+    low, high = sweep.exponent_interval
+    return f"Sizes: pixels ** {sweep.exponent:.2f} ({low:.2f} to {high:.2f}), within {sweep.misfit - 1:.0%}"
+
+
+def _points_table(title: str, first: str, points: Sequence[Point]) -> Table:
+    made = table(title, first, "p50 ms", "95 % interval", "p99 ms", "pictures/s", "samples")
+    for point in points:
+        latency, median = point.latency_ms, interval(point.intervals_ms["p50"])
+        made.add_row(
+            point.value,
+            number(latency.p50),
+            median,
+            number(latency.p99),
+            number(point.fps),
+            str(point.samples),
+        )
+    return made

@@ -1,0 +1,1 @@
+"""Where restored frames go: files, streams, nowhere, or several of them."""

@@ -1,0 +1,1 @@
+"""Where frames come from: cameras, streams, files, or a scene that is made up."""

@@ -1,0 +1,1 @@
+"""Power, heat and clocks of the machine, read beside a measurement."""
