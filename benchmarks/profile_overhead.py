@@ -30,7 +30,7 @@ MOST_OVERHEAD_PERCENT = 1.0
 def main(
     model: Model = "lprn-n",
     size: str = "180x320",
-    seconds: Annotated[float, typer.Option(help="Of one stretch.")] = 1.0,
+    seconds: Annotated[float, typer.Option(min=0.01, help="Of one stretch.")] = 1.0,
     rounds: Annotated[int, typer.Option(min=6, help="Of two stretches of each loop.")] = 10,
     json: Json = False,
 ) -> None:

@@ -74,7 +74,13 @@ def test_the_blocks_of_a_section_run_as_written(section: Section, folder: Path) 
 
 def test_some_blocks_are_run() -> None:
     headings = [section.heading for section in sections()]
-    assert headings == ["Use it", "Make a bundle of your own", "Train", "Watching it"]
+    assert headings == [
+        "Use it",
+        "Make a bundle of your own",
+        "How fast, how sure, and why",
+        "Train",
+        "Watching it",
+    ]
 
 
 def test_ci_runs_the_two_commands() -> None:

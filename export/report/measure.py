@@ -1,5 +1,6 @@
 """What a report still lacks, measured now: profiles at every number of steps, the quality of what was profiled."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import get_args
@@ -8,12 +9,16 @@ from unblur.export.report.data import Judged
 from unblur.export.report.subject import Subject
 from unblur.runtime.console import Stage, silent
 from unblur.runtime.engine.runner import EngineRunner
+from unblur.runtime.errors import EngineMismatch
 from unblur.runtime.pairs import Pair
 from unblur.runtime.parity import Ledger, measure
+from unblur.runtime.profile.document import Profile
 from unblur.runtime.profile.loop import Control
 from unblur.runtime.profile.runner import Plan
 from unblur.runtime.profile.session import ModelChoice, ProfileRequest, profile_model
 from unblur.runtime.runner import Precision, open_runner
+
+_log = logging.getLogger(__name__)
 
 
 def with_profiles(subject: Subject, plan: Plan, stage: Stage = silent) -> Subject:
@@ -24,9 +29,21 @@ def with_profiles(subject: Subject, plan: Plan, stage: Stage = silent) -> Subjec
     for steps in counts:
         choice = ModelChoice(str(subject.bundle.path), steps=steps)
         request = ProfileRequest(choice, plan, layers=steps == counts[-1] and _tells_layers(choice))
-        profiles.append(profile_model(request, Control()))
+        profiles.append(_profile(request))
         advance()
     return replace(subject, profiles=tuple(profiles))
+
+
+def _profile(request: ProfileRequest) -> Profile:
+    """Without layers where the engine was built to keep none of their details."""
+    kept: list[Profile] = []
+    try:
+        return profile_model(request, Control(), keep=kept.append)
+    except EngineMismatch as error:
+        if not kept:
+            raise
+        _log.warning("the layers are left out: %s", error)
+        return kept[-1]
 
 
 def _tells_layers(choice: ModelChoice) -> bool:

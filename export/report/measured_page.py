@@ -63,10 +63,16 @@ def measured_column(subject: Subject) -> MeasuredColumn:
         sensitivity=base.sensitivity,
         advised=tuple(profile for profile in subject.profiles if profile.int8_advice is not None),
         subject=subject,
-        closeups=tuple(_closeup(profile) for profile in subject.profiles if profile.steps == report.spec.steps),
+        closeups=tuple(_closeup(profile) for profile in _looked_at_closely(subject)),
         insides=tuple(view for view in views if view is not None),
         tradeoff=steps_plot([subject]),
     )
+
+
+def _looked_at_closely(subject: Subject) -> list[Profile]:
+    """Those at the bundle's own number of steps; the main one if there is none."""
+    own = [profile for profile in subject.profiles if profile.steps == subject.report.spec.steps]
+    return own or [profile for profile in subject.profiles if profile is subject.main]
 
 
 def _closeup(profile: Profile) -> Closeup:

@@ -32,7 +32,7 @@ _PLAIN = FuncFormatter(lambda value, _: f"{value:g}")
 
 @dataclass(frozen=True)
 class Curve:
-    """What the steps of one model are worth. steps, ms, interval_ms, db: a value per point, fewest steps first.
+    """What the steps of one model are worth. steps, ms, intervals_ms, db: a value per point, fewest steps first.
     db is None where the quality is not known.
     """
 

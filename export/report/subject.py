@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from unblur.export.report.data import BundleReport, Judged, read_report
-from unblur.runtime.bundle import Bundle, read_bundle
+from unblur.runtime.bundle import SUFFIX, Bundle, read_bundle
 from unblur.runtime.errors import BadInput
 from unblur.runtime.profile.document import Profile, read_profile
 from unblur.runtime.records import to_json
@@ -69,7 +69,7 @@ def read_subjects(models: Sequence[str], profile_files: Sequence[Path]) -> list[
 
 
 def _name(model: str) -> str:
-    return Path(model).stem
+    return Path(model).resolve().name.removesuffix(SUFFIX)
 
 
 def _open(model: str) -> Bundle:
@@ -83,12 +83,12 @@ def _owner(profile: Profile, bundles: dict[str, Bundle], file: Path) -> str:
     """The bundle that was profiled: by its name, or by its preset if only one has that."""
     presets = Counter(bundle.spec.preset for bundle in bundles.values())
     for name, bundle in bundles.items():
-        same_name = Path(profile.model).stem == name or presets[profile.preset] == 1
+        same_name = profile.model.removesuffix(SUFFIX) == name or presets[profile.preset] == 1
         if bundle.spec.preset == profile.preset and same_name:
             return name
     raise BadInput(
-        f"{file} is a profile of '{profile.model}' ({profile.preset}), which is none of {', '.join(bundles)}; "
-        "name its bundle too, or leave it out"
+        f"{file} is a profile of '{profile.model}' ({profile.preset}), which fits none, or more than one, of "
+        f"{', '.join(bundles)}; name the bundle it was made of, or leave it out"
     )
 
 

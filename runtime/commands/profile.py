@@ -61,7 +61,8 @@ def profile(
     """Measure how long a model takes here: percentiles with intervals, once the latency has settled.
 
     Cold start, first inference and steady state are told apart, and host, copies and device where the runner can
-    tell. The inputs are random pictures that do not fit the cache together. A sweep takes about as long again.
+    tell. The inputs are random pictures that do not fit the cache together. Each sweep takes about as long again,
+    up to twice with its warm-ups; --against takes twice as long.
     Exit code 0 whatever is found, a verdict of --against and throttling included; 2 if it could not be measured;
     130 if it was interrupted, which keeps what was measured so far.
     """
@@ -90,7 +91,7 @@ def profile(
             telemetry=telemetry,
         ),
         sweeps=sweeps_from_text(sweep) if sweep else None,
-        against=None if other == choice and against is None else other,
+        against=None if (against, against_precision, against_steps) == (None, None, None) else other,
         layers=layers,
     )
     kept: list[Profile] = []

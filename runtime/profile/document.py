@@ -89,7 +89,7 @@ class Point:
 class SizeSweep:
     """The median latency over sizes, as pixels ** exponent. exponent_interval: (low, high), 95 %, from the noise of
     the medians. misfit: the largest factor by which a size departs from that law, at least 1. None where fewer than
-    three sizes could be measured.
+    three different sizes could be measured.
     """
 
     points: tuple[Point, ...]

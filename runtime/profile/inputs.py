@@ -46,7 +46,7 @@ def random_batches(spec: ModelSpec, size_hw: tuple[int, int], batch: int, *, see
     """Batches of `batch` pictures of `size_hw`, padded as the runtime pads frames.
 
     Together they are twice as large as the last-level cache, and at least 4. Raises BadInput if one has more than
-    100 million pixels.
+    100 million pixels, or if they do not fit the memory.
     """
     height, width = Padding.to_multiple(size_hw, spec.multiple_of).padded_hw
     if batch * height * width > _MOST_PIXELS:
@@ -56,7 +56,13 @@ def random_batches(spec: ModelSpec, size_hw: tuple[int, int], batch: int, *, see
         )
     shape = (batch, 3, height, width)
     count = max(FEWEST_BUFFERS, math.ceil(2 * last_level_cache() / (4 * math.prod(shape))))
-    batches = np.random.default_rng(seed).random((count, *shape), np.float32)
+    try:
+        batches = np.random.default_rng(seed).random((count, *shape), np.float32)
+    except MemoryError as error:
+        raise BadInput(
+            f"{count} batches of {batch} pictures of {height}x{width} do not fit the memory; "
+            "choose a smaller size or batch"
+        ) from error
     low, high = spec.value_range
     batches *= high - low
     batches += low

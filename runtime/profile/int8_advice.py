@@ -13,13 +13,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from unblur.runtime.environment import Cpu
-from unblur.runtime.profile.layers import Layer, by_stage
+from unblur.runtime.profile.layers import CONVOLUTIONS, Layer, by_stage
 from unblur.runtime.profile.layers_tensorrt import EPILOGUE
 from unblur.runtime.profile.roofline import Bound, Peaks, place
 
 WHOLE = "the whole network"
 
-_CONVOLUTIONS = frozenset({"Conv", "ConvTranspose", "FusedConv", "NhwcFusedConv", "QLinearConv"})
 _QUANTIZERS = frozenset({"QuantizeLinear", "DequantizeLinear"})
 _CONVERSIONS = _QUANTIZERS | {"Cast"}
 _DOT_PRODUCTS = frozenset({"avx_vnni", "avx512_vnni", "amx_int8", "asimddp", "i8mm"})
@@ -79,7 +78,7 @@ def _findings(layer: Layer, rules: Mapping[_Find, str], peaks: Peaks | None) -> 
 
 
 def _none_in_int8(layers: Sequence[Layer], change: str) -> Iterator[Advice]:
-    convolutions = [layer for layer in layers if layer.operator in _CONVOLUTIONS]
+    convolutions = [layer for layer in layers if layer.operator in CONVOLUTIONS]
     if convolutions and not any(map(_is_int8, convolutions)):
         precisions = " and ".join(sorted({layer.precision for layer in convolutions}))
         finding = f"none of its {len(convolutions)} convolutions runs in INT8, but in {precisions}"
@@ -120,7 +119,7 @@ def _slower(
 
 
 def _float_convolution(layer: Layer) -> str:
-    is_float = layer.operator in _CONVOLUTIONS and not _is_int8(layer)
+    is_float = layer.operator in CONVOLUTIONS and not _is_int8(layer)
     return f"a convolution in {layer.precision}" if is_float else ""
 
 
@@ -168,7 +167,7 @@ def _padding(layer: Layer) -> str:
 
 
 def _is_int8(layer: Layer) -> bool:
-    return layer.operator in _CONVOLUTIONS and layer.precision == "int8"
+    return layer.operator in CONVOLUTIONS and layer.precision == "int8"
 
 
 def _types(layer: Layer) -> tuple[str, str]:
@@ -191,7 +190,9 @@ def _ms(layers: Iterable[Layer]) -> float | None:
 
 
 _TO_FP32 = "run fp32 on this CPU; INT8 is for GPUs: `unblur build --target tensorrt --precision int8`"
-_TO_ENGINE = "build the engine from the INT8 form of a bundle: `unblur build BUNDLE --precision int8`"
+_TO_ENGINE = (
+    "build the engine from the INT8 form of a bundle: `unblur build BUNDLE --target tensorrt --precision int8`"
+)
 
 _HELD_BACK: Mapping[Bound, tuple[str, str]] = {
     "memory": (

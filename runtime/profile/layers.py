@@ -13,6 +13,9 @@ from typing import TypeVar
 
 Key = TypeVar("Key")
 
+CONVOLUTIONS = frozenset({"Conv", "ConvTranspose", "FusedConv", "NhwcFusedConv", "QLinearConv"})
+"""What `Layer.operator` is for a convolution, as ONNX Runtime calls it; TensorRT's go by ONNX's names."""
+
 _NAME = re.compile(r"(?:step(?P<step>[1-9]\d*)/)?(?P<stage>[^/]+?)(?:/|\.weight|\.bias).*")
 
 

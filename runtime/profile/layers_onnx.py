@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from math import prod
 from pathlib import Path
 
-from unblur.runtime.profile.layers import Layer, stage_and_step
+from unblur.runtime.profile.layers import CONVOLUTIONS, Layer, stage_and_step
 from unblur.runtime.profile.onnx_profile import Node, profile_runs
 
 BETWEEN = "between layers"
@@ -21,9 +21,8 @@ _Place = tuple[str, int | None]  # stage and step
 
 _WARM_UP_RUNS = 2
 _ADDED = re.compile(r"^InsertedPrecisionFreeCast_")  # by the optimiser of ONNX Runtime, before a name of the file
-_CONVOLUTIONS = frozenset({"Conv", "ConvTranspose", "FusedConv", "NhwcFusedConv", "QLinearConv"})
 _PRODUCTS = frozenset({"FusedGemm", "FusedMatMul", "Gemm", "MatMul", "MatMulInteger", "QGemm", "QLinearMatMul"})
-_WEIGHTED = _CONVOLUTIONS | _PRODUCTS
+_WEIGHTED = CONVOLUTIONS | _PRODUCTS
 _VIEWS = frozenset({"Flatten", "Identity", "Reshape", "Shape", "Squeeze", "Unsqueeze"})
 _MOVES = frozenset(
     {"Cast", "Concat", "DepthToSpace", "Expand", "Gather", "Pad", "ReorderInput", "ReorderOutput", "Slice"}
@@ -111,7 +110,7 @@ def _flops(node: Node) -> int:
     read, written = node.inputs[0], node.outputs[0]
     if node.operator in _PRODUCTS:
         return 2 * written.elements * read.shape[-1]
-    if node.operator not in _CONVOLUTIONS:
+    if node.operator not in CONVOLUTIONS:
         return max(read.elements, written.elements)
     weights = next((tensor.shape for tensor in node.inputs[1:] if len(tensor.shape) == len(read.shape)), None)
     counted = read if node.operator == "ConvTranspose" else written

@@ -11,7 +11,7 @@ import json
 import math
 import re
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +80,12 @@ def profile_engine_layers(
         profile = runner.record.profile_for(batch_shape)
         if not times:
             raise DeviceError(f"{runner.device} told no times of the engine's layers; profile the whole engine")
-    return engine_layers(report, {name: statistics.median(ms) for name, ms in times.items()}, profile=profile)
+    return engine_layers(report, {name: _typical(ms, runs) for name, ms in times.items()}, profile=profile)
+
+
+def _typical(times_ms: Sequence[float], runs: int) -> float:
+    """The median; of several layers with one name the mean of them all, so that their sum is right."""
+    return statistics.median(times_ms) if len(times_ms) == runs else statistics.fmean(times_ms)
 
 
 def engine_layers(

@@ -19,18 +19,26 @@ def layer_tables(profile: Profile) -> Iterator[Table]:
     if profile.layers is None:
         return
     total_ms = sum(layer.ms or 0.0 for layer in profile.layers)
-    placed = {} if profile.roofline is None else {each.name: each for each in profile.roofline.layers}
+    placed = _placements(profile)
     yield _slowest(profile.layers, total_ms, placed)
     stages = sorted(by_stage(profile.layers).items(), key=lambda stage: stage[1].ms or 0.0, reverse=True)
     yield _sums("Stages", "stage", stages[:_SHOWN], total_ms)
-    steps = sorted(by_step(profile.layers).items(), key=lambda step: step[0] or 0)
+    steps = list(by_step(profile.layers).items())
     if len(steps) > 1:
         yield _sums("Steps", "step", steps, total_ms)
     if profile.int8_advice:
         yield _advice(profile.int8_advice)
 
 
-def _slowest(layers: Iterable[Layer], total_ms: float, placed: Mapping[str, Placement]) -> Table:
+def _placements(profile: Profile) -> dict[int, Placement]:
+    """By the identity of the layer: several layers of an engine may have one name."""
+    if profile.roofline is None:
+        return {}
+    timed = (layer for layer in profile.layers or () if layer.ms is not None)
+    return {id(layer): each for layer, each in zip(timed, profile.roofline.layers, strict=True)}
+
+
+def _slowest(layers: Iterable[Layer], total_ms: float, placed: Mapping[int, Placement]) -> Table:
     slowest = sorted(layers, key=lambda layer: layer.ms or 0.0, reverse=True)[:_SHOWN]
     made = table(
         f"Layers, the slowest of {number(total_ms)} ms", "layer", *("ms", "share", "GFLOP/s"), "of its roof"
@@ -39,7 +47,7 @@ def _slowest(layers: Iterable[Layer], total_ms: float, placed: Mapping[str, Plac
         ms = layer.ms or 0.0
         speed = number(layer.flops / ms / 1e6) if layer.flops and ms else ""
         made.add_row(
-            escape(f"{layer.name} {layer.precision}"), *_cost(ms, total_ms), speed, _roof(placed.get(layer.name))
+            escape(f"{layer.name} {layer.precision}"), *_cost(ms, total_ms), speed, _roof(placed.get(id(layer)))
         )
     return made
 

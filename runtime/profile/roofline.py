@@ -71,13 +71,17 @@ def place(layer: Layer, peaks: Peaks) -> Placed:
     )
 
 
+def _usable_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def measure_peaks(threads: int | None = None) -> Peaks:
     """Measure this CPU, in a process of its own, in less than two seconds on a CPU of 30 GFLOP/s.
 
-    threads: default one a core. Raises ValueError for fewer than one, DeviceError if the
-    measurement fails.
+    threads: default one for each logical core that this process may use. Raises ValueError for fewer than one,
+    DeviceError if the measurement fails.
     """
-    threads = (os.cpu_count() or 1) if threads is None else threads
+    threads = _usable_cores() if threads is None else threads
     if threads < 1:
         raise ValueError(f"threads is {threads}, expected at least 1")
     finished = subprocess.run(
@@ -86,6 +90,7 @@ def measure_peaks(threads: int | None = None) -> Peaks:
         capture_output=True,
         text=True,
         check=False,
+        start_new_session=True,  # Ctrl-C is for the profile, which goes on to tell what it has
     )
     if finished.returncode != 0:
         reason = finished.stderr.strip().rpartition("\n")[2] or f"exit code {finished.returncode}"

@@ -80,11 +80,11 @@ def profile_model(
         if request.layers and not control.stop.is_set():
             profile = add_layers(profile, runner, request.choice.threads)
             keep(profile)
-        if request.sweeps is not None:
+        if request.sweeps is not None and not control.stop.is_set():
             sweeps = sweep(request.sweeps, runner, request.choice.open, request.plan, control)
             profile = replace(profile, sweeps=sweeps)
             keep(profile)
-        if request.against is not None:
+        if request.against is not None and not control.stop.is_set():
             profile = replace(profile, against=_against(runner, request.against, request.plan, control))
     return replace(profile, interrupted=control.stop.is_set())
 

@@ -67,7 +67,7 @@ def power_law(points: Sequence[Point]) -> SizeSweep:
     The exponent is a weighted sum of the logarithms of the medians, so its interval follows from theirs, which are
     taken as independent; that the law itself may not hold is told by the misfit.
     """
-    if len(points) < _FEWEST_SIZES:
+    if len({point.pixels for point in points}) < _FEWEST_SIZES:
         return SizeSweep(tuple(points), None, None, None)
     pixels = np.log([point.pixels for point in points])
     medians = np.log([point.latency_ms.p50 for point in points])
@@ -93,7 +93,7 @@ def _points(runner: Runner, plans: Mapping[str, Plan], control: Control) -> tupl
     for value, plan in plans.items():
         stopwatch = ready_to_measure(runner, plan, control)
         series = measure(stopwatch, plan.seconds, control)
-        if not series.times_ms:
+        if series.interrupted:  # half measured is no point
             break
         points.append(_point(value, stopwatch.shape, plan.batch, [series]))
     return tuple(points)
@@ -111,7 +111,7 @@ def _streams(open_runner: Callable[[], Runner], count: int, plan: Plan, control:
             for index, stopwatch in enumerate(stopwatches)
         ]
         series = [each.result() for each in running]
-    if not all(each.times_ms for each in series):
+    if any(each.interrupted for each in series):
         return None
     return _point(str(count), stopwatches[0].shape, plan.batch, series)
 

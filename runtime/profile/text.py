@@ -66,6 +66,11 @@ def _sensors(seen: TelemetrySummary) -> Iterator[tuple[str, str]]:
         yield "clocks", escape(_highest(seen.clocks_mhz, "MHz"))
     if seen.power_mode is not None:
         yield "power mode", escape(seen.power_mode)
+    if seen.jetson_clocks is not None:
+        yield "jetson_clocks", "on" if seen.jetson_clocks else "off"
+    if seen.throttled_percent is not None and any(seen.throttled_percent.values()):
+        throttled = ", ".join(f"{name} {share:.0f} %" for name, share in seen.throttled_percent.items() if share)
+        yield "throttled", f"[yellow]{escape(throttled)} of the time[/]"
 
 
 def _histogram(times_ms: Sequence[float]) -> str:
@@ -124,7 +129,7 @@ def _remarks(profile: Profile) -> Iterator[str]:
 
 
 def _verdict(profile: Profile, other: Against) -> str:
-    low, high = (f"{end:.3f}" for end in other.ratio_interval if end is not None)
+    low, high = ("?" if end is None else f"{end:.3f}" for end in other.ratio_interval)
     return (
         f"[bold]{other.verdict}[/]: {escape(other.model)} {other.precision}, {other.steps} steps, takes "
         f"{other.ratio:.3f} times as long as {escape(profile.model)} {profile.precision}, {profile.steps} steps "

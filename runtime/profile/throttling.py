@@ -81,7 +81,7 @@ def find_throttling(
     slowdown, low, high = _slowdown(p50s)
     verdict = _verdict(low, high)
     onset_s = windows[_change_point(p50s)].start_s if verdict != "steady" else None
-    causes = tuple(_causes(readings, onset_s)) if onset_s is not None and verdict == "slower" else ()
+    causes = tuple(_causes(readings, onset_s, slowdown)) if onset_s is not None and verdict == "slower" else ()
     return Sustained(
         seconds=float(ends[-1]),
         windows=windows,
@@ -137,13 +137,17 @@ def _change_point(p50s: Times) -> int:
     return int(np.argmax(np.abs(np.cumsum(p50s - p50s.mean())[:-1]))) + 1
 
 
-def _causes(readings: Sequence[Reading], onset_s: float) -> Iterable[str]:
-    """Clocks that fell with the onset, and reasons to throttle that the driver gave after it."""
+def _causes(readings: Sequence[Reading], onset_s: float, slowdown: float) -> Iterable[str]:
+    """Clocks that fell with the onset, and reasons to throttle that the driver gave after it.
+
+    A clock explains a slowdown only if it fell by half as much at least: that of an idle core always wanders.
+    """
+    fell = max(_CLOCK_FELL, slowdown / (1 + slowdown) / 2)
     before = [reading for reading in readings if reading.seconds < onset_s]
     after = [reading for reading in readings if reading.seconds >= onset_s]
     earlier, later = _means(before, "clocks_mhz"), _means(after, "clocks_mhz")
     for name in sorted(earlier.keys() & later.keys()):
-        if later[name] < (1 - _CLOCK_FELL) * earlier[name]:
+        if later[name] < (1 - fell) * earlier[name]:
             yield f"clock {name} fell from {earlier[name]:.0f} to {later[name]:.0f} MHz"
     for name, percent in _means(after, "throttled_percent").items():
         if percent >= _THROTTLED_PERCENT:

@@ -58,29 +58,28 @@ def find_instruments(
     """
     missing: dict[str, str] = {}
     openers = {name: partial(opener, root) for name, opener in _FILES.items()} | {"NVML": nvml}
-    found = [_unless_missing(name, partial(_open, opener), missing) for name, opener in openers.items()]
-    sensors = [sensor for sensor in found if sensor is not None]
+    opened = [_unless_missing(name, partial(_open, opener), missing) for name, opener in openers.items()]
+    found = [each for each in opened if each is not None]
     if "power rails" in missing and is_jetson(root):
-        told = {channel.quantity for sensor in sensors for channel in sensor.read()}
+        told = frozenset[Quantity]().union(*(quantities for _, quantities in found))
         fallback = _unless_missing("tegrastats", partial(_open, partial(tegrastats, told)), missing)
-        sensors += [fallback] if fallback is not None else []
+        found += [fallback] if fallback is not None else []
     return Instruments(
-        sensors=tuple(sensors),
+        sensors=tuple(sensor for sensor, _ in found),
         power_mode=_unless_missing("power_mode", partial(power_mode, root), missing),
         jetson_clocks=_unless_missing("jetson_clocks", partial(jetson_clocks, root), missing),
         not_available=missing,
     )
 
 
-def _open(opener: Callable[[], Sensor]) -> Sensor:
-    """A sensor that answers; one that does not is closed."""
+def _open(opener: Callable[[], Sensor]) -> tuple[Sensor, frozenset[Quantity]]:
+    """A sensor that answers, and what it tells; one that does not is closed."""
     sensor = opener()
     try:
-        sensor.read()
+        return sensor, frozenset(channel.quantity for channel in sensor.read())
     except DeviceError:
         sensor.close()
         raise
-    return sensor
 
 
 def _unless_missing(name: str, get: Callable[[], T], missing: dict[str, str]) -> T | None:

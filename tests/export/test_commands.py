@@ -83,7 +83,7 @@ def test_deploy_prints_the_ledger_as_json(
 def test_too_little_int8_is_warned_of(
     checkpoint: Path, calibration_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from unblur.export.report.bundle_page import int8 as report_int8
+    from unblur.export.report import int8 as report_int8
 
     monkeypatch.setattr(report_int8, "LOW_INT8_MACS", 1.01)
     files = ("--calibration", calibration_folder, "-o", tmp_path / "small.unblur", "--steps", "")

@@ -39,9 +39,7 @@ def test_a_profile_goes_to_the_bundle_of_its_preset_fewest_steps_first(tmp_path:
 def test_of_two_bundles_of_a_preset_the_name_decides(twin: Path, tmp_path: Path) -> None:
     first, second = read_subjects(["lprn-n", str(twin)], [written(tmp_path, "twin.unblur")])
     assert (len(first.profiles), len(second.profiles)) == (0, 1)
-    message = (
-        r"third\.unblur-3\.json is a profile of 'third\.unblur' \(lprn-n\), which is none of lprn-n, twin; name"
-    )
+    message = r"third\.unblur-3\.json is a profile of 'third\.unblur' \(lprn-n\), which fits none, or more than one, of lprn-n, twin"
     with pytest.raises(BadInput, match=message):
         read_subjects(["lprn-n", str(twin)], [written(tmp_path, "third.unblur")])
 
@@ -51,7 +49,9 @@ def test_what_cannot_be_put_on_a_page_is_refused(twin: Path, tmp_path: Path) -> 
         read_subjects([str(twin), str(twin)], [])
     with pytest.raises(BadInput, match=r"fp32\.onnx is a single file; a report is made of bundles"):
         read_subjects([str(twin / "fp32.onnx")], [])
-    with pytest.raises(BadInput, match="none of lprn-s; name its bundle too, or leave it out"):
+    with pytest.raises(
+        BadInput, match="fits none, or more than one, of lprn-s; name the bundle it was made of, or leave it out"
+    ):
         read_subjects(["lprn-s"], [written(tmp_path, "lprn-n")])
 
 

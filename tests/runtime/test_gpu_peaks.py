@@ -4,7 +4,7 @@ import pytest
 from fake_cuda import COPY_MS, ORIN, FakeCuda
 
 from unblur.runtime.errors import DeviceError
-from unblur.runtime.profile.document import gpu_peaks
+from unblur.runtime.profile import gpu_peaks
 from unblur.runtime.profile.gpu_peaks import measure_gpu_peaks
 
 MIB = 1 << 20

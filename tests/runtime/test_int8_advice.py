@@ -138,7 +138,7 @@ def test_no_convolution_in_int8_at_all() -> None:
     assert (whole.layer, whole.ms) == (WHOLE, 2.0)
     assert whole.finding == "none of its 2 convolutions runs in INT8, but in fp16 and fp32"
     assert whole.change == (
-        "build the engine from the INT8 form of a bundle: `unblur build BUNDLE --precision int8`"
+        "build the engine from the INT8 form of a bundle: `unblur build BUNDLE --target tensorrt --precision int8`"
     )
 
 

@@ -8,8 +8,9 @@ from engine_workshop import Workshop
 from rich.console import Console
 
 from unblur.runtime.errors import BadInput
-from unblur.runtime.profile.document import Profile, gpu_peaks
-from unblur.runtime.profile.document import inside as profile_layers
+from unblur.runtime.profile import gpu_peaks
+from unblur.runtime.profile import inside as profile_layers
+from unblur.runtime.profile.document import Profile
 from unblur.runtime.profile.inside import add_layers
 from unblur.runtime.profile.layers_tensorrt import engine_layers
 from unblur.runtime.profile.layers_text import layer_tables

@@ -62,6 +62,13 @@ def test_a_constant_cost_is_seen_as_a_misfit() -> None:
 
 
 def test_two_sizes_make_no_law() -> None:
+    clock = HandClock()
+    runner = lawful(clock, lambda n, height, width: 0.01 * height * width)
+    request = SweepRequest(sizes=((16, 32), (32, 16), (64, 64)))  # two of as many pixels
+    found = sweep(request, runner, unopened, PLAN, Control(clock=nanoseconds(clock))).sizes
+    assert found is not None
+    assert len(found.points) == 3
+    assert found.exponent is None
     assert power_law([]).exponent is None
 
 

@@ -8,7 +8,7 @@ from made_up_profile import HOT, JETSON
 from timed_runner import HandClock
 
 from unblur.runtime.console import stdout
-from unblur.runtime.profile.document import Profile
+from unblur.runtime.profile.document import Against, Profile
 from unblur.runtime.profile.format import bars, interval, number
 from unblur.runtime.profile.loop import Control
 from unblur.runtime.profile.runner import Plan, profile_runner
@@ -98,3 +98,19 @@ def test_an_end_that_is_not_known_is_a_question_mark() -> None:
 
 def test_the_highest_bar_is_full_and_nothing_is_nothing() -> None:
     assert bars([0, 1, 40, 80]) == " ▁▄█"
+
+
+def test_a_ratio_without_an_upper_end_is_told(profile: Profile) -> None:
+    against = Against(
+        model="other",
+        precision="fp32",
+        steps=1,
+        device="cpu",
+        samples=12,
+        latency_ms=profile.latency_ms,
+        intervals_ms=profile.intervals_ms,
+        ratio=1.02,
+        ratio_interval=(0.9, None),
+        verdict="no difference seen",
+    )
+    assert "99 % interval 0.900 to ?" in words(dataclasses.replace(profile, against=against))
