@@ -39,7 +39,9 @@ def test_a_profile_goes_to_the_bundle_of_its_preset_fewest_steps_first(tmp_path:
 def test_of_two_bundles_of_a_preset_the_name_decides(twin: Path, tmp_path: Path) -> None:
     first, second = read_subjects(["lprn-n", str(twin)], [written(tmp_path, "twin.unblur")])
     assert (len(first.profiles), len(second.profiles)) == (0, 1)
-    message = r"third\.unblur-3\.json is a profile of 'third\.unblur' \(lprn-n\), which fits none, or more than one, of lprn-n, twin"
+    message = (
+        r"third\.unblur-3\.json is a profile of 'third\.unblur' \(lprn-n\), which fits none, or more than one, of"
+    )
     with pytest.raises(BadInput, match=message):
         read_subjects(["lprn-n", str(twin)], [written(tmp_path, "third.unblur")])
 
