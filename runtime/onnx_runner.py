@@ -157,6 +157,9 @@ def _options(threads: int | None, graph_optimization: bool, profile_to: Path | N
         raise ValueError(f"threads is {threads}, expected at least 1")
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _LOG_ERRORS_ONLY
+    # Else its threads spin for a while after each run, on cores that decode, encode and run other sessions: two
+    # sessions in turn take twice as long each, on two cores. A session on its own is no slower without.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     if threads is not None:
         options.intra_op_num_threads = threads
     if not graph_optimization:
