@@ -25,7 +25,7 @@ from benchmarks.process import ROOT, measure
 from benchmarks.results import Outcome, Run, last_like, machine_kind, store, stored_runs
 from benchmarks.summary import Judged, document, judge, last_words, other_environment, table
 from unblur.runtime.console import print_json, stdout
-from unblur.runtime.environment import environment
+from unblur.runtime.machine.facts import environment
 
 RESULTS = ROOT / "benchmarks" / "results"
 

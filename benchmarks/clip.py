@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from unblur.runtime.frames import Frame
-from unblur.runtime.media import MediaInfo, TimedFrame
-from unblur.runtime.sinks.video import VideoSink
-from unblur.runtime.video import open_source
+from unblur.runtime.media.interfaces import MediaInfo, TimedFrame
+from unblur.runtime.media.open_media import open_source
+from unblur.runtime.media.video_sink import VideoSink
 
 _RATE = Fraction(25)
 

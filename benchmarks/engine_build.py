@@ -16,16 +16,15 @@ import typer
 from benchmarks.figures import Figure, Report, of_repeats
 from benchmarks.parts import Json, run, say, tell
 from unblur.calibration.calibrate import calibrate
-from unblur.calibration.onnx_file import write_onnx
-from unblur.calibration.sample import find_sample
+from unblur.calibration.images import find_sample
+from unblur.calibration.onnx_model import write_onnx
 from unblur.export.build import Order, build_engines
-from unblur.export.engine_from_onnx import Source, read_source
-from unblur.export.engine_request import targets_from_text
-from unblur.export.onnx_from_checkpoint import onnx_from_network
-from unblur.export.precision import fp16_from_fp32, int8_fp16_from_int8
-from unblur.runtime.engine.record import EngineRecord
+from unblur.export.engine_from_onnx import Source, read_source, targets_from_text
+from unblur.export.fp16 import fp16_from_fp32, int8_fp16_from_int8
+from unblur.export.onnx_from_network import onnx_from_network
 from unblur.runtime.images import write_image
-from unblur.runtime.selftest import golden_frame
+from unblur.runtime.model.golden import golden_frame
+from unblur.runtime.tensorrt.engine_file import EngineRecord
 from unblur.train.checkpoint import load_network, shipped_checkpoint
 
 PRESETS = ("lprn-n", "lprn-s", "lprn-m")

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from scipy import stats  # type: ignore[import-untyped]
 
-from unblur.runtime.records import from_json, to_json
+from unblur.runtime.strict_json import from_json, to_json
 
 Better = Literal["lower", "higher"]
 

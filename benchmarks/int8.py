@@ -25,14 +25,13 @@ from onnx import ModelProto
 
 from benchmarks.figures import Figure, Report, of_repeats
 from benchmarks.parts import Json, output_of, run, say, tell, unblur
-from unblur.calibration.judge import Judge, Trial
-from unblur.calibration.macs import layer_macs
-from unblur.calibration.onnx_file import read_onnx, spec_of
-from unblur.calibration.placement import CONVOLUTIONS
-from unblur.calibration.sample import Sample, find_sample
+from unblur.calibration.images import Sample, find_sample
+from unblur.calibration.onnx_model import read_onnx, spec_of
+from unblur.calibration.placement import CONVOLUTIONS, layer_macs
+from unblur.calibration.quality_evaluator import Judge, Trial
 from unblur.runtime.images import write_image
-from unblur.runtime.pairs import find_pairs, read_pair
-from unblur.runtime.runner import find_model
+from unblur.runtime.model.open_model import find_model
+from unblur.runtime.quality.pairs import find_pairs, read_pair
 
 OURS = ("minmax", "percentile", "entropy", "mse")
 ORT = tuple(f"ort:{method}:{kind}" for kind in ("default", "tensorrt") for method in OURS[:3])

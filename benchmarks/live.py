@@ -23,17 +23,17 @@ import typer
 
 from benchmarks.figures import Figure, Report, of_repeats
 from benchmarks.parts import Json, Model, run, tell
-from unblur.runtime.deblur import Deblurrer
 from unblur.runtime.frames import Batch
-from unblur.runtime.live.feed import Feed
-from unblur.runtime.live.ladder import Ladder
-from unblur.runtime.live.loop import LiveControls, LiveResult, run_live
-from unblur.runtime.live.stats import LiveStats
+from unblur.runtime.loops.capture import Feed
+from unblur.runtime.loops.ladder import Ladder
+from unblur.runtime.loops.live_loop import LiveControls, LiveResult, run_live
+from unblur.runtime.loops.stats import LiveStats
+from unblur.runtime.media.open_media import NullSink, open_source
+from unblur.runtime.model.deblurrer import Deblurrer
+from unblur.runtime.model.open_model import open_runner
 from unblur.runtime.profile.latency import Latency, summarise
-from unblur.runtime.runner import Precision, Runner, open_runner
-from unblur.runtime.sinks.null import NullSink
+from unblur.runtime.runner import Precision, Runner
 from unblur.runtime.spec import ModelSpec
-from unblur.runtime.video import open_source
 
 CAMERA_FPS = 30
 FRAME_MS = 1000 / CAMERA_FPS

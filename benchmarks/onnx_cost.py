@@ -16,7 +16,7 @@ import typer
 
 from benchmarks.memory import peak_mib
 from unblur.runtime.frames import Padding
-from unblur.runtime.onnx_runner import OnnxRunner
+from unblur.runtime.model.onnx_runner import OnnxRunner
 
 
 def main(

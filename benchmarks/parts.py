@@ -92,7 +92,7 @@ def last_line(text: str) -> str:
 
 def unblur(*arguments: str) -> list[str]:
     """The command `unblur`, as installed for this Python."""
-    return [sys.executable, "-m", "unblur.runtime.cli", *arguments]
+    return [sys.executable, "-m", "unblur.runtime.cli.main", *arguments]
 
 
 def require_program(name: str) -> None:

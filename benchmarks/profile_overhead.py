@@ -21,12 +21,12 @@ import typer
 from benchmarks.figures import Figure, Report, of_repeats
 from benchmarks.parts import Json, Model, run, say, tell
 from unblur.runtime.frames import Batch
+from unblur.runtime.machine.telemetry import Telemetry
+from unblur.runtime.model.open_model import open_runner
 from unblur.runtime.profile.comparison import compare, interleave
-from unblur.runtime.profile.inputs import random_batches
-from unblur.runtime.profile.loop import Control, Stopwatch, measure
-from unblur.runtime.profile.request import size_from_text
-from unblur.runtime.runner import Runner, open_runner
-from unblur.runtime.telemetry.sampler import Telemetry
+from unblur.runtime.profile.measure import Control, Stopwatch, measure, random_batches
+from unblur.runtime.profile.sweep import size_from_text
+from unblur.runtime.runner import Runner
 
 MOST_OVERHEAD_PERCENT = 1.0
 _REPEATS = 10

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.figures import Figure
-from unblur.runtime.atomic import atomic_file, make_folder
-from unblur.runtime.records import from_json, to_json
+from unblur.runtime.files import atomic_file, make_folder
+from unblur.runtime.strict_json import from_json, to_json
 
 SCHEMA = 1
 
@@ -35,7 +35,9 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Run:
-    """One call of `python -m benchmarks`. created: UTC, ISO 8601. environment: see `unblur.runtime.environment`."""
+    """One call of `python -m benchmarks`. created: UTC, ISO 8601.
+
+    environment: see `unblur.runtime.machine.facts`."""
 
     created: str
     machine: str

@@ -20,11 +20,11 @@ import typer
 from benchmarks.clip import write_clip
 from benchmarks.figures import Report, of_repeats
 from benchmarks.parts import Json, Model, output_of, run, say, tell, unblur
-from unblur.runtime.bundle import read_bundle
 from unblur.runtime.frames import Padding, batch_from_frame
-from unblur.runtime.runner import find_model
+from unblur.runtime.media.open_media import open_source
+from unblur.runtime.model.bundle import read_bundle
+from unblur.runtime.model.open_model import find_model
 from unblur.runtime.spec import SPEC_KEY, ModelSpec
-from unblur.runtime.video import open_source
 
 EXPECTED_RATIO = 0.95
 

@@ -28,9 +28,9 @@ from onnx import TensorProto, helper
 from benchmarks.figures import Figure, Report, of_repeats
 from benchmarks.parts import Json, NotMeasured, output_of, run, say, tell
 from benchmarks.systems_plot import draw
-from unblur.calibration.onnx_file import write_onnx
-from unblur.export.onnx_from_checkpoint import onnx_from_network
-from unblur.runtime.atomic import atomic_file
+from unblur.calibration.onnx_model import write_onnx
+from unblur.export.onnx_from_network import onnx_from_network
+from unblur.runtime.files import atomic_file
 from unblur.train.networks import PRESETS, build_network, count_parameters
 from unblur.train.networks.base import gflop
 

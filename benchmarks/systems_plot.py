@@ -16,8 +16,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from unblur.runtime.atomic import atomic_file
-from unblur.train.ablation_tables import TABLES
+from benchmarks.ablations.tables import TABLES
+from unblur.runtime.files import atomic_file
 
 _COLOURS = {
     "lprn": "#d1495b",

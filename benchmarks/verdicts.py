@@ -17,10 +17,11 @@ from scipy import stats  # type: ignore[import-untyped]
 from benchmarks.figures import Figure, Report
 from benchmarks.parts import Json, Model, run, say, tell
 from unblur.runtime.frames import Batch
+from unblur.runtime.model.open_model import open_runner
 from unblur.runtime.profile.comparison import Comparison, Verdict, compare, interleave
-from unblur.runtime.profile.inputs import random_batches
-from unblur.runtime.profile.request import size_from_text
-from unblur.runtime.runner import Runner, open_runner
+from unblur.runtime.profile.measure import random_batches
+from unblur.runtime.profile.sweep import size_from_text
+from unblur.runtime.runner import Runner
 
 LEAST_PERCENT = 95.0
 _INFERENCES = 10

@@ -6,20 +6,19 @@ from pathlib import Path
 
 from onnx import ModelProto
 
-from unblur.calibration.bench import Bench
-from unblur.calibration.judge import Cost, find_trials, trial_side
-from unblur.calibration.macs import layer_macs
+from unblur.calibration.images import Sample
 from unblur.calibration.observe import Observed, observe
-from unblur.calibration.onnx_file import precision_of, spec_of
-from unblur.calibration.placement import Placement, place, place_as
+from unblur.calibration.onnx_model import precision_of, spec_of
+from unblur.calibration.placement import Placement, layer_macs, place, place_as
+from unblur.calibration.quality_evaluator import Cost, find_trials, trial_side
 from unblur.calibration.quantize import quantize, quantize_with
-from unblur.calibration.sample import Sample
-from unblur.calibration.search import most_int8
-from unblur.calibration.sensitivity import Sensitivity
-from unblur.calibration.steps import Drift, ranges_for_steps, step_drift
+from unblur.calibration.ranges import Drift, ranges_for_steps, step_drift
+from unblur.calibration.search import Bench, Sensitivity, most_int8
 from unblur.calibration.table import table_of
 from unblur.calibration.trt_cache import cache_tensors
-from unblur.runtime.calibration_table import (
+from unblur.runtime.console import Stage, silent
+from unblur.runtime.errors import CalibrationError
+from unblur.runtime.model.calibration_table import (
     CalibrationTable,
     Measured,
     Method,
@@ -27,8 +26,6 @@ from unblur.runtime.calibration_table import (
     TensorRange,
     preprocessing_of,
 )
-from unblur.runtime.console import Stage, silent
-from unblur.runtime.errors import CalibrationError
 
 
 @dataclass(frozen=True)

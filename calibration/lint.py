@@ -19,7 +19,7 @@ from google.protobuf.message import DecodeError
 from onnx import ModelProto, NodeProto, TensorProto
 from onnx.checker import ValidationError
 
-from unblur.calibration.graph_view import WEIGHTED, GraphView, attribute_of, input_name
+from unblur.calibration.onnx_model import WEIGHTED, GraphView, attribute_of, input_name
 from unblur.runtime.errors import BadInput
 
 Severity = Literal["error", "warning"]

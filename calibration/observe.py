@@ -17,10 +17,8 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper
 
-from unblur.calibration.histogram import Histogram
-from unblur.calibration.observation_state import ObservationState
-from unblur.calibration.observed import Observed, Range
-from unblur.calibration.onnx_file import onnx_bytes, spec_of
+from unblur.calibration.observation import Histogram, ObservationState, Observed, Range
+from unblur.calibration.onnx_model import onnx_bytes, spec_of
 from unblur.runtime.errors import CalibrationError, DeviceError
 from unblur.runtime.frames import Batch
 

@@ -4,7 +4,7 @@ The settings are those that TensorRT takes as they are: signed 8 bit with zero p
 tensor for activations and one a channel for weights, biases in float, only the inputs of Conv and ConvTranspose.
 The output of a convolution stays float, so the Add of a residual reads the convolution as it is, TensorRT's fused
 pattern. What is not quantised stays float32 here, so that the cost of INT8 is seen alone;
-`unblur.export.precision` turns that rest into float16 for an engine.
+`unblur.export.fp16` turns that rest into float16 for an engine.
 """
 
 from collections.abc import Collection, Mapping
@@ -15,10 +15,10 @@ from onnxruntime.quantization import CalibrationMethod, QuantType
 from onnxruntime.quantization.calibrate import TensorData, TensorsData
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
-from unblur.calibration.onnx_file import describe, sort_nodes, spec_of, strip_provenance
+from unblur.calibration.onnx_model import describe, sort_nodes, spec_of, strip_provenance
 from unblur.calibration.placement import CONVOLUTIONS, Placement, place_as
 from unblur.calibration.table import check_fits
-from unblur.runtime.calibration_table import CalibrationTable, TensorRange
+from unblur.runtime.model.calibration_table import CalibrationTable, TensorRange
 
 _TENSORRT_SETTINGS = {
     "ActivationSymmetric": True,

@@ -7,8 +7,18 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from unblur.calibration.palette import BLUE, INK, LINE, MUTED, ORANGE, PALE
-from unblur.calibration.sensitivity import LayerCost
+from unblur.calibration.search import LayerCost
+
+BLUE = "#0072b2"
+ORANGE = "#d55e00"
+GREEN = "#009e73"
+PURPLE = "#aa4499"
+PALE = "#a9c4e0"
+INK = "#1b1f24"
+MUTED = "#5a6470"
+LINE = "#d8dde3"
+SERIES = (BLUE, ORANGE, GREEN, PURPLE)
+
 
 _PNG_WIDTH_IN, _ROW_IN, _MARGIN_IN = 9.0, 0.3, 1.1
 _MOST_ROWS = 40

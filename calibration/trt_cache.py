@@ -24,11 +24,11 @@ from typing import Literal, cast, get_args
 
 from onnx import ModelProto, NodeProto
 
-from unblur.calibration.onnx_file import spec_of
+from unblur.calibration.onnx_model import spec_of
 from unblur.calibration.placement import Placement, place
 from unblur.calibration.table import table_of
-from unblur.runtime.calibration_table import CalibrationTable, TensorRange
 from unblur.runtime.errors import BadInput, CalibrationError
+from unblur.runtime.model.calibration_table import CalibrationTable, TensorRange
 
 Algorithm = Literal["LegacyCalibration", "EntropyCalibration", "EntropyCalibration2", "MinMaxCalibration"]
 Version = tuple[int, int, int]

@@ -21,13 +21,13 @@ from PIL import Image, ImageDraw, ImageFont
 from rich.console import Console
 from rich.table import Table
 
-from unblur.runtime.atomic import atomic_file
+from unblur.runtime.blur import shake_frame
+from unblur.runtime.files import atomic_file
 from unblur.runtime.frames import Frame
 from unblur.runtime.images import read_image, write_image
-from unblur.runtime.media import MediaInfo, TimedFrame
+from unblur.runtime.media.interfaces import MediaInfo, TimedFrame
+from unblur.runtime.media.open_media import open_sink, open_source
 from unblur.runtime.metrics import psnr_db
-from unblur.runtime.shake import shake_frame
-from unblur.runtime.video import open_sink, open_source
 
 PHOTOGRAPH = "astronaut.png"  # NASA, public domain; 512 x 512
 CALIBRATION = ("chelsea.png", "coffee.png", "motorcycle_left.png", "rocket.jpg")  # never the one that is restored

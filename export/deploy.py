@@ -19,31 +19,28 @@ from typing import get_args
 from onnx import ModelProto
 
 from unblur.calibration.calibrate import Calibrated, Settings, calibrate
-from unblur.calibration.coverage import Coverage
-from unblur.calibration.onnx_file import write_onnx
+from unblur.calibration.images import Coverage, Sample
+from unblur.calibration.onnx_model import write_onnx
 from unblur.calibration.quantize import quantize_with
-from unblur.calibration.sample import Sample
 from unblur.calibration.table import at_fewer_steps
 from unblur.calibration.trt_cache import CACHE_FILE, cache_from_table
-from unblur.export.onnx_from_checkpoint import onnx_from_network
-from unblur.export.precision import fp16_from_fp32, int8_fp16_from_int8
+from unblur.export.fp16 import fp16_from_fp32, int8_fp16_from_int8
+from unblur.export.onnx_from_network import onnx_from_network, simplify
 from unblur.export.report.bundle_page import bundle_page
-from unblur.export.report.data import REPORT_JSON, BundleReport, Exhibit, ModelFile
-from unblur.export.report.int8 import int8_report
+from unblur.export.report.data import REPORT_JSON, BundleReport, Exhibit, ModelFile, int8_report
 from unblur.export.report.pictures import exhibit
-from unblur.export.simplify import simplify
 from unblur.export.torch_runner import TorchRunner
-from unblur.runtime.atomic import atomic_folder
-from unblur.runtime.bundle import MANIFEST, SUFFIX, BundleManifest, Golden, Variant, seal_bundle
 from unblur.runtime.console import Stage, silent
-from unblur.runtime.deblur import Deblurrer
 from unblur.runtime.errors import BadInput, ParityError
+from unblur.runtime.files import atomic_folder
 from unblur.runtime.frames import Frame
-from unblur.runtime.onnx_runner import OnnxRunner
-from unblur.runtime.pairs import Pair, read_pair
-from unblur.runtime.parity import INT8_LOSS_LIMIT_DB, Ledger, measure
+from unblur.runtime.model.bundle import MANIFEST, SUFFIX, BundleManifest, Golden, Variant, seal_bundle
+from unblur.runtime.model.deblurrer import Deblurrer
+from unblur.runtime.model.golden import make_golden
+from unblur.runtime.model.onnx_runner import OnnxRunner
+from unblur.runtime.quality.pairs import Pair, read_pair
+from unblur.runtime.quality.parity import INT8_LOSS_LIMIT_DB, Ledger, measure
 from unblur.runtime.runner import Precision
-from unblur.runtime.selftest import make_golden
 from unblur.train.checkpoint import load_network
 from unblur.train.networks import DeblurringNetwork
 from unblur.train.networks.base import count_parameters, gflop_720p

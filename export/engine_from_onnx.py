@@ -8,6 +8,7 @@
 The precision is that of the graph, whatever the version: strongly typed where there is such a thing.
 """
 
+import re
 import signal
 import threading
 import time
@@ -20,23 +21,77 @@ from typing import cast, get_args
 
 from onnx import ModelProto
 
-from unblur.calibration.onnx_file import precision_of, read_onnx, spec_of
+from unblur.calibration.onnx_model import precision_of, read_onnx, spec_of
 from unblur.calibration.trt_cache import TensorRTCache, read_cache, table_from_cache, version_from_text
-from unblur.export.engine_request import Target
 from unblur.export.timing_cache import TimingCache
 from unblur.export.trt_api import ParseProblem, Settings, TrtApi, dla_refusal, dla_types_weakly
-from unblur.runtime.engine.libcuda import probe
-from unblur.runtime.engine.record import (
+from unblur.runtime.errors import BadInput, EngineMismatch, SpecMismatch
+from unblur.runtime.frames import Padding
+from unblur.runtime.runner import Precision
+from unblur.runtime.spec import ModelSpec
+from unblur.runtime.tensorrt.cuda_driver import probe
+from unblur.runtime.tensorrt.engine_file import (
     BuildOptions,
     EngineIdentity,
     EngineRecord,
+    Flavour,
     Profile,
     hash_of,
     this_platform,
 )
-from unblur.runtime.errors import EngineMismatch, SpecMismatch
-from unblur.runtime.runner import Precision
-from unblur.runtime.spec import ModelSpec
+
+DEFAULT_SIZE = "720x1280"
+
+_RTX_TARGET = re.compile(r"rtx-sm(\d{2,3})")
+_SIZE = re.compile(r"(\d{1,5})x(\d{1,5})")
+
+
+@dataclass(frozen=True)
+class Target:
+    """sm: the architecture to build for; None is that of the GPU in this machine."""
+
+    flavour: Flavour
+    sm: int | None
+
+    def __str__(self) -> str:
+        return self.flavour if self.sm is None else f"{self.flavour}-sm{self.sm}"
+
+
+def targets_from_text(text: str) -> tuple[Target, ...]:
+    """ "tensorrt" or "rtx-sm86,rtx-sm89", each once; BadInput if it is neither."""
+    return tuple(dict.fromkeys(_target(part.strip()) for part in text.split(",")))
+
+
+def profile_from_text(text: str, multiple_of: int) -> Profile:
+    """A frame size "HxW", or "MIN:OPT:MAX" of them ("MIN:MAX" is tuned for the largest), for single frames.
+
+    Sizes are rounded up to multiples of `multiple_of`: the runtime pads its frames in the same way.
+    """
+    sizes = [_shape(part, text, multiple_of) for part in text.split(":")]
+    if len(sizes) > 3:
+        raise BadInput(f"--size is '{text}', expected a size such as {DEFAULT_SIZE}, or MIN:OPT:MAX")
+    minimum, optimum, maximum = sizes[0], sizes[len(sizes) // 2], sizes[-1]
+    profile = Profile(minimum, optimum, maximum)
+    if not (profile.holds(optimum) and profile.holds(maximum)):
+        raise BadInput(f"--size is '{text}', expected no side of MIN above OPT, none of OPT above MAX")
+    return profile
+
+
+def _target(text: str) -> Target:
+    rtx = _RTX_TARGET.fullmatch(text)
+    if rtx:
+        return Target("rtx", int(rtx[1]))
+    if text == "tensorrt":
+        return Target("tensorrt", None)
+    raise BadInput(f"--target is '{text}', expected 'tensorrt' for this device or rtx-smNN such as rtx-sm86")
+
+
+def _shape(text: str, whole: str, multiple_of: int) -> tuple[int, int, int, int]:
+    match = _SIZE.fullmatch(text.strip())
+    if match is None or 0 in (int(match[1]), int(match[2])):
+        raise BadInput(f"--size is '{whole}', expected height x width such as {DEFAULT_SIZE}, or MIN:OPT:MAX")
+    height, width = int(match[1]), int(match[2])
+    return (1, 3, *Padding.to_multiple((height, width), multiple_of).padded_hw)
 
 
 @dataclass(frozen=True)

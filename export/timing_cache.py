@@ -4,15 +4,36 @@ One file per flavour, version and architecture, in `$XDG_CACHE_HOME/unblur/timin
 the same time each add what they measured.
 """
 
+import fcntl
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from unblur.export.file_lock import exclusive
-from unblur.runtime.atomic import atomic_file
-from unblur.runtime.engine.record import EngineIdentity
 from unblur.runtime.errors import BadInput
+from unblur.runtime.files import atomic_file
+from unblur.runtime.tensorrt.engine_file import EngineIdentity
+
+
+@contextmanager
+def exclusive(path: Path, waiting: Callable[[], object] = lambda: None) -> Iterator[None]:
+    """Hold the lock file `path`, which stays behind empty; `waiting` is called once if another process has it.
+
+    Removing the file would let a process lock a name that is gone while the next one locks a new file.
+    Raises BadInput if the file cannot be made.
+    """
+    try:
+        file = path.open("ab")
+    except OSError as error:
+        raise BadInput(f"cannot write {path}: {error.strerror or error}") from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            waiting()
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Protocol
 
-from unblur.runtime.engine.record import Flavour, Profile
-from unblur.runtime.engine.trt import TensorRT, load_tensorrt
 from unblur.runtime.errors import DeviceError, EngineMismatch
 from unblur.runtime.runner import Precision
+from unblur.runtime.tensorrt.engine_file import Flavour, Profile
+from unblur.runtime.tensorrt.trt import TensorRT, load_tensorrt
 
 _MIB = 1 << 20
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-from unblur.runtime.atomic import atomic_file
 from unblur.runtime.errors import BadInput
+from unblur.runtime.files import atomic_file
 from unblur.runtime.frames import Frame
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm"})

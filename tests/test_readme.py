@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from unblur.runtime.blur import shake_frame
 from unblur.runtime.images import read_image, write_image
-from unblur.runtime.shake import shake_frame
-from unblur.runtime.video import open_sink, open_source
+from unblur.runtime.media.open_media import open_sink, open_source
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from unblur.runtime.blur import Kernel, convolve, from_light, psf_from_path, shake_path, to_light
 from unblur.runtime.frames import Frame
-from unblur.runtime.shake import Kernel, convolve, from_light, psf_from_path, shake_path, to_light
 
 Light = NDArray[np.float32]
 

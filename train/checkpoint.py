@@ -15,8 +15,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from unblur.runtime.atomic import atomic_file
 from unblur.runtime.errors import BadInput, SpecMismatch
+from unblur.runtime.files import atomic_file
 from unblur.runtime.spec import SPEC_KEY, ModelSpec
 from unblur.train.networks import PRESETS, DeblurringNetwork, network_from_spec
 from unblur.train.recipe import Recipe

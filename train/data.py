@@ -19,7 +19,7 @@ from torch.utils.data import Dataset
 from unblur.runtime.errors import BadInput
 from unblur.runtime.frames import Frame
 from unblur.runtime.images import list_images, read_image
-from unblur.runtime.pairs import Pair, find_pairs
+from unblur.runtime.quality.pairs import Pair, find_pairs
 from unblur.train.blur import REACH_PX, WINDOW_FRAMES, average_frames, camera_shake, lens_blur
 from unblur.train.recipe import Augmentation, Recipe
 

@@ -4,9 +4,10 @@ Runs on a CPU, on one GPU (bf16), or on many through `accelerate launch` or torc
 a function of (seed, iteration): a resumed run goes on as if it had never stopped, without a saved random state.
 """
 
+import copy
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +19,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from unblur.runtime.errors import BadInput, UnblurError
-from unblur.train.averaged import AveragedNetwork
+from unblur.runtime.frames import Frame, Padding, batch_from_frame, frame_from_batch
+from unblur.runtime.metrics import MIN_SSIM_SIDE, psnr_db, ssim
+from unblur.train.adversarial import Opponent
 from unblur.train.checkpoint import (
     TrainingState,
     flat_optimizer_state,
@@ -26,14 +29,63 @@ from unblur.train.checkpoint import (
     save_network,
     save_state,
 )
-from unblur.train.curve import draw_curve
-from unblur.train.data import CropDataset, TrainingData, validation_frames
+from unblur.train.data import CropDataset, PairOfFrames, TrainingData, validation_frames
 from unblur.train.losses import ContentLoss, SupervisedNetwork
 from unblur.train.networks import DeblurringNetwork
-from unblur.train.opponent import Opponent
-from unblur.train.rate import learning_rate_at
-from unblur.train.recipe import Recipe
-from unblur.train.run_folder import CURVE_FILE, LOG_FILE, STATE_FILE, Log, Report, open_run
+from unblur.train.recipe import Decay, Recipe
+from unblur.train.run_folder import CURVE_FILE, LOG_FILE, STATE_FILE, Log, Report, draw_curve, open_run
+
+_WARMUP_FROM = 0.05  # of the peak
+_DECAYS: Mapping[Decay, Callable[[float], float]] = {
+    "cosine": lambda phase: (1 + math.cos(math.pi * phase)) / 2,
+    "power": lambda phase: (1 - phase) ** 0.3,
+    "step": lambda phase: float(phase < 1 / 3),
+    "linear": lambda phase: min(1.0, 2 * (1 - phase)),
+}
+
+
+def learning_rate_at(share_done: float, recipe: Recipe) -> float:
+    """The generator's learning rate when `share_done` of the run lies behind."""
+    if share_done < recipe.warmup_share:
+        return recipe.learning_rate * (_WARMUP_FROM + (1 - _WARMUP_FROM) * share_done / recipe.warmup_share)
+    phase = (share_done - recipe.warmup_share) / (1 - recipe.warmup_share)
+    above_final = _DECAYS[recipe.decay](phase) * (recipe.learning_rate - recipe.final_learning_rate)
+    return recipe.final_learning_rate + above_final
+
+
+class AveragedNetwork:
+    """Exponential moving average of a network's weights; the decay ramps up so that early weights are forgotten.
+
+    network: a copy with the averaged weights, in eval mode. Its buffers (statistics of batch norm, vectors of
+    spectral norm) are those of the last step.
+    """
+
+    def __init__(self, network: DeblurringNetwork, decay: float) -> None:
+        self.network = copy.deepcopy(network).eval().requires_grad_(False)
+        self._decay = decay
+
+    @torch.no_grad()
+    def update(self, network: DeblurringNetwork, iteration: int) -> None:
+        """Move the averages towards the weights after `iteration` steps."""
+        decay = min(self._decay, (1 + iteration) / (10 + iteration))
+        torch._foreach_lerp_(list(self.network.parameters()), list(network.parameters()), 1 - decay)
+        for kept, current in zip(self.network.buffers(), network.buffers(), strict=True):
+            kept.copy_(current)
+
+    @torch.no_grad()
+    def validate(self, frames: Sequence[PairOfFrames]) -> tuple[float, float | None]:
+        """Mean PSNR in dB and mean SSIM over pairs of (blurred, sharp); None if all are too small for SSIM."""
+        pairs = [(self._restore(blurred), sharp) for blurred, sharp in frames]
+        similarities = [ssim(*pair) for pair in pairs if min(pair[1].shape[:2]) >= MIN_SSIM_SIDE]
+        mean_psnr_db = float(np.mean([psnr_db(*pair) for pair in pairs]))
+        return mean_psnr_db, float(np.mean(similarities)) if similarities else None
+
+    def _restore(self, blurred: Frame) -> Frame:
+        padding = Padding.to_multiple(blurred.shape[:2], self.network.spec.multiple_of)
+        device = next(self.network.parameters()).device
+        output = self.network(torch.from_numpy(batch_from_frame(blurred, padding)).to(device))
+        return frame_from_batch(output.float().cpu().numpy(), padding)
+
 
 _ENDLESS = 10**9  # iterations of a run that is bounded by time
 VALIDATION_CROP = 512

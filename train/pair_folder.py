@@ -16,12 +16,12 @@ from pathlib import Path
 
 import numpy as np
 
-from unblur.runtime.atomic import atomic_file, atomic_folder, make_folder
 from unblur.runtime.errors import BadInput
+from unblur.runtime.files import atomic_file, atomic_folder, make_folder
 from unblur.runtime.frames import Frame
 from unblur.runtime.images import image_size_hw, read_image, write_image
-from unblur.runtime.media import Source
-from unblur.runtime.video import open_source
+from unblur.runtime.media.interfaces import Source
+from unblur.runtime.media.open_media import open_source
 from unblur.train.blur import REACH_PX, WINDOW_FRAMES, average_frames, camera_shake, lens_blur
 
 SETTINGS_FILE = "pairs.json"

@@ -19,8 +19,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from unblur.runtime.calibration_table import CalibrationTable, read_table
 from unblur.runtime.errors import CalibrationError
+from unblur.runtime.model.calibration_table import CalibrationTable, read_table
 from unblur.runtime.spec import ModelSpec
 from unblur.train.checkpoint import load_network, resolve_checkpoint
 from unblur.train.networks import DeblurringNetwork

@@ -74,7 +74,7 @@ class Recipe:
     augmentation: crops are mirrored, and with "turns" also turned by quarters, at random.
     content, over_outputs: terms of the content loss, and whether a network's outputs are summed or averaged over.
     learning_rate: the peak, after a linear warm-up over `warmup_share` of the run; then `decay` brings it to
-    `final_learning_rate`, see `unblur.train.rate`. betas, weight_decay: of AdamW, which without decay is Adam.
+    `final_learning_rate`, see `unblur.train.loop`. betas, weight_decay: of AdamW, which without decay is Adam.
     gradient_clip: largest L2 norm of the gradient, None for no limit.
     ema_decay: of the averaged weights, which are what is validated and shipped.
     """

@@ -11,8 +11,11 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from unblur.runtime.atomic import atomic_file
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
 from unblur.runtime.errors import BadInput, SpecMismatch
+from unblur.runtime.files import atomic_file
 from unblur.runtime.spec import ModelSpec
 from unblur.train.checkpoint import TrainingState, load_state
 from unblur.train.recipe import Recipe
@@ -76,3 +79,21 @@ def _forget_after(log: Path, iteration: int) -> None:
     kept = [line for line in whole if json.loads(line)["iteration"] <= iteration]
     with atomic_file(log) as temporary:
         temporary.write_text("".join(line + "\n" for line in kept))
+
+
+def draw_curve(log: Path, out: Path) -> None:
+    """Draw `log` (log.jsonl of a run) as a PNG: loss, on a log scale if all are positive, and validation PSNR."""
+    reports = [json.loads(line) for line in log.read_text().splitlines()]
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    loss_axes = figure.subplots()
+    losses = [r["loss"] for r in reports]
+    loss_axes.plot([r["iteration"] for r in reports], losses, color="0.6", lw=0.8)
+    scale = "log" if min(losses) > 0 else "linear"  # adversarial losses may be negative
+    loss_axes.set(xlabel="iteration", ylabel="training loss", yscale=scale)
+    validated = [r for r in reports if r["psnr_db"] is not None]
+    psnr_axes = loss_axes.twinx()
+    psnr_axes.plot([r["iteration"] for r in validated], [r["psnr_db"] for r in validated], "o-", ms=3)
+    psnr_axes.set_ylabel("validation PSNR (dB)")
+    with atomic_file(out) as temporary:
+        figure.savefig(temporary, dpi=120)

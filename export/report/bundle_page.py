@@ -10,9 +10,8 @@ from markupsafe import Markup
 
 from unblur.calibration.sensitivity_plot import sensitivity_figure
 from unblur.export.report.data import BundleReport, Int8Report, Judged
-from unblur.export.report.format import percent_text, signed_text
-from unblur.export.report.inline_svg import inline_figure
-from unblur.export.report.render import render
+from unblur.export.report.plots import inline_figure
+from unblur.export.report.render import percent_text, render, signed_text
 from unblur.runtime.profile.document import Profile
 
 SECTIONS = ("header.html", "model.html", "quality.html", "pictures.html", "int8.html")

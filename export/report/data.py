@@ -10,14 +10,15 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from unblur.calibration.coverage import Coverage
-from unblur.calibration.sensitivity import Sensitivity
-from unblur.calibration.steps import Drift
-from unblur.runtime import records
-from unblur.runtime.bundle import Bundle
-from unblur.runtime.calibration_table import Origin
+from unblur.calibration.calibrate import Calibrated
+from unblur.calibration.images import Coverage
+from unblur.calibration.ranges import Drift
+from unblur.calibration.search import Sensitivity
+from unblur.runtime import strict_json as records
 from unblur.runtime.errors import BundleError
-from unblur.runtime.parity import Ledger, Quality
+from unblur.runtime.model.bundle import Bundle
+from unblur.runtime.model.calibration_table import Origin
+from unblur.runtime.quality.parity import Ledger, Quality
 from unblur.runtime.runner import Precision
 from unblur.runtime.spec import ModelSpec
 
@@ -148,3 +149,36 @@ def read_report(bundle: Bundle) -> BundleReport:
         raise BundleError(f"{bundle.path} has no {REPORT_JSON}, an older unblur made it; deploy the bundle again")
     file = bundle.path / REPORT_JSON
     return BundleReport.from_json(file.read_bytes(), where=str(file))
+
+
+LOW_INT8_MACS = 0.7
+"""With less of the multiply-accumulates in INT8 an engine is hardly faster than in fp16."""
+
+
+def int8_report(calibrated: Calibrated, coverage: Coverage | None) -> Int8Report:
+    """coverage: how well the pictures stand for those they were picked from, if that is known."""
+    table = calibrated.table
+    return Int8Report(
+        calibration_id=table.identity,
+        method=table.method,
+        pictures=len(table.images),
+        tensors=len(table.ranges),
+        macs_share=calibrated.int8_macs,
+        deltas_db=calibrated.cost.deltas_db,
+        budget_db=None if table.measured is None else table.measured.budget_db,
+        kept=table.kept,
+        excluded=table.excluded,
+        sensitivity=calibrated.sensitivity,
+        drift=calibrated.drift,
+        coverage=coverage,
+    )
+
+
+def low_share(macs_share: float) -> str | None:
+    """One line if too little of the network is INT8, and what to do. macs_share: 0 to 1."""
+    if macs_share >= LOW_INT8_MACS:
+        return None
+    return (
+        f"only {macs_share:.0%} of the multiply-accumulates run in INT8, so an engine gains little over "
+        "fp16; allow a larger loss, or fine-tune with `unblur train --qat`"
+    )

@@ -1,22 +1,116 @@
 """What a report still lacks, measured now: profiles at every number of steps, the quality of what was profiled."""
 
 import logging
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import get_args
 
-from unblur.export.report.data import Judged
-from unblur.export.report.subject import Subject
+from unblur.export.report.data import BundleReport, Judged, read_report
 from unblur.runtime.console import Stage, silent
-from unblur.runtime.engine.runner import EngineRunner
-from unblur.runtime.errors import EngineMismatch
-from unblur.runtime.pairs import Pair
-from unblur.runtime.parity import Ledger, measure
-from unblur.runtime.profile.document import Profile
-from unblur.runtime.profile.loop import Control
-from unblur.runtime.profile.runner import Plan
-from unblur.runtime.profile.session import ModelChoice, ProfileRequest, profile_model
-from unblur.runtime.runner import Precision, open_runner
+from unblur.runtime.errors import BadInput, EngineMismatch
+from unblur.runtime.model.bundle import SUFFIX, Bundle, read_bundle
+from unblur.runtime.model.open_model import find_model, open_runner
+from unblur.runtime.profile.document import Profile, read_profile
+from unblur.runtime.profile.measure import Control, Plan
+from unblur.runtime.profile.profile_model import ModelChoice, ProfileRequest, profile_model
+from unblur.runtime.quality.pairs import Pair
+from unblur.runtime.quality.parity import Ledger, measure
+from unblur.runtime.runner import Precision
+from unblur.runtime.strict_json import to_json
+from unblur.runtime.tensorrt.engine_runner import EngineRunner
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One bundle on the page.
+
+    name: of the bundle's folder, or the preset. profiles: fewest steps first. judged: what it restores, as it was
+    deployed or judged since; None if it was not.
+    """
+
+    name: str
+    bundle: Bundle
+    report: BundleReport
+    profiles: tuple[Profile, ...]
+    judged: Judged | None
+
+    def db(self, profile: Profile) -> float | None:
+        """PSNR of the form that was profiled, None if it was not measured."""
+        return None if self.judged is None else self.judged.db(profile.precision, profile.steps)
+
+    @property
+    def main(self) -> Profile | None:
+        """The profile to look at closely: at all steps, one that looked inside before others, then the fastest."""
+
+        def rank(profile: Profile) -> tuple[bool, bool, float]:
+            return profile.steps != self.report.spec.steps, profile.layers is None, profile.latency_ms.p50
+
+        return min(self.profiles, key=rank, default=None)
+
+    def document(self) -> dict[str, object]:
+        """For JSON, as docs/report_schema.json describes it."""
+        return {
+            "name": self.name,
+            "report": to_json(self.report),
+            "profiles": [profile.to_json() for profile in self.profiles],
+            "judged": to_json(self.judged),
+        }
+
+
+def read_subjects(models: Sequence[str], profile_files: Sequence[Path]) -> list[Subject]:
+    """The bundles that `models` name, each with its profiles and the quality it was deployed with.
+
+    Raises BadInput for what is no bundle or no profile, and for a profile that fits none of the bundles or several;
+    BundleError for a bundle that is damaged or older than its report.
+    """
+    bundles = {_name(model): _open(model) for model in models}
+    if len(bundles) < len(models):
+        raise BadInput(f"two bundles have the same name ({', '.join(map(_name, models))}); rename one of them")
+    profiles: dict[str, list[Profile]] = {name: [] for name in bundles}
+    for file in profile_files:
+        profile = read_profile(file)
+        profiles[_owner(profile, bundles, file)].append(profile)
+    return [_subject(name, bundle, profiles[name]) for name, bundle in bundles.items()]
+
+
+def _name(model: str) -> str:
+    return Path(model).resolve().name.removesuffix(SUFFIX)
+
+
+def _open(model: str) -> Bundle:
+    path = find_model(model)
+    if not path.is_dir():
+        raise BadInput(f"{path} is a single file; a report is made of bundles, see `unblur deploy`")
+    return read_bundle(path)
+
+
+def _owner(profile: Profile, bundles: dict[str, Bundle], file: Path) -> str:
+    """The bundle that was profiled: by its name, or by its preset if only one has that."""
+    presets = Counter(bundle.spec.preset for bundle in bundles.values())
+    for name, bundle in bundles.items():
+        same_name = profile.model.removesuffix(SUFFIX) == name or presets[profile.preset] == 1
+        if bundle.spec.preset == profile.preset and same_name:
+            return name
+    raise BadInput(
+        f"{file} is a profile of '{profile.model}' ({profile.preset}), which fits none, or more than one, of "
+        f"{', '.join(bundles)}; name the bundle it was made of, or leave it out"
+    )
+
+
+def _subject(name: str, bundle: Bundle, profiles: Sequence[Profile]) -> Subject:
+    report = read_report(bundle)
+    return Subject(
+        name=name,
+        bundle=bundle,
+        report=report,
+        profiles=tuple(sorted(profiles, key=lambda profile: profile.steps)),
+        judged=report.judged,
+    )
+
 
 _log = logging.getLogger(__name__)
 

@@ -6,13 +6,12 @@ from dataclasses import dataclass, field
 from markupsafe import Markup
 
 from unblur.export.report.bundle_page import SECTIONS, Column, Fact, bundle_column, bundle_facts
-from unblur.export.report.layers import LayerView, layer_view
-from unblur.export.report.overview import overview_of, steps_plot
+from unblur.export.report.measure import Subject
 from unblur.export.report.plots import latency_histogram, latency_series, size_plot, sustained_plot
 from unblur.export.report.render import render
-from unblur.export.report.subject import Subject
+from unblur.export.report.sections import LayerView, layer_view, overview_of, steps_plot
 from unblur.runtime.profile.document import Profile
-from unblur.runtime.profile.format import number
+from unblur.runtime.profile.text import number
 
 _SECTIONS = (*SECTIONS[:3], "speed.html", "layers.html", *SECTIONS[3:], "power.html", "environment.html")
 

@@ -1,5 +1,6 @@
 """The templates of the pages and what they call."""
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
@@ -9,11 +10,32 @@ from statistics import fmean
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from unblur.calibration.sensitivity import Sensitivity
-from unblur.export.report.data import Int8Report
-from unblur.export.report.format import db_text, percent_text, signed_text, size_text
-from unblur.export.report.int8 import low_share
-from unblur.runtime.profile.format import interval, number
+from unblur.calibration.search import Sensitivity
+from unblur.export.report.data import Int8Report, low_share
+from unblur.runtime.profile.text import interval, number
+
+
+def db_text(value: float | None) -> str:
+    """Two decimals; "equal" for infinity, nothing for None."""
+    if value is None:
+        return ""
+    return f"{value:.2f}" if math.isfinite(value) else "equal" if value > 0 else "not finite"
+
+
+def signed_text(value: float | None, digits: int) -> str:
+    """With its sign, and never -0; nothing for None."""
+    return "" if value is None else f"{round(value, digits) + 0.0:+.{digits}f}"  # + 0.0 turns -0.0 into 0.0
+
+
+def percent_text(share: float, digits: int = 0) -> str:
+    """share: 0 to 1."""
+    return f"{100 * share:.{digits}f} %"
+
+
+def size_text(size_hw: Sequence[int]) -> str:
+    """ "720 x 1280"."""
+    return " \N{MULTIPLICATION SIGN} ".join(map(str, size_hw))
+
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _NOISIEST = 5

@@ -22,13 +22,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from unblur.runtime.errors import BadInput
-from unblur.runtime.live.loop import LiveResult
-from unblur.runtime.live.stats import LiveStats
-from unblur.runtime.preview.access import Access
-from unblur.runtime.preview.controls import Panel, read_request
-from unblur.runtime.preview.history import SAMPLE_EVERY_S, History
-from unblur.runtime.preview.pictures import Pictures
-from unblur.runtime.preview.viewers import MOST_VIEWERS, Viewer, Viewers
+from unblur.runtime.loops.live_loop import LiveResult
+from unblur.runtime.loops.stats import LiveStats
+from unblur.runtime.preview.requests import Access, Panel, read_request
+from unblur.runtime.preview.viewers import MOST_VIEWERS, SAMPLE_EVERY_S, History, Pictures, Viewer, Viewers
 
 FULL = 4000
 """Code that a WebSocket is closed with when too many watch already."""

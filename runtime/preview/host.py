@@ -1,21 +1,27 @@
 """What `unblur preview` does: the live loop, with a web page that shows its frames and holds its controls."""
 
+import socket
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import get_args
 
-from unblur.runtime.bundle import read_bundle
+import uvicorn
+from starlette.applications import Starlette
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+
+from unblur.runtime.blur import BlurGate
 from unblur.runtime.errors import BadInput, needs_extra
-from unblur.runtime.live.ladder import Ladder
-from unblur.runtime.live.ladder_switch import LadderSwitch
-from unblur.runtime.live.loop import LiveSummary
-from unblur.runtime.live.session import LiveRequest, LiveSession, open_rungs, open_session
-from unblur.runtime.live.sharpness import BlurGate
-from unblur.runtime.preview.access import Access
-from unblur.runtime.preview.controls import Panel
-from unblur.runtime.runner import Precision, find_model
-from unblur.runtime.video import is_live
+from unblur.runtime.loops.ladder import Ladder, LadderSwitch
+from unblur.runtime.loops.live_loop import LiveSummary
+from unblur.runtime.loops.live_session import LiveRequest, LiveSession, open_rungs, open_session
+from unblur.runtime.media.open_media import is_live
+from unblur.runtime.model.bundle import read_bundle
+from unblur.runtime.model.open_model import find_model
+from unblur.runtime.preview.requests import Access, Panel
+from unblur.runtime.runner import Precision
 
 
 def preview_camera(
@@ -29,7 +35,6 @@ def preview_camera(
     """
     with needs_extra("preview"):
         from unblur.runtime.preview.app import Facts, Preview, make_app
-        from unblur.runtime.preview.server import listen, serve
     if not is_live(request.source):
         raise BadInput(f"{request.source} is no camera and no stream; restore files with unblur run")
     with (
@@ -60,3 +65,48 @@ def _precisions(request: LiveRequest, switch: LadderSwitch) -> tuple[Precision, 
         return (switch.precision,)
     there = {variant.precision for variant in read_bundle(path).manifest.variants}
     return tuple(precision for precision in get_args(Precision) if precision in there)
+
+
+_MOST_CONNECTIONS = 64
+_MOST_REQUEST_BYTES = 512  # of a WebSocket message: the longest that makes sense has 40
+_GOODBYE_S = 2
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket; port 0 is a free one. Raises BadInput if the address cannot be had."""
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family)
+    except OSError as error:
+        reason = (error.strerror or str(error)).partition(" (")[0]  # behind it stands the address once more
+        raise BadInput(
+            f"cannot serve the preview at {host}:{port}: {reason}; choose another --port or --host"
+        ) from error
+
+
+@contextmanager
+def serve(app: Starlette, listening: socket.socket) -> Iterator[None]:
+    """Serve `app` inside the block; connections that are open at its end are closed."""
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        ws=WebSocketsSansIOProtocol,
+        ws_max_size=_MOST_REQUEST_BYTES,
+        ws_per_message_deflate=False,  # JPEGs do not get smaller
+        limit_concurrency=_MOST_CONNECTIONS,
+        timeout_graceful_shutdown=_GOODBYE_S,
+    )
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, args=([listening],), name="unblur-preview", daemon=True)
+    thread.start()
+    try:
+        while not server.started and thread.is_alive():
+            time.sleep(0.01)
+        yield
+    finally:
+        server.should_exit = True
+        thread.join()

@@ -1,9 +1,26 @@
 """The pages that watch, and what waits for each of them. Used in the thread of the event loop only."""
 
 import asyncio
-from collections.abc import Iterator
+import json
+import os
+import sys
+import tempfile
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Literal, get_args
+from dataclasses import dataclass
+from math import ceil
+from typing import IO, Literal, get_args
+
+from PIL import Image
+
+from unblur.runtime.frames import Frame
+from unblur.runtime.loops.live_loop import LiveResult
+from unblur.runtime.loops.queues import Newest
+from unblur.runtime.loops.stats import LiveStats
+from unblur.runtime.machine.sensors import hottest_c
 
 MOST_VIEWERS = 8
 _IN_FLIGHT = 2  # one picture is drawn while the next is under way
@@ -83,3 +100,171 @@ class Viewers:
         """Leave a message for every one of them."""
         for viewer in self._viewers:
             viewer.put(kind, message)
+
+
+_LIVE_SIDE = 1280  # pixels of the longer side of what is shown live
+_LIVE_QUALITY = 80
+_STILL_QUALITY = 95
+_MOST_FPS = 15.0  # enough to watch by; every further one takes time from the network
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A result with its number: how many frames were restored until then."""
+
+    index: int
+    result: LiveResult
+
+
+class Pictures:
+    """Encodes the newest result whenever somebody waits for one, at most `most_fps` times a second.
+
+    with Pictures(publish, is_wanted) as pictures:
+        pictures.offer(result)  # from the loop, with every frame
+    """
+
+    def __init__(
+        self, publish: Callable[[bytes], None], is_wanted: Callable[[], bool], most_fps: float = _MOST_FPS
+    ) -> None:
+        """publish: called with each message, in the encoding thread. is_wanted: whether anybody waits for one."""
+        self._publish = publish
+        self._is_wanted = is_wanted
+        self._period_s = 1 / most_fps
+        self._newest = Newest[Shown]()
+        self._count = 0
+        self._last: Shown | None = None
+        self._thread = threading.Thread(target=self._encode_all, name="unblur-preview-jpeg", daemon=True)
+
+    def offer(self, result: LiveResult) -> None:
+        """Leave a result to be encoded if anybody wants one; never waits."""
+        self._count += 1
+        if self._is_wanted():
+            self._newest.put(Shown(self._count, result))
+
+    def still(self) -> bytes | None:
+        """The frame that was encoded last, at its full size; None if there was none. Takes a while."""
+        last = self._last
+        return None if last is None else encode(last, still=True)
+
+    def __enter__(self) -> "Pictures":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._newest.close()
+        self._thread.join()
+
+    def _encode_all(self) -> None:
+        while (shown := self._newest.take()) is not None:
+            began_s = time.monotonic()
+            self._last = shown
+            self._publish(encode(shown))
+            time.sleep(max(0.0, began_s + self._period_s - time.monotonic()))
+
+
+def encode(shown: Shown, *, still: bool = False) -> bytes:
+    """One message. still: at full size and in better quality, to look at closely."""
+    result = shown.result
+    before, after = (_jpeg(frame.rgb, still=still) for frame in (result.before, result.after))
+    header = {
+        "index": shown.index,
+        "steps": result.restored.steps,
+        "ms": round(result.restored.ms, 1),
+        "late": result.restored.late,
+        "size": result.before.rgb.shape[:2],
+        "still": still,
+        "before": len(before),
+    }
+    text = json.dumps(header).encode()
+    return b"".join((len(text).to_bytes(4, "big"), text, before, after))
+
+
+def _jpeg(frame_rgb: Frame, *, still: bool) -> bytes:
+    image = Image.fromarray(frame_rgb)
+    if not still:
+        image = image.reduce(ceil(max(image.size) / _LIVE_SIDE))
+    quality, subsampling = (_STILL_QUALITY, "4:4:4") if still else (_LIVE_QUALITY, "4:2:0")
+    # Into a real file, since Pillow releases the GIL only then, which the loop needs between two frames.
+    with _file_in_memory() as file:
+        image.save(file, "JPEG", quality=quality, subsampling=subsampling)
+        file.seek(0)
+        return file.read()
+
+
+def _file_in_memory() -> IO[bytes]:
+    """On disk where the system has no files in memory."""
+    if sys.platform == "linux":
+        return os.fdopen(os.memfd_create("unblur-preview"), "w+b")
+    return tempfile.TemporaryFile()
+
+
+SAMPLE_EVERY_S = 0.5
+_KEPT = 240
+_WINDOW = 6  # samples that a rate is taken over: three seconds, so that slow networks show no comb
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What a chart shows of one moment; None is unknown.
+
+    fps: frames restored per second. p50_ms, p99_ms: from captured to written, of the last 128 frames.
+    steps: mean of them per frame. dropped: frames per second given up for a newer one.
+    """
+
+    fps: float
+    p50_ms: float | None
+    p99_ms: float | None
+    steps: float | None
+    dropped: float
+    temperature_c: float | None
+
+
+@dataclass(frozen=True)
+class _Reading:
+    at_s: float
+    frames: int
+    steps: int
+    dropped: int
+
+
+class History:
+    """Samples of the counters of a loop; call `sample` every `SAMPLE_EVERY_S` seconds."""
+
+    def __init__(
+        self,
+        stats: LiveStats,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        read_temperature_c: Callable[[], float | None] = hottest_c,
+    ) -> None:
+        self._stats = stats
+        self._clock = clock
+        self._read_temperature_c = read_temperature_c
+        self._readings = deque([self._read()], maxlen=_WINDOW)
+        self.samples: deque[Sample] = deque(maxlen=_KEPT)
+
+    def sample(self) -> Sample:
+        """Take a sample, and keep it with the last 240."""
+        earlier, now = self._readings[0], self._read()
+        self._readings.append(now)
+        frames, seconds = now.frames - earlier.frames, now.at_s - earlier.at_s
+        latency = self._stats.total.recent()
+        sample = Sample(
+            fps=frames / seconds,
+            p50_ms=latency.get("p50"),
+            p99_ms=latency.get("p99"),
+            steps=(now.steps - earlier.steps) / frames if frames else None,
+            dropped=(now.dropped - earlier.dropped) / seconds,
+            temperature_c=self._read_temperature_c(),
+        )
+        self.samples.append(sample)
+        return sample
+
+    def _read(self) -> _Reading:
+        steps = dict(self._stats.steps)  # a copy: the loop goes on counting
+        return _Reading(
+            self._clock(),
+            frames=sum(steps.values()),
+            steps=sum(count * frames for count, frames in steps.items()),
+            dropped=self._stats.dropped + self._stats.dropped_at_sink,
+        )

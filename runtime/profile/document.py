@@ -13,18 +13,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-from unblur.runtime.atomic import atomic_file
-from unblur.runtime.environment import Environment
 from unblur.runtime.errors import BadInput
+from unblur.runtime.files import atomic_file
+from unblur.runtime.machine.facts import Environment
+from unblur.runtime.machine.telemetry import TelemetrySummary
 from unblur.runtime.profile.comparison import Verdict
 from unblur.runtime.profile.int8_advice import Advice
 from unblur.runtime.profile.latency import Latency
 from unblur.runtime.profile.layers import Layer
 from unblur.runtime.profile.roofline import Bound, Peaks
-from unblur.runtime.profile.throttling import Sustained
-from unblur.runtime.records import from_json, to_json
+from unblur.runtime.profile.stationarity import Sustained
 from unblur.runtime.runner import Parts, Precision
-from unblur.runtime.telemetry.sampler import TelemetrySummary
+from unblur.runtime.strict_json import from_json, to_json
 
 SCHEMA = 1
 

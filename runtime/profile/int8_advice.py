@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from unblur.runtime.environment import Cpu
+from unblur.runtime.machine.facts import Cpu
 from unblur.runtime.profile.layers import CONVOLUTIONS, Layer, by_stage
 from unblur.runtime.profile.layers_tensorrt import EPILOGUE
 from unblur.runtime.profile.roofline import Bound, Peaks, place

@@ -17,11 +17,11 @@ from typing import Any
 
 import numpy as np
 
-from unblur.runtime.engine.cuda import Cuda
-from unblur.runtime.engine.runner import EngineRunner
-from unblur.runtime.engine.trt import TensorRT
 from unblur.runtime.errors import BadInput, DeviceError, EngineMismatch
 from unblur.runtime.profile.layers import Layer, stage_and_step
+from unblur.runtime.tensorrt.cuda import Cuda
+from unblur.runtime.tensorrt.engine_runner import EngineRunner
+from unblur.runtime.tensorrt.trt import TensorRT
 
 EPILOGUE = "ConvEpilogue"
 """Operator of what comes after a convolution, bias, activation or quantizing, where it was not fused into it."""

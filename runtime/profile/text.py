@@ -1,18 +1,119 @@
 """What `unblur profile` says to people: one screen."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
+from rich import box
 from rich.markup import escape
 from rich.table import Table
 
 from unblur.runtime.console import stdout
-from unblur.runtime.profile.document import Against, Point, Profile, SizeSweep
-from unblur.runtime.profile.format import bars, interval, number, table
-from unblur.runtime.profile.layers_text import layer_tables
-from unblur.runtime.profile.throttling import Sustained
-from unblur.runtime.telemetry.meter import Spread
-from unblur.runtime.telemetry.sampler import TelemetrySummary
+from unblur.runtime.machine.telemetry import Spread, TelemetrySummary
+from unblur.runtime.profile.document import Against, Placement, Point, Profile, SizeSweep
+from unblur.runtime.profile.int8_advice import Advice
+from unblur.runtime.profile.layers import Layer, Sum, by_stage, by_step
+from unblur.runtime.profile.stationarity import Sustained
+
+_BLOCKS = "▁▂▃▄▅▆▇█"
+_WIDEST_NUMBER = 6
+
+
+def table(title: str, first: str, *others: str) -> Table:
+    """An empty table; all columns but the first hold numbers, which are never cut."""
+    made = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    made.add_column(first, no_wrap=True)
+    for heading in others:
+        made.add_column(heading, justify="right", no_wrap=True, min_width=max(len(heading), _WIDEST_NUMBER))
+    return made
+
+
+def number(value: float) -> str:
+    """Four digits: more than a latency is known to."""
+    decimals = 3 - math.floor(math.log10(value)) if value > 0 else 0
+    return f"{value:,.{min(max(decimals, 0), 4)}f}"
+
+
+def interval(ends: Sequence[float | None]) -> str:
+    """ "9.81 to 10.2"; an end that is not known is a question mark."""
+    low, high = ("?" if end is None else number(end) for end in ends)
+    return f"{low} to {high}"
+
+
+def bars(heights: Sequence[float]) -> str:
+    """A line of bars, the highest full; nothing where there is nothing."""
+    highest = max(heights)
+    return "".join(
+        _BLOCKS[math.ceil(height / highest * len(_BLOCKS)) - 1] if height > 0 else " " for height in heights
+    )
+
+
+_SHOWN = 10
+
+
+def layer_tables(profile: Profile) -> Iterator[Table]:
+    """Nothing for a profile without layers."""
+    if profile.layers is None:
+        return
+    total_ms = sum(layer.ms or 0.0 for layer in profile.layers)
+    placed = _placements(profile)
+    yield _slowest(profile.layers, total_ms, placed)
+    stages = sorted(by_stage(profile.layers).items(), key=lambda stage: stage[1].ms or 0.0, reverse=True)
+    yield _sums("Stages", "stage", stages[:_SHOWN], total_ms)
+    steps = list(by_step(profile.layers).items())
+    if len(steps) > 1:
+        yield _sums("Steps", "step", steps, total_ms)
+    if profile.int8_advice:
+        yield _advice(profile.int8_advice)
+
+
+def _placements(profile: Profile) -> dict[int, Placement]:
+    """By the identity of the layer: several layers of an engine may have one name."""
+    if profile.roofline is None:
+        return {}
+    timed = (layer for layer in profile.layers or () if layer.ms is not None)
+    return {id(layer): each for layer, each in zip(timed, profile.roofline.layers, strict=True)}
+
+
+def _slowest(layers: Iterable[Layer], total_ms: float, placed: Mapping[int, Placement]) -> Table:
+    slowest = sorted(layers, key=lambda layer: layer.ms or 0.0, reverse=True)[:_SHOWN]
+    made = table(
+        f"Layers, the slowest of {number(total_ms)} ms", "layer", *("ms", "share", "GFLOP/s"), "of its roof"
+    )
+    for layer in slowest:
+        ms = layer.ms or 0.0
+        speed = number(layer.flops / ms / 1e6) if layer.flops and ms else ""
+        made.add_row(
+            escape(f"{layer.name} {layer.precision}"), *_cost(ms, total_ms), speed, _roof(placed.get(id(layer)))
+        )
+    return made
+
+
+def _sums(title: str, first: str, sums: Iterable[tuple[object, Sum]], total_ms: float) -> Table:
+    made = table(title, first, "ms", "share", "GFLOP", "layers")
+    for name, cost in sums:
+        flops = number(cost.flops / 1e9)
+        made.add_row(escape(str(name or "elsewhere")), *_cost(cost.ms or 0.0, total_ms), flops, str(cost.layers))
+    return made
+
+
+def _advice(advice: Sequence[Advice]) -> Table:
+    made = Table("ms", "layers", "found", "what changes it", box=box.SIMPLE_HEAD, show_lines=True)
+    made.title, made.title_justify = "Why INT8 is not faster", "left"
+    for each in advice[:_SHOWN]:
+        ms = number(each.ms) if each.ms else ""
+        where = each.layer if each.layers < 2 else f"{each.layers} of {each.layer}"
+        made.add_row(ms, escape(where), escape(each.finding), escape(each.change))
+    return made
+
+
+def _cost(ms: float, total_ms: float) -> tuple[str, str]:
+    return number(ms), f"{ms / total_ms:.0%}" if total_ms else ""
+
+
+def _roof(placement: Placement | None) -> str:
+    return "" if placement is None else f"{placement.attained:.0%} {placement.bound}"
+
 
 _BINS = 32
 _SHOWN_CHANNELS = 3

@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from PIL import Image
 
-from unblur.calibration.onnx_file import describe, write_onnx
+from unblur.calibration.onnx_model import describe, write_onnx
 from unblur.runtime.images import write_image
-from unblur.runtime.runner import find_model
+from unblur.runtime.model.open_model import find_model
 from unblur.runtime.spec import ModelSpec
 
 WIDTH = 8

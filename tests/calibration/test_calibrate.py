@@ -6,11 +6,11 @@ import pytest
 from onnx import ModelProto, numpy_helper
 
 from unblur.calibration.calibrate import Settings, apply, calibrate
-from unblur.calibration.onnx_file import describe, onnx_bytes, read_onnx, spec_of
-from unblur.calibration.sample import Sample, find_sample
-from unblur.runtime.calibration_table import Measured
+from unblur.calibration.images import Sample, find_sample
+from unblur.calibration.onnx_model import describe, onnx_bytes, read_onnx, spec_of
 from unblur.runtime.errors import CalibrationError
 from unblur.runtime.images import write_image
+from unblur.runtime.model.calibration_table import Measured
 
 
 @pytest.fixture

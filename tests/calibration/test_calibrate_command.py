@@ -4,22 +4,19 @@ import sys
 from pathlib import Path
 
 import pytest
-import typer
 from onnx import ModelProto
 from typer.testing import CliRunner, Result
 
 from unblur.calibration import calibrate as room
-from unblur.calibration import cli
 from unblur.calibration.calibrate import Settings
-from unblur.calibration.onnx_file import describe, precision_of, read_onnx, spec_of, write_onnx
-from unblur.calibration.sample import find_sample
+from unblur.calibration.images import find_sample
+from unblur.calibration.onnx_model import describe, precision_of, read_onnx, spec_of, write_onnx
+from unblur.runtime.cli.main import app
 from unblur.runtime.errors import BadInput, CalibrationError, MissingExtra, SpecMismatch, UnblurError
 from unblur.runtime.images import image_size_hw
 
 
 def _calibrate(*arguments: str | Path) -> Result:
-    app = typer.Typer()
-    cli.register(app)
     return CliRunner().invoke(app, ["calibrate", *map(str, arguments)])
 
 

@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
-from unblur.calibration.coverage import coverage, farthest_points
-from unblur.calibration.picture_features import FEATURES
+from unblur.calibration.images import FEATURES, coverage, farthest_points
 
 Points = NDArray[np.float64]
 SMALL = hnp.arrays(np.float64, st.tuples(st.integers(1, 8), st.just(4)), elements=st.floats(0, 1, width=16))

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
-from unblur.calibration.histogram import BINS, Histogram
+from unblur.calibration.observation import BINS, Histogram
 
 Values = NDArray[np.float32]
 FINITE = st.floats(-(2.0**60), 2.0**60, width=32)

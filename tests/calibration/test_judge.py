@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 from onnx import ModelProto
 
-from unblur.calibration.judge import Cost, Judge, Trial, find_trials, trial_side
+from unblur.calibration.images import find_sample
 from unblur.calibration.placement import place
+from unblur.calibration.quality_evaluator import Cost, Judge, Trial, find_trials, trial_side
 from unblur.calibration.quantize import quantize
-from unblur.calibration.sample import find_sample
-from unblur.runtime.calibration_table import TensorRange
 from unblur.runtime.images import write_image
-from unblur.runtime.pairs import find_pairs, read_pair
+from unblur.runtime.model.calibration_table import TensorRange
+from unblur.runtime.quality.pairs import find_pairs, read_pair
 
 
 def _int8(fp32: ModelProto, amax: float) -> ModelProto:

@@ -5,18 +5,17 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-import typer
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, helper
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from quantized_graphs import CLEAN, MISREAD, REFUSED, QuantizedConv, graph_of
 from typer.testing import CliRunner, Result
 
-from unblur.calibration.cli_lint import register
 from unblur.calibration.lint import RULES, Finding, lint, read_foreign
-from unblur.calibration.onnx_file import onnx_bytes
+from unblur.calibration.onnx_model import onnx_bytes
+from unblur.runtime.cli.main import app
 from unblur.runtime.errors import BadInput
-from unblur.runtime.runner import shipped_presets
+from unblur.runtime.model.open_model import shipped_presets
 
 _FAULTS = {**REFUSED, **MISREAD}
 
@@ -158,9 +157,7 @@ def test_what_onnxruntime_makes_by_default_is_told(of_onnxruntime: tuple[str, Pa
 
 
 def _lint(*arguments: str | Path) -> Result:
-    app = typer.Typer()
-    register(app)
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+    return CliRunner().invoke(app, ["lint", *map(str, arguments)])
 
 
 @pytest.fixture

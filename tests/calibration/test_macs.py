@@ -1,7 +1,7 @@
 import numpy as np
 from onnx import ModelProto, numpy_helper
 
-from unblur.calibration.macs import layer_macs
+from unblur.calibration.placement import layer_macs
 
 
 def test_each_step_counts_and_a_pooled_gate_hardly_does(fp32: ModelProto) -> None:

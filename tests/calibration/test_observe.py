@@ -9,7 +9,7 @@ from onnxruntime import InferenceSession
 
 from unblur.calibration import observe as observe_module
 from unblur.calibration.observe import Kind, Observed, Range, cut, observe
-from unblur.calibration.onnx_file import onnx_bytes
+from unblur.calibration.onnx_model import onnx_bytes
 from unblur.calibration.ranges import choose_range
 from unblur.runtime.errors import CalibrationError, DeviceError
 from unblur.runtime.frames import Batch
@@ -192,7 +192,7 @@ def test_the_state_of_another_run_is_refused(
     elif field == "pictures":
         batches[2][0, 0, 0, 0] += 0.1
     else:
-        monkeypatch.setattr("unblur.calibration.observation_state.SCHEMA", 2)
+        monkeypatch.setattr("unblur.calibration.observation.SCHEMA", 2)
     with pytest.raises(CalibrationError, match=rf"state\.npz was saved by another.* its '{field}' is .*, expected"):
         observe(model, tensors, batches, kind=kind, state=state)
 

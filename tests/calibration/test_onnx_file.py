@@ -4,7 +4,7 @@ import onnx
 import pytest
 from onnx import ModelProto, helper
 
-from unblur.calibration.onnx_file import (
+from unblur.calibration.onnx_model import (
     check_onnx_name,
     describe,
     onnx_bytes,

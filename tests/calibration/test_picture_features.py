@@ -3,9 +3,9 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from unblur.calibration.picture_features import FEATURES, picture_features
+from unblur.calibration.images import FEATURES, picture_features
+from unblur.runtime.blur import shake_frame
 from unblur.runtime.frames import Frame
-from unblur.runtime.shake import shake_frame
 
 
 def _scene(size_hw: tuple[int, int] = (64, 96)) -> Frame:

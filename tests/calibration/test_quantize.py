@@ -10,13 +10,13 @@ from onnx import ModelProto, TensorProto, numpy_helper
 from onnxruntime import GraphOptimizationLevel, InferenceSession, SessionOptions
 
 from unblur.calibration.calibrate import Settings, calibrate
+from unblur.calibration.images import find_sample
 from unblur.calibration.observe import observe
-from unblur.calibration.onnx_file import describe, onnx_bytes, precision_of, spec_of
+from unblur.calibration.onnx_model import describe, onnx_bytes, precision_of, spec_of
 from unblur.calibration.placement import place
 from unblur.calibration.quantize import quantize, quantize_with
-from unblur.calibration.sample import find_sample
-from unblur.runtime.calibration_table import CalibrationTable, TensorRange
 from unblur.runtime.errors import CalibrationError
+from unblur.runtime.model.calibration_table import CalibrationTable, TensorRange
 
 
 @pytest.fixture(scope="module")

@@ -8,11 +8,10 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 from onnxruntime.quantization.calibrate import HistogramCollector
 
-from unblur.calibration.histogram import BINS, Histogram
-from unblur.calibration.observed import Observed, Range
+from unblur.calibration.observation import BINS, Histogram, Observed, Range
 from unblur.calibration.ranges import choose_range
-from unblur.runtime.calibration_table import Method
 from unblur.runtime.errors import CalibrationError
+from unblur.runtime.model.calibration_table import Method
 
 Values = NDArray[np.float32]
 SPREADS: dict[str, Callable[[np.random.Generator], NDArray[np.float64]]] = {

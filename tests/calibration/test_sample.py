@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from unblur.calibration.sample import MAX_PIXELS, Sample, find_sample
+from unblur.calibration.images import MAX_PIXELS, Sample, find_sample
 from unblur.runtime.errors import BadInput
 
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unblur.calibration.judge import Cost
+from unblur.calibration.quality_evaluator import Cost
 from unblur.calibration.search import Evaluate, most_int8
 from unblur.runtime.errors import CalibrationError
 

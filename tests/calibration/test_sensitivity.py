@@ -5,15 +5,13 @@ import pytest
 from onnx import ModelProto
 from PIL import Image
 
-from unblur.calibration.bench import Bench
-from unblur.calibration.judge import Trial
-from unblur.calibration.macs import layer_macs
 from unblur.calibration.observe import observe
-from unblur.calibration.placement import place
-from unblur.calibration.sensitivity import LayerCost, sqnr_db
+from unblur.calibration.placement import layer_macs, place
+from unblur.calibration.quality_evaluator import Trial
+from unblur.calibration.search import Bench, LayerCost, sqnr_db
 from unblur.calibration.sensitivity_plot import sensitivity_png
-from unblur.runtime.calibration_table import TensorRange
 from unblur.runtime.frames import Padding, batch_from_frame
+from unblur.runtime.model.calibration_table import TensorRange
 
 
 @pytest.fixture(scope="module")

@@ -6,12 +6,10 @@ import numpy as np
 import pytest
 from onnx import ModelProto
 
-from unblur.calibration.histogram import Histogram
+from unblur.calibration.observation import Histogram, Observed, Range
 from unblur.calibration.observe import observe
-from unblur.calibration.observed import Observed, Range
-from unblur.calibration.ranges import choose_range
-from unblur.calibration.steps import ranges_for_steps, step_drift, step_groups
-from unblur.runtime.calibration_table import Method, StepPolicy
+from unblur.calibration.ranges import choose_range, ranges_for_steps, step_drift, step_groups
+from unblur.runtime.model.calibration_table import Method, StepPolicy
 
 BODY = ("features1", "features2")  # what the shared weight "body.w" reads in step 1 and 2
 METHODS = get_args(Method)

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from onnx import ModelProto
 
 from unblur.calibration.observe import observe
-from unblur.calibration.onnx_file import describe, read_onnx, spec_of
-from unblur.calibration.table import at_fewer_steps, bound_to, check_fits, model_sha256
-from unblur.calibration.table_diff import diff
-from unblur.runtime.calibration_table import (
+from unblur.calibration.onnx_model import describe, read_onnx, spec_of
+from unblur.calibration.table import at_fewer_steps, bound_to, check_fits, diff, model_sha256
+from unblur.runtime.errors import BadInput, CalibrationError
+from unblur.runtime.model.calibration_table import (
     CalibrationTable,
     Measured,
     Preprocessing,
@@ -22,7 +22,6 @@ from unblur.runtime.calibration_table import (
     preprocessing_of,
     read_table,
 )
-from unblur.runtime.errors import BadInput, CalibrationError
 
 
 @pytest.fixture

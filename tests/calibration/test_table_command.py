@@ -2,15 +2,14 @@ import json
 from pathlib import Path
 
 import pytest
-import typer
 from made_up_tables import made_up_table
 from typer.testing import CliRunner, Result
 
-from unblur.calibration.cli_table import register
-from unblur.calibration.onnx_file import read_onnx, write_onnx
+from unblur.calibration.onnx_model import read_onnx, write_onnx
 from unblur.calibration.table import check_fits, model_sha256
-from unblur.runtime.calibration_table import read_table
+from unblur.runtime.cli.main import app
 from unblur.runtime.errors import BadInput, CalibrationError
+from unblur.runtime.model.calibration_table import read_table
 
 
 @pytest.fixture
@@ -21,8 +20,6 @@ def table(fp32_file: Path, tmp_path: Path) -> Path:
 
 
 def _table(*arguments: str | Path) -> Result:
-    app = typer.Typer()
-    register(app)
     return CliRunner().invoke(app, ["table", *map(str, arguments)])
 
 

@@ -17,8 +17,8 @@ from unblur.calibration.trt_cache import (
     table_from_cache,
     version_from_text,
 )
-from unblur.runtime.calibration_table import CalibrationTable
 from unblur.runtime.errors import BadInput, CalibrationError
+from unblur.runtime.model.calibration_table import CalibrationTable
 
 AS_TENSORRT_WRITES = """TRT-8601-EntropyCalibration2
 x: 4000890a

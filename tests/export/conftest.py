@@ -9,12 +9,13 @@ import torch
 from numpy.typing import NDArray
 from onnx import ModelProto
 
-from unblur.export import deploy, onnx_from_checkpoint
-from unblur.export.onnx_from_checkpoint import onnx_from_network
-from unblur.export.precision import fp16_from_fp32
+from unblur.export import deploy
+from unblur.export import onnx_from_network as onnx_from_checkpoint
+from unblur.export.fp16 import fp16_from_fp32
+from unblur.export.onnx_from_network import onnx_from_network
+from unblur.runtime.blur import shake_frame
 from unblur.runtime.frames import Frame
 from unblur.runtime.images import write_image
-from unblur.runtime.shake import shake_frame
 from unblur.train.checkpoint import save_network
 from unblur.train.networks import DeblurringNetwork, build_network
 from unblur.train.recipe import RECIPES

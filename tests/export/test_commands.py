@@ -5,19 +5,17 @@ import sys
 from pathlib import Path
 
 import pytest
-import typer
 from typer.testing import CliRunner, Result
 
-from unblur.calibration.onnx_file import precision_of, read_onnx, spec_of
-from unblur.export.cli import BUDGET_DB, register
-from unblur.runtime.bundle import read_bundle
+from unblur.calibration.onnx_model import precision_of, read_onnx, spec_of
+from unblur.export.cli.export import BUDGET_DB
+from unblur.runtime.cli.main import app
 from unblur.runtime.errors import BadInput, ParityError, SpecMismatch
-from unblur.runtime.parity import INT8_LOSS_LIMIT_DB
+from unblur.runtime.model.bundle import read_bundle
+from unblur.runtime.quality.parity import INT8_LOSS_LIMIT_DB
 
 
 def _unblur(*arguments: str | Path) -> Result:
-    app = typer.Typer()
-    register(app)
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
@@ -48,7 +46,7 @@ def test_export_in_fp16_tells_people_in_a_sentence(checkpoint: Path, tmp_path: P
 def test_an_export_that_differs_from_torch_is_not_written(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from unblur.runtime import parity
+    from unblur.runtime.quality import parity
 
     monkeypatch.setattr(parity, "THRESHOLDS_DB", {"fp32": 1000.0})
     result = _unblur("export", checkpoint, "-o", tmp_path / "model.onnx", "--steps", "1")
@@ -83,7 +81,7 @@ def test_deploy_prints_the_ledger_as_json(
 def test_too_little_int8_is_warned_of(
     checkpoint: Path, calibration_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from unblur.export.report import int8 as report_int8
+    from unblur.export.report import data as report_int8
 
     monkeypatch.setattr(report_int8, "LOW_INT8_MACS", 1.01)
     files = ("--calibration", calibration_folder, "-o", tmp_path / "small.unblur", "--steps", "")
@@ -105,7 +103,7 @@ def test_the_default_budget_is_what_the_ledger_allows() -> None:
 def test_a_failed_deploy_exits_with_1_and_still_tells_the_hops(
     checkpoint: Path, calibration_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from unblur.runtime import parity
+    from unblur.runtime.quality import parity
 
     monkeypatch.setattr(parity, "THRESHOLDS_DB", {"fp32": 90.0, "fp16": 55.0, "int8": 500.0})
     arguments = ("deploy", checkpoint, "--calibration", calibration_folder, "-o", tmp_path / "small.unblur")
@@ -184,11 +182,8 @@ _WITHOUT_TORCH = """
 import sys
 sys.modules.update(torch=None, onnx=None, onnxsim=None)
 import typer
-from unblur.calibration.cli import register as register_calibration
-from unblur.export.cli import BUDGET_DB, register
-app = typer.Typer(pretty_exceptions_enable=False)
-register(app)
-register_calibration(app)
+from unblur.export.cli.export import BUDGET_DB
+from unblur.runtime.cli.main import app
 app(sys.argv[1:])
 """
 

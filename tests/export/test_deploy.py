@@ -7,17 +7,17 @@ import numpy as np
 import pytest
 from onnx import ModelProto, numpy_helper
 
-from unblur.calibration.onnx_file import precision_of, read_onnx, spec_of
-from unblur.calibration.sample import find_sample
+from unblur.calibration.images import find_sample
+from unblur.calibration.onnx_model import precision_of, read_onnx, spec_of
 from unblur.export import deploy as room
 from unblur.export.deploy import Deployment, Plan, RejectedBundle, deploy
 from unblur.export.report.bundle_page import bundle_page
 from unblur.export.report.data import read_report
-from unblur.runtime.bundle import read_bundle
 from unblur.runtime.errors import BadInput, CalibrationError
-from unblur.runtime.onnx_runner import OnnxRunner
-from unblur.runtime.pairs import find_pairs
-from unblur.runtime.selftest import check_golden
+from unblur.runtime.model.bundle import read_bundle
+from unblur.runtime.model.golden import check_golden
+from unblur.runtime.model.onnx_runner import OnnxRunner
+from unblur.runtime.quality.pairs import find_pairs
 from unblur.train.networks import DeblurringNetwork, count_parameters
 
 

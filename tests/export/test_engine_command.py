@@ -9,21 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 from onnx import ModelProto
 from typer.testing import CliRunner
 
-from unblur.calibration.onnx_file import write_onnx
+from unblur.calibration.onnx_model import write_onnx
 from unblur.export.build import Steps, find_sources
-from unblur.export.cli import register
-from unblur.export.cli_build import build, precisions_from_text, step_counts
-from unblur.export.engine_from_onnx import identify
-from unblur.export.engine_request import Target, profile_from_text
+from unblur.export.cli.build import precisions_from_text, step_counts
+from unblur.export.engine_from_onnx import Target, identify, profile_from_text
 from unblur.export.trt_api import load_api
-from unblur.runtime.bundle import read_bundle
-from unblur.runtime.engine.record import BuildOptions, find_engines, read_engine, read_record
+from unblur.runtime.cli.main import app
 from unblur.runtime.errors import BadInput, SpecMismatch
+from unblur.runtime.model.bundle import read_bundle
 from unblur.runtime.runner import Precision
+from unblur.runtime.tensorrt.engine_file import BuildOptions, find_engines, read_engine, read_record
 
 pytest.importorskip("tensorrt_rtx", reason="NO RTX ENGINE IS BUILT: pip install 'unblur[rtx]'")
 
@@ -39,9 +37,7 @@ def model(fp16: ModelProto, tmp_path: Path) -> Path:
 
 def unblur_build(*arguments: object) -> Any:
     """The parsed JSON of the command; errors pass through."""
-    app = typer.Typer()
-    app.command()(build)
-    result = CliRunner().invoke(app, [*map(str, arguments), "--json"], catch_exceptions=False)
+    result = CliRunner().invoke(app, ["build", *map(str, arguments), "--json"], catch_exceptions=False)
     assert result.exit_code == 0, result.output
     return json.loads(result.stdout)
 
@@ -67,8 +63,6 @@ def test_engines_for_several_cards(model: Path) -> None:
 def test_a_deployed_bundle_comes_with_engines_and_takes_more(
     checkpoint: Path, calibration_folder: Path, tmp_path: Path
 ) -> None:
-    app = typer.Typer()
-    register(app)
     bundle = tmp_path / "small.unblur"
     arguments = ("deploy", checkpoint, "--calibration", calibration_folder, "-o", bundle)
     result = CliRunner().invoke(app, [*map(str, arguments), "--target", "rtx-sm86", "--json"])
@@ -86,8 +80,6 @@ def test_a_deployed_bundle_comes_with_engines_and_takes_more(
 
 
 def test_a_wrong_target_is_found_before_anything_is_deployed(checkpoint: Path, tmp_path: Path) -> None:
-    app = typer.Typer()
-    register(app)
     arguments = ("deploy", checkpoint, "--calibration", tmp_path, "-o", tmp_path / "x.unblur", "--target", "rtx")
     result = CliRunner().invoke(app, [*map(str, arguments)])
     assert isinstance(result.exception, BadInput)
@@ -147,7 +139,7 @@ def test_precisions() -> None:
 def start(*arguments: object, before: str = "") -> "subprocess.Popen[str]":
     # a process started in the background of a script ignores SIGINT: take it back, as a terminal would have it
     hears = "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)"
-    code = f"{hears}\n{before}\nfrom unblur.runtime.cli import main\nmain()"
+    code = f"{hears}\n{before}\nfrom unblur.runtime.cli.main import main\nmain()"
     command = [sys.executable, "-c", code, "build", *map(str, arguments), "--target", "rtx-sm86", *QUICK]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 

@@ -10,17 +10,24 @@ import torch
 from onnx import ModelProto, TensorProto, helper
 
 from unblur.calibration.calibrate import Settings, calibrate
-from unblur.calibration.onnx_file import describe, onnx_bytes, spec_of, write_onnx
-from unblur.calibration.sample import find_sample
-from unblur.export.engine_from_onnx import BuildWatch, Source, engine_from_onnx, identify, read_source
-from unblur.export.engine_request import Target, profile_from_text
-from unblur.export.onnx_from_checkpoint import onnx_from_network
-from unblur.export.precision import fp16_from_fp32, int8_fp16_from_int8
+from unblur.calibration.images import find_sample
+from unblur.calibration.onnx_model import describe, onnx_bytes, spec_of, write_onnx
+from unblur.export.engine_from_onnx import (
+    BuildWatch,
+    Source,
+    Target,
+    engine_from_onnx,
+    identify,
+    profile_from_text,
+    read_source,
+)
+from unblur.export.fp16 import fp16_from_fp32, int8_fp16_from_int8
+from unblur.export.onnx_from_network import onnx_from_network
 from unblur.export.trt_api import TrtApi, dla_refusal, load_api
-from unblur.runtime.engine.record import BuildOptions, EngineRecord, hash_of, this_platform
-from unblur.runtime.engine.trt import load_tensorrt
 from unblur.runtime.errors import EngineMismatch, MissingExtra, SpecMismatch
 from unblur.runtime.runner import Precision
+from unblur.runtime.tensorrt.engine_file import BuildOptions, EngineRecord, hash_of, this_platform
+from unblur.runtime.tensorrt.trt import load_tensorrt
 from unblur.train.networks import build_network
 
 pytest.importorskip("tensorrt_rtx", reason="NO RTX ENGINE IS BUILT: pip install 'unblur[rtx]'")

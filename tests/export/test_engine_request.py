@@ -2,9 +2,9 @@
 
 import pytest
 
-from unblur.export.engine_request import Target, profile_from_text, targets_from_text
-from unblur.runtime.engine.record import Profile
+from unblur.export.engine_from_onnx import Target, profile_from_text, targets_from_text
 from unblur.runtime.errors import BadInput
+from unblur.runtime.tensorrt.engine_file import Profile
 
 
 @pytest.mark.parametrize(

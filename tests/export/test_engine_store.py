@@ -10,15 +10,13 @@ from pathlib import Path
 import pytest
 from onnx import ModelProto
 
-from unblur.calibration.onnx_file import write_onnx
-from unblur.export.engine_from_onnx import BuildWatch, Source, identify, read_source
-from unblur.export.engine_request import Target, profile_from_text
-from unblur.export.engine_store import Stored, store_engine
-from unblur.export.file_lock import exclusive
-from unblur.export.timing_cache import TimingCache, timing_cache
+from unblur.calibration.onnx_model import write_onnx
+from unblur.export.build import Stored, store_engine
+from unblur.export.engine_from_onnx import BuildWatch, Source, Target, identify, profile_from_text, read_source
+from unblur.export.timing_cache import TimingCache, exclusive, timing_cache
 from unblur.export.trt_api import load_api
-from unblur.runtime.engine.record import BuildOptions, EngineIdentity, find_engines, read_engine, record_path
 from unblur.runtime.errors import BadInput
+from unblur.runtime.tensorrt.engine_file import BuildOptions, EngineIdentity, find_engines, read_engine, record_path
 
 pytest.importorskip("tensorrt_rtx", reason="NO RTX ENGINE IS BUILT: pip install 'unblur[rtx]'")
 
@@ -79,7 +77,7 @@ def test_a_folder_that_cannot_be_made(source: Source, identity: EngineIdentity, 
 HOLD = """
 import sys, time
 from pathlib import Path
-from unblur.export.file_lock import exclusive
+from unblur.export.timing_cache import exclusive
 with exclusive(Path(sys.argv[1])):
     print("locked", flush=True)
     time.sleep(60)

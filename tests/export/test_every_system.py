@@ -8,23 +8,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import typer
 from onnx import GraphProto
 from torch import nn
 from typer.testing import CliRunner
 
-from unblur.calibration.macs import layer_macs
-from unblur.calibration.onnx_file import read_onnx
-from unblur.export import cli
-from unblur.runtime.bundle import read_bundle
-from unblur.runtime.commands import run as cli_run
-from unblur.runtime.commands import verify as cli_verify
-from unblur.runtime.engine.record import find_engines
+from unblur.calibration.onnx_model import read_onnx
+from unblur.calibration.placement import layer_macs
+from unblur.runtime.cli.main import app
 from unblur.runtime.frames import Frame, Padding, batch_from_frame, frame_from_batch
 from unblur.runtime.images import read_image, write_image
+from unblur.runtime.model.bundle import read_bundle
 from unblur.runtime.profile.layers import by_stage
 from unblur.runtime.profile.layers_onnx import onnx_layers
 from unblur.runtime.spec import OptionValue
+from unblur.runtime.tensorrt.engine_file import find_engines
 from unblur.train.checkpoint import load_network, save_network
 from unblur.train.networks import PRESETS, DeblurringNetwork, build_network
 from unblur.train.recipe import recipe_of
@@ -129,9 +126,6 @@ def made_up(system: str) -> DeblurringNetwork:
 
 def unblur(*arguments: object) -> Any:
     """The JSON document of a command that succeeds; errors pass through."""
-    app = typer.Typer()
-    for room in (cli, cli_run, cli_verify):
-        room.register(app)
     result = CliRunner().invoke(app, [*map(str, arguments), "--json"], catch_exceptions=False)
     assert result.exit_code == 0, result.output
     return json.loads(result.stdout)

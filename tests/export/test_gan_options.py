@@ -11,15 +11,21 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 from onnxruntime import InferenceSession
 
-from unblur.calibration.onnx_file import onnx_bytes, write_onnx
+from unblur.calibration.onnx_model import onnx_bytes, write_onnx
 from unblur.calibration.placement import place
-from unblur.export.engine_from_onnx import BuildWatch, engine_from_onnx, identify, read_source
-from unblur.export.engine_request import Target, profile_from_text
-from unblur.export.onnx_from_checkpoint import onnx_from_checkpoint
-from unblur.export.precision import fp16_from_fp32
+from unblur.export.engine_from_onnx import (
+    BuildWatch,
+    Target,
+    engine_from_onnx,
+    identify,
+    profile_from_text,
+    read_source,
+)
+from unblur.export.fp16 import fp16_from_fp32
+from unblur.export.onnx_from_network import onnx_from_checkpoint
 from unblur.export.trt_api import load_api
-from unblur.runtime.engine.record import BuildOptions
 from unblur.runtime.metrics import psnr_float_db
+from unblur.runtime.tensorrt.engine_file import BuildOptions
 from unblur.train.checkpoint import save_network
 from unblur.train.networks import DeblurringNetwork, build_network
 from unblur.train.recipe import RECIPES

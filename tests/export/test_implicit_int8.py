@@ -14,19 +14,26 @@ import pytest
 from fake_cuda import ORIN
 from onnx import ModelProto
 
-from unblur.calibration.onnx_file import write_onnx
+from unblur.calibration.onnx_model import write_onnx
 from unblur.calibration.placement import place
 from unblur.calibration.trt_cache import CACHE_FILE, TensorRTCache, cache_tensors
 from unblur.export import build, engine_from_onnx
 from unblur.export.build import find_sources, needs_cache
-from unblur.export.engine_from_onnx import BuildWatch, Source, calibrated, identify, read_source
-from unblur.export.engine_request import Target, profile_from_text
+from unblur.export.engine_from_onnx import (
+    BuildWatch,
+    Source,
+    Target,
+    calibrated,
+    identify,
+    profile_from_text,
+    read_source,
+)
 from unblur.export.trt_api import TrtApi, dla_refusal
-from unblur.runtime.bundle import read_bundle, seal_bundle
-from unblur.runtime.engine.record import BuildOptions
-from unblur.runtime.engine.trt import TensorRT
 from unblur.runtime.errors import BadInput, CalibrationError, EngineMismatch, SpecMismatch
-from unblur.runtime.runner import find_model
+from unblur.runtime.model.bundle import read_bundle, seal_bundle
+from unblur.runtime.model.open_model import find_model
+from unblur.runtime.tensorrt.engine_file import BuildOptions
+from unblur.runtime.tensorrt.trt import TensorRT
 
 HERE, RTX = Target("tensorrt", None), Target("rtx", 86)
 DLA = BuildOptions(dla_core=0)

@@ -3,8 +3,8 @@ from xml.etree import ElementTree
 
 from matplotlib.axes import Axes
 
-from unblur.calibration.palette import BLUE, INK
-from unblur.export.report.inline_svg import inline_svg
+from unblur.calibration.sensitivity_plot import BLUE, INK
+from unblur.export.report.plots import inline_svg
 
 
 def draw(axes: Axes) -> None:

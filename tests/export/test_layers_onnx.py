@@ -5,13 +5,12 @@ from collections import Counter
 import pytest
 from onnx import ModelProto
 
-from unblur.calibration.macs import layer_macs
-from unblur.calibration.onnx_file import write_onnx
-from unblur.calibration.placement import place
+from unblur.calibration.onnx_model import write_onnx
+from unblur.calibration.placement import layer_macs, place
 from unblur.calibration.quantize import quantize
-from unblur.export.precision import fp16_from_fp32, int8_fp16_from_int8
-from unblur.export.simplify import simplify
-from unblur.runtime.calibration_table import TensorRange
+from unblur.export.fp16 import fp16_from_fp32, int8_fp16_from_int8
+from unblur.export.onnx_from_network import simplify
+from unblur.runtime.model.calibration_table import TensorRange
 from unblur.runtime.profile.layers import Layer, by_stage, by_step
 from unblur.runtime.profile.layers_onnx import BETWEEN, onnx_layers
 

@@ -7,9 +7,9 @@ from onnx import ModelProto
 from quantized_graphs import CLEAN, MISREAD, REFUSED
 
 from unblur.calibration.lint import lint, read_foreign
-from unblur.calibration.onnx_file import onnx_bytes
+from unblur.calibration.onnx_model import onnx_bytes
 from unblur.export.trt_api import load_api
-from unblur.runtime.runner import shipped_presets
+from unblur.runtime.model.open_model import shipped_presets
 
 pytest.importorskip("tensorrt_rtx", reason="NO PARSER IS ASKED: pip install 'unblur[rtx]'")
 

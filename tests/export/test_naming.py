@@ -2,8 +2,8 @@
 
 from onnx import ModelProto
 
-from unblur.calibration.graph_view import WEIGHTED
-from unblur.export.simplify import simplify
+from unblur.calibration.onnx_model import WEIGHTED
+from unblur.export.onnx_from_network import simplify
 from unblur.runtime.profile.layers import stage_and_step
 from unblur.train.networks import build_network
 

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto
 from onnxruntime import InferenceSession
 
-from unblur.calibration.onnx_file import onnx_bytes, precision_of, spec_of
-from unblur.export.onnx_from_checkpoint import onnx_from_checkpoint, onnx_from_network
+from unblur.calibration.onnx_model import onnx_bytes, precision_of, spec_of
+from unblur.export.onnx_from_network import onnx_from_checkpoint, onnx_from_network
 from unblur.runtime.errors import BadInput, SpecMismatch
 from unblur.runtime.metrics import psnr_float_db
 from unblur.train.networks import DeblurringNetwork
@@ -23,8 +23,8 @@ _SCRIPT = """
 import hashlib, sys
 sys.path.insert(0, {folder!r})
 from conftest import small_network
-from unblur.calibration.onnx_file import onnx_bytes
-from unblur.export.onnx_from_checkpoint import onnx_from_network
+from unblur.calibration.onnx_model import onnx_bytes
+from unblur.export.onnx_from_network import onnx_from_network
 print(hashlib.sha256(onnx_bytes(onnx_from_network(small_network()))).hexdigest())
 """
 

@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 from onnxruntime import InferenceSession
 
-from unblur.calibration.onnx_file import describe, onnx_bytes, precision_of, spec_of
-from unblur.export.onnx_from_checkpoint import onnx_from_network
-from unblur.export.precision import fp16_from_fp32, int8_fp16_from_int8
+from unblur.calibration.onnx_model import describe, onnx_bytes, precision_of, spec_of
+from unblur.export.fp16 import fp16_from_fp32, int8_fp16_from_int8
+from unblur.export.onnx_from_network import onnx_from_network
 from unblur.runtime.errors import BadInput
 from unblur.runtime.metrics import psnr_float_db
 from unblur.train.networks import DeblurringNetwork

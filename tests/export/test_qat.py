@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 from onnxruntime import GraphOptimizationLevel, InferenceSession, SessionOptions
 
-from unblur.calibration.onnx_file import onnx_bytes
+from unblur.calibration.onnx_model import onnx_bytes
 from unblur.calibration.placement import place_as
 from unblur.calibration.quantize import quantize, quantize_with
 from unblur.calibration.table import bound_to, check_fits
-from unblur.export.onnx_from_checkpoint import onnx_from_network
+from unblur.export.onnx_from_network import onnx_from_network
 from unblur.runtime.metrics import psnr_float_db
 from unblur.train.networks import DeblurringNetwork
 from unblur.train.qat import FakeQuantized

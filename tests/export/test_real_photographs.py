@@ -7,14 +7,14 @@ import pytest
 from onnx import ModelProto
 
 from unblur.calibration.calibrate import calibrate
-from unblur.calibration.onnx_file import write_onnx
-from unblur.calibration.sample import Sample, find_sample
-from unblur.export.precision import fp16_from_fp32, int8_fp16_from_int8
+from unblur.calibration.images import Sample, find_sample
+from unblur.calibration.onnx_model import write_onnx
+from unblur.export.fp16 import fp16_from_fp32, int8_fp16_from_int8
 from unblur.export.torch_runner import TorchRunner
 from unblur.runtime.frames import Frame
 from unblur.runtime.images import read_image
-from unblur.runtime.onnx_runner import OnnxRunner
-from unblur.runtime.parity import measure
+from unblur.runtime.model.onnx_runner import OnnxRunner
+from unblur.runtime.quality.parity import measure
 from unblur.train.networks import DeblurringNetwork
 
 GOPRO = Path(__file__).parents[3] / "shared/data/gopro_test"

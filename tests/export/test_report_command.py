@@ -3,13 +3,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import typer
 from jsonschema import Draft202012Validator
 from made_up_profile import bare_profile
 from referencing import Registry, Resource
 from typer.testing import CliRunner, Result
 
-from unblur.export.cli_report import register
+from unblur.runtime.cli.main import app
 from unblur.runtime.errors import BadInput
 from unblur.runtime.profile.document import write_profile
 
@@ -27,10 +26,7 @@ def schema() -> Draft202012Validator:
 
 
 def unblur(*arguments: str | Path) -> Result:
-    room = typer.Typer()
-    room.callback()(lambda: None)  # so that one command keeps its name
-    register(room)
-    return CliRunner().invoke(room, [str(argument) for argument in arguments])
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
 def test_profiles_that_are_given_are_shown_and_nothing_is_measured(

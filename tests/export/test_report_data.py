@@ -8,9 +8,9 @@ from jsonschema import Draft202012Validator
 from made_up_report import HOP, LEDGER, POOR_INT8, REPORT, WITHOUT_TRUTH
 
 from unblur.export.report.data import BundleReport, read_report
-from unblur.runtime.bundle import read_bundle
 from unblur.runtime.errors import BundleError, UnblurError
-from unblur.runtime.runner import shipped_presets
+from unblur.runtime.model.bundle import read_bundle
+from unblur.runtime.model.open_model import shipped_presets
 
 DEFECT = replace(REPORT, ledger=replace(LEDGER, hops=(replace(HOP, psnr_db=float("-inf"), passed=False),)))
 

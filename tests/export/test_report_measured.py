@@ -10,12 +10,12 @@ from made_up_profile import bare_profile, full_profile
 from made_up_report import INT8, REPORT
 
 from unblur.export.report.data import Judged
+from unblur.export.report.measure import Subject
 from unblur.export.report.measured_page import measured_page
 from unblur.export.report.plots import latency_series
-from unblur.export.report.subject import Subject
-from unblur.runtime.bundle import Bundle, BundleManifest
-from unblur.runtime.parity import Quality
+from unblur.runtime.model.bundle import Bundle, BundleManifest
 from unblur.runtime.profile.document import Profile
+from unblur.runtime.quality.parity import Quality
 
 FULL = full_profile()
 HALF = replace(INT8, macs_share=0.5)

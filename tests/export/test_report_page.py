@@ -10,9 +10,9 @@ from made_up_profile import bare_profile, full_profile
 from made_up_report import POOR_INT8, REPORT
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from unblur.export.report.measure import Subject
 from unblur.export.report.measured_page import measured_page
-from unblur.export.report.subject import Subject
-from unblur.runtime.bundle import Bundle, BundleManifest
+from unblur.runtime.model.bundle import Bundle, BundleManifest
 
 CHROMIUM = shutil.which("chromium")
 pytestmark = pytest.mark.skipif(

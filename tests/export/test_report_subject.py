@@ -5,13 +5,12 @@ from pathlib import Path
 import pytest
 from made_up_profile import bare_profile
 
-from unblur.export.report.measure import with_quality
-from unblur.export.report.subject import read_subjects
-from unblur.runtime.bundle import MANIFEST, BundleManifest, seal_bundle
+from unblur.export.report.measure import read_subjects, with_quality
 from unblur.runtime.errors import BadInput, BundleError, UnblurError
-from unblur.runtime.pairs import find_pairs
+from unblur.runtime.model.bundle import MANIFEST, BundleManifest, seal_bundle
+from unblur.runtime.model.open_model import shipped_presets
 from unblur.runtime.profile.document import write_profile
-from unblur.runtime.runner import shipped_presets
+from unblur.runtime.quality.pairs import find_pairs
 
 PROFILE = replace(bare_profile(), model="lprn-n", preset="lprn-n")
 

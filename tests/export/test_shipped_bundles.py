@@ -6,17 +6,17 @@ from typing import get_args
 
 import pytest
 
-from unblur.calibration.onnx_file import onnx_bytes
-from unblur.calibration.sample import find_sample
+from unblur.calibration.images import find_sample
+from unblur.calibration.onnx_model import onnx_bytes
 from unblur.export.deploy import Plan, deploy
-from unblur.export.onnx_from_checkpoint import onnx_from_network
-from unblur.export.precision import fp16_from_fp32
-from unblur.export.simplify import simplify
-from unblur.runtime.bundle import read_bundle
-from unblur.runtime.onnx_runner import OnnxRunner
-from unblur.runtime.parity import compare
-from unblur.runtime.runner import Precision, shipped_presets
-from unblur.runtime.selftest import golden_frame
+from unblur.export.fp16 import fp16_from_fp32
+from unblur.export.onnx_from_network import onnx_from_network, simplify
+from unblur.runtime.model.bundle import read_bundle
+from unblur.runtime.model.golden import golden_frame
+from unblur.runtime.model.onnx_runner import OnnxRunner
+from unblur.runtime.model.open_model import shipped_presets
+from unblur.runtime.quality.parity import compare
+from unblur.runtime.runner import Precision
 from unblur.train.checkpoint import load_network, shipped_checkpoint
 
 PHOTOGRAPHS = ("chelsea.png", "coffee.png", "motorcycle_left.png", "rocket.jpg")

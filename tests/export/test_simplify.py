@@ -3,8 +3,8 @@ import onnxsim
 import pytest
 from onnx import ModelProto, helper, numpy_helper
 
-from unblur.calibration.onnx_file import onnx_bytes, spec_of
-from unblur.export.simplify import max_difference, simplify
+from unblur.calibration.onnx_model import onnx_bytes, spec_of
+from unblur.export.onnx_from_network import max_difference, simplify
 
 
 def _copy(model: ModelProto) -> ModelProto:

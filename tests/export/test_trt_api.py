@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from unblur.export.trt_api import Settings, TrtApi, dla_types_weakly
-from unblur.runtime.engine.record import Profile
-from unblur.runtime.engine.trt import TensorRT
 from unblur.runtime.errors import DeviceError, EngineMismatch
+from unblur.runtime.tensorrt.engine_file import Profile
+from unblur.runtime.tensorrt.trt import TensorRT
 
 Flag = Enum("Flag", "TF32 FP16 INT8 OBEY_PRECISION_CONSTRAINTS VERSION_COMPATIBLE GPU_FALLBACK")
 LayerType = Enum("LayerType", "CONVOLUTION REDUCE POOLING NORMALIZATION")

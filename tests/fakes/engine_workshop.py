@@ -6,9 +6,11 @@ from pathlib import Path
 from fake_cuda import ADA, FakeCuda
 from fake_tensorrt import EngineText, FakeTensorRT
 
-from unblur.runtime.bundle import read_bundle
-from unblur.runtime.engine.libcuda import Device
-from unblur.runtime.engine.record import (
+from unblur.runtime.model.bundle import read_bundle
+from unblur.runtime.runner import Precision
+from unblur.runtime.spec import ModelSpec
+from unblur.runtime.tensorrt.cuda_driver import Device
+from unblur.runtime.tensorrt.engine_file import (
     BuildOptions,
     EngineIdentity,
     EngineRecord,
@@ -17,10 +19,8 @@ from unblur.runtime.engine.record import (
     this_platform,
     write_engine,
 )
-from unblur.runtime.engine.runner import EngineRunner
-from unblur.runtime.engine.trt import TensorRT
-from unblur.runtime.runner import Precision
-from unblur.runtime.spec import ModelSpec
+from unblur.runtime.tensorrt.engine_runner import EngineRunner
+from unblur.runtime.tensorrt.trt import TensorRT
 
 PLAIN = BuildOptions()
 SMALL, LARGE = (1, 3, 32, 48), (1, 3, 64, 96)

@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from unblur.runtime.engine.libcuda import Device
 from unblur.runtime.errors import DeviceError
 from unblur.runtime.frames import Padding, batch_from_frame, frame_from_batch
+from unblur.runtime.tensorrt.cuda_driver import Device
 
 ORIN = Device(0, "Orin", 87, integrated=True, memory_bytes=8 << 30, driver_cuda=(12, 6))
 ADA = Device(0, "NVIDIA RTX 4090", 89, integrated=False, memory_bytes=24 << 30, driver_cuda=(13, 0))

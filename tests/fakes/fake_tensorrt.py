@@ -17,7 +17,7 @@ import numpy as np
 from fake_cuda import FakeCuda
 
 from unblur.runtime.errors import DeviceError
-from unblur.runtime.onnx_runner import OnnxRunner
+from unblur.runtime.model.onnx_runner import OnnxRunner
 
 
 class Severity(Enum):

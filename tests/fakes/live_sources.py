@@ -9,7 +9,7 @@ from fractions import Fraction
 import numpy as np
 
 from unblur.runtime.errors import BadInput
-from unblur.runtime.media import MediaInfo, TimedFrame
+from unblur.runtime.media.interfaces import MediaInfo, TimedFrame
 
 SIZE_HW = (8, 8)
 

@@ -6,6 +6,7 @@ from functools import cache
 from costed_runner import nanoseconds, scripted
 from timed_runner import HandClock
 
+from unblur.runtime.machine.telemetry import Spread, TelemetrySummary
 from unblur.runtime.profile.document import (
     Against,
     Percentiles,
@@ -18,13 +19,10 @@ from unblur.runtime.profile.document import (
 )
 from unblur.runtime.profile.int8_advice import Advice
 from unblur.runtime.profile.layers import Layer
-from unblur.runtime.profile.loop import Control
+from unblur.runtime.profile.measure import Control, Plan, profile_runner
 from unblur.runtime.profile.roofline import Peaks
-from unblur.runtime.profile.runner import Plan, profile_runner
-from unblur.runtime.profile.throttling import Sustained, Window
+from unblur.runtime.profile.stationarity import Sustained, Window
 from unblur.runtime.runner import Parts
-from unblur.runtime.telemetry.meter import Spread
-from unblur.runtime.telemetry.sampler import TelemetrySummary
 
 JETSON = TelemetrySummary(
     sensors=("INA3221", "thermal zones"),

@@ -2,11 +2,11 @@
 
 from dataclasses import replace
 
-from unblur.calibration.coverage import Coverage, FeatureCoverage
-from unblur.calibration.sensitivity import LayerCost, Sensitivity
-from unblur.calibration.steps import Drift
+from unblur.calibration.images import Coverage, FeatureCoverage
+from unblur.calibration.ranges import Drift
+from unblur.calibration.search import LayerCost, Sensitivity
 from unblur.export.report.data import BundleReport, Exhibit, Int8Report, ModelFile, Picture
-from unblur.runtime.parity import Hop, Ledger, Quality
+from unblur.runtime.quality.parity import Hop, Ledger, Quality
 from unblur.runtime.spec import ModelSpec
 
 SPEC = ModelSpec("lprn", "lprn-x", 3, 16, 0, "global", {"width": 8}, training_data=("<b>GoPro</b>",))

@@ -5,7 +5,7 @@ from onnx import ModelProto
 from unblur.calibration.placement import place
 from unblur.calibration.table import table_of
 from unblur.calibration.trt_cache import cache_tensors
-from unblur.runtime.calibration_table import CalibrationTable, TensorRange
+from unblur.runtime.model.calibration_table import CalibrationTable, TensorRange
 
 
 def made_up_table(model: ModelProto, *, cautious: bool = True) -> CalibrationTable:

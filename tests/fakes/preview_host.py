@@ -15,9 +15,9 @@ from urllib.parse import urlsplit
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
-from unblur.runtime.live.session import LiveRequest
-from unblur.runtime.preview.access import access_for
+from unblur.runtime.loops.live_session import LiveRequest
 from unblur.runtime.preview.host import preview_camera
+from unblur.runtime.preview.requests import access_for
 
 _PATIENCE_S = 10
 SOURCE = "test://moving?size=64x96&fps=60&blur=8"

@@ -12,10 +12,10 @@ import pytest
 from numpy.typing import NDArray
 from tiny_network import TinyNetwork
 
-from unblur.runtime.engine.cuda import Cuda
-from unblur.runtime.engine.libcuda import Device, probe
 from unblur.runtime.errors import DeviceError
-from unblur.runtime.selftest import golden_frame
+from unblur.runtime.model.golden import golden_frame
+from unblur.runtime.tensorrt.cuda import Cuda
+from unblur.runtime.tensorrt.cuda_driver import Device, probe
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -45,10 +45,10 @@ def open_with(binding: str, device: Device) -> Cuda:
     if importlib.util.find_spec(package) is None:
         pytest.skip(f"not run, since the package {binding} is not installed")
     if binding == "pycuda":
-        from unblur.runtime.engine.cuda_pycuda import PycudaDevice
+        from unblur.runtime.tensorrt.cuda_pycuda import PycudaDevice
 
         return PycudaDevice(device)
-    from unblur.runtime.engine.cuda_python import CudaPythonDevice
+    from unblur.runtime.tensorrt.cuda_python import CudaPythonDevice
 
     return CudaPythonDevice(device)
 

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from unblur.runtime.engine.cuda import Cuda
-from unblur.runtime.engine.kernels import Kernels
-from unblur.runtime.engine.libcuda import call
 from unblur.runtime.errors import DeviceError
 from unblur.runtime.frames import Padding, batch_from_frame, frame_from_batch
+from unblur.runtime.tensorrt.cuda import Cuda
+from unblur.runtime.tensorrt.cuda_driver import call
+from unblur.runtime.tensorrt.engine_buffers import Kernels
 
 MIB = 1 << 20
 

@@ -9,18 +9,18 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from unblur.runtime.engine.choice import ENGINE_TOLERANCE_DB
-from unblur.runtime.engine.cuda import open_cuda
-from unblur.runtime.engine.libcuda import Device
-from unblur.runtime.engine.record import Flavour
-from unblur.runtime.engine.runner import EngineRunner
-from unblur.runtime.engine.trt import MODULES
 from unblur.runtime.errors import EngineMismatch, MissingExtra
 from unblur.runtime.frames import Padding, batch_from_frame, frame_from_batch
 from unblur.runtime.metrics import psnr_float_db
-from unblur.runtime.onnx_runner import OnnxRunner
+from unblur.runtime.model.onnx_runner import OnnxRunner
+from unblur.runtime.model.open_model import ENGINE_TOLERANCE_DB
 from unblur.runtime.profile.layers_tensorrt import profile_engine_layers
 from unblur.runtime.runner import Precision
+from unblur.runtime.tensorrt.cuda import open_cuda
+from unblur.runtime.tensorrt.cuda_driver import Device
+from unblur.runtime.tensorrt.engine_file import Flavour
+from unblur.runtime.tensorrt.engine_runner import EngineRunner
+from unblur.runtime.tensorrt.trt import MODULES
 
 SIZES = ("96x160", "32x48:96x160:128x192")
 
@@ -43,7 +43,7 @@ def build(
 
     def built(precision: Precision, size: str) -> tuple[Path, Path]:
         from unblur.export.build import Order, build_engines, find_sources
-        from unblur.export.engine_request import targets_from_text
+        from unblur.export.engine_from_onnx import targets_from_text
 
         onnx = make_onnx(precision)
         targets = targets_from_text("tensorrt" if flavour == "tensorrt" else f"rtx-sm{device.sm}")

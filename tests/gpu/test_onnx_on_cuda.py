@@ -8,12 +8,12 @@ import onnxruntime
 import pytest
 from numpy.typing import NDArray
 
-from unblur.runtime.engine.choice import ENGINE_TOLERANCE_DB
-from unblur.runtime.engine.libcuda import Device
 from unblur.runtime.frames import Padding, batch_from_frame
 from unblur.runtime.metrics import psnr_float_db
-from unblur.runtime.onnx_runner import OnnxRunner
+from unblur.runtime.model.onnx_runner import OnnxRunner
+from unblur.runtime.model.open_model import ENGINE_TOLERANCE_DB
 from unblur.runtime.runner import Precision
+from unblur.runtime.tensorrt.cuda_driver import Device
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])

@@ -25,13 +25,13 @@ from engine_workshop import Workshop
 from numpy.typing import NDArray
 from tiny_network import TinyNetwork
 
-from unblur.runtime.bundle import ENGINES, BundleManifest, Variant, seal_bundle
-from unblur.runtime.engine import checks as engine_checks
-from unblur.runtime.engine import runner as engine_runner
 from unblur.runtime.frames import Batch
-from unblur.runtime.onnx_runner import OnnxRunner
+from unblur.runtime.model.bundle import ENGINES, BundleManifest, Variant, seal_bundle
+from unblur.runtime.model.golden import make_golden
+from unblur.runtime.model.onnx_runner import OnnxRunner
+from unblur.runtime.quality import verify as engine_checks
 from unblur.runtime.runner import Precision
-from unblur.runtime.selftest import make_golden
+from unblur.runtime.tensorrt import engine_runner
 
 
 class FunctionRunner:

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from unblur.runtime.atomic import atomic_file, atomic_folder
 from unblur.runtime.errors import BadInput
+from unblur.runtime.files import atomic_file, atomic_folder
 
 
 def names(folder: Path) -> list[str]:

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from unblur.runtime.bundle import (
+from unblur.runtime.errors import BundleError, SpecMismatch
+from unblur.runtime.model.bundle import (
     MANIFEST,
     MANIFEST_SHA256,
     BundleManifest,
@@ -19,7 +20,6 @@ from unblur.runtime.bundle import (
     read_bundle,
     seal_bundle,
 )
-from unblur.runtime.errors import BundleError, SpecMismatch
 from unblur.runtime.spec import ModelSpec
 
 SPEC = ModelSpec("lprn", "lprn-n", steps=6, multiple_of=16, receptive_field=400, pooling="local")

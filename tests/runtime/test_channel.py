@@ -6,7 +6,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
-from unblur.runtime.channel import Channel
+from unblur.runtime.loops.queues import Channel
 
 
 @pytest.fixture

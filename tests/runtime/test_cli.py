@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 HEAVY = ("torch", "onnx", "onnxruntime", "numpy", "av", "PIL", "tensorrt", "scipy", "matplotlib")
-COMMANDS = ("train", "export", "calibrate", "build", "deploy", "verify", "evaluate", "data", "ablate")
+COMMANDS = ("train", "export", "calibrate", "build", "deploy", "verify", "evaluate", "data")
 COMMANDS += ("run", "preview", "doctor", "profile")
 
 BLOCK_EXTRAS = """
@@ -23,7 +23,7 @@ def python(code: str, *arguments: object) -> "subprocess.CompletedProcess[str]":
 
 
 def unblur(*arguments: object, before: str = "") -> "subprocess.CompletedProcess[str]":
-    return python(f"{before}\nfrom unblur.runtime.cli import main\nmain()", *arguments)
+    return python(f"{before}\nfrom unblur.runtime.cli.main import main\nmain()", *arguments)
 
 
 def loaded(code: str, *arguments: str) -> set[str]:
@@ -40,17 +40,17 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
 
 
 def test_help_loads_nothing_heavy() -> None:
-    assert loaded("from unblur.runtime.cli import main\nmain()", "--help") == set()
+    assert loaded("from unblur.runtime.cli.main import main\nmain()", "--help") == set()
 
 
 def test_the_check_above_can_fail() -> None:
-    assert loaded("import unblur.runtime.onnx_runner") >= {"numpy", "onnxruntime"}
+    assert loaded("import unblur.runtime.model.onnx_runner") >= {"numpy", "onnxruntime"}
 
 
 def test_deblurring_needs_neither_torch_nor_onnx() -> None:
-    assert loaded("import unblur.runtime.deblur, unblur.runtime.verify, unblur.runtime.video").isdisjoint(
-        {"torch", "onnx", "tensorrt", "matplotlib"}
-    )
+    assert loaded(
+        "import unblur.runtime.model.deblurrer, unblur.runtime.quality.verify, unblur.runtime.media.open_media"
+    ).isdisjoint({"torch", "onnx", "tensorrt", "matplotlib"})
 
 
 def test_every_command_is_listed_without_its_extra() -> None:
@@ -63,8 +63,7 @@ def test_every_command_is_listed_without_its_extra() -> None:
 def test_every_command_explains_itself_without_its_extra() -> None:
     code = """
 from typer.testing import CliRunner
-from unblur.runtime.cli import app, add_commands
-add_commands()
+from unblur.runtime.cli.main import app
 for command in sys.argv[1:]:
     print(command, CliRunner().invoke(app, [command, "--help"]).exit_code)
 """

@@ -19,7 +19,7 @@ from unblur.runtime.images import write_image
 
 pytestmark = pytest.mark.realtime
 
-COMMAND = [sys.executable, "-m", "unblur.runtime.cli", "run"]
+COMMAND = [sys.executable, "-m", "unblur.runtime.cli.main", "run"]
 CAMERA = "test://moving?size=64x96&fps=50&blur=6"
 
 

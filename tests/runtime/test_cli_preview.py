@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from preview_host import SOURCE, get, watching
 
-COMMAND = [sys.executable, "-m", "unblur.runtime.cli", "preview"]
+COMMAND = [sys.executable, "-m", "unblur.runtime.cli.main", "preview"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -31,7 +31,7 @@ def test_a_signal_ends_it_while_somebody_watches(tiny_onnx: Path, number: signal
 
 
 def test_the_missing_extra_is_named(tiny_onnx: Path) -> None:
-    code = "import sys; sys.modules['uvicorn'] = None; from unblur.runtime.cli import main; main()"
+    code = "import sys; sys.modules['uvicorn'] = None; from unblur.runtime.cli.main import main; main()"
     command = [sys.executable, "-c", code, "preview", str(tiny_onnx), "--source", SOURCE]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     expected = "unblur: this command needs the Python package 'uvicorn': pip install 'unblur[preview]'\n"

@@ -12,14 +12,13 @@ from pathlib import Path
 import jsonschema
 import onnx
 import pytest
-import typer
 from onnx import helper, numpy_helper
 from typer.testing import CliRunner
 
-from unblur.runtime.commands import profile as cli_profile
+from unblur.runtime.cli.main import app
 from unblur.runtime.errors import BadInput, DeviceError, UnblurError
 from unblur.runtime.profile.document import read_profile
-from unblur.runtime.profile.loop import LEAST_SAMPLES
+from unblur.runtime.profile.measure import LEAST_SAMPLES
 
 SCHEMA = json.loads((Path(__file__).parents[2] / "docs/profile_schema.json").read_text())
 QUICK = ("--size", "60x96", "--seconds", "0.2", "--warm-up", "0.2", "--threads", "1")
@@ -27,9 +26,7 @@ QUICK = ("--size", "60x96", "--seconds", "0.2", "--warm-up", "0.2", "--threads",
 
 def call(*arguments: object) -> tuple[int, str, str]:
     """Exit code, stdout and stderr of `unblur profile`; an error of ours is raised."""
-    app = typer.Typer()
-    cli_profile.register(app)
-    done = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    done = CliRunner().invoke(app, ["profile", *map(str, arguments)])
     if done.exception is not None and not isinstance(done.exception, SystemExit):
         raise done.exception
     return done.exit_code, done.stdout, done.stderr
@@ -64,7 +61,7 @@ def test_the_screen(tiny_bundle: Path) -> None:
 
 
 def test_a_cold_start_counts_the_imports(tiny_onnx: Path) -> None:
-    command = [sys.executable, "-m", "unblur.runtime.cli", "profile", str(tiny_onnx), *QUICK, "--json"]
+    command = [sys.executable, "-m", "unblur.runtime.cli.main", "profile", str(tiny_onnx), *QUICK, "--json"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert json.loads(done.stdout)["cold_ms"]["import"] > 10
 

@@ -16,14 +16,14 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from unblur.runtime.commands.run import run
-from unblur.runtime.deblur import deblur
+from unblur.runtime.cli.run import run
 from unblur.runtime.frames import Frame
 from unblur.runtime.images import MAX_PIXELS, read_image, write_image
-from unblur.runtime.video import DEFAULT_CRF, DEFAULT_RATE
+from unblur.runtime.media.open_media import DEFAULT_CRF, DEFAULT_RATE
+from unblur.runtime.model.deblurrer import deblur
 
 MakeClip = Callable[..., Path]
-COMMAND = [sys.executable, "-m", "unblur.runtime.cli", "run"]
+COMMAND = [sys.executable, "-m", "unblur.runtime.cli.main", "run"]
 DATA = Path(__file__).parents[3] / "shared" / "data"
 
 

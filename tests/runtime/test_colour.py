@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from av.video.format import VideoFormat
 
-from unblur.runtime.colour import REC709, Colour, ColourConverter, chroma_of, colour_of
 from unblur.runtime.errors import BadInput
 from unblur.runtime.frames import Frame
+from unblur.runtime.media.colour import REC709, Colour, ColourConverter, chroma_of, colour_of
 
 BT601 = Colour(matrix=6, range=1, primaries=6, transfer=6)
 FULL_709 = Colour(matrix=1, range=2, primaries=1, transfer=1)

@@ -11,9 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from unblur.runtime.engine import cuda, kernels, libcuda
-from unblur.runtime.engine.libcuda import CapturedGraph, Device, call, multiprocessors_and_mhz, probe
 from unblur.runtime.errors import DeviceError, MissingExtra
+from unblur.runtime.tensorrt import cuda
+from unblur.runtime.tensorrt import cuda_driver as libcuda
+from unblur.runtime.tensorrt import engine_buffers as kernels
+from unblur.runtime.tensorrt.cuda_driver import CapturedGraph, Device, call, multiprocessors_and_mhz, probe
 
 FAKES = Path(__file__).parents[1] / "fakes"
 FAKE_GPU = Device(0, "Fake GPU", 87, integrated=True, memory_bytes=1 << 28, driver_cuda=(12, 6))

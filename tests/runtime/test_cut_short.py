@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from unblur.runtime.cut_short import is_cut_short
+from unblur.runtime.media.video_source import is_cut_short
 
 MakeClip = Callable[..., Path]
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from unblur.runtime import runner as runner_module
-from unblur.runtime.deblur import Deblurrer, deblur
 from unblur.runtime.frames import Frame
+from unblur.runtime.model.deblurrer import Deblurrer, deblur
 from unblur.runtime.runner import Runner
 
 

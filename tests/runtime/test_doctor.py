@@ -13,10 +13,13 @@ import pytest
 from typer import Typer
 from typer.testing import CliRunner
 
-from unblur.runtime.commands import doctor as cli_doctor
-from unblur.runtime.doctor import Check, examine, examine_model
-from unblur.runtime.engine.libcuda import Device
-from unblur.runtime.engine.record import (
+from unblur.runtime.cli import doctor as cli_doctor
+from unblur.runtime.errors import DeviceError
+from unblur.runtime.machine.doctor import Check, examine, examine_model
+from unblur.runtime.machine.facts import SystemFacts, read_facts
+from unblur.runtime.spec import ModelSpec
+from unblur.runtime.tensorrt.cuda_driver import Device
+from unblur.runtime.tensorrt.engine_file import (
     BuildOptions,
     EngineIdentity,
     EngineRecord,
@@ -26,9 +29,6 @@ from unblur.runtime.engine.record import (
     this_platform,
     write_engine,
 )
-from unblur.runtime.errors import DeviceError
-from unblur.runtime.spec import ModelSpec
-from unblur.runtime.system_facts import SystemFacts, read_facts
 
 PYTHON_PACKAGES = {"onnxruntime": "1.23.2", "pycuda": "2026.1"}
 ENGINE = b"opaque"

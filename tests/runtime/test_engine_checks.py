@@ -8,12 +8,11 @@ import typer
 from engine_workshop import Workshop
 from typer.testing import CliRunner
 
-from unblur.runtime.bundle import read_bundle
-from unblur.runtime.commands import verify as cli_verify
-from unblur.runtime.engine import checks as engine_checks
-from unblur.runtime.engine.checks import check_engines
+from unblur.runtime.cli import verify as cli_verify
 from unblur.runtime.errors import BadInput, DeviceError
-from unblur.runtime.verify import verify
+from unblur.runtime.model.bundle import read_bundle
+from unblur.runtime.quality import verify as engine_checks
+from unblur.runtime.quality.verify import check_engines, verify
 
 
 def call(bundle: Path, *arguments: str) -> tuple[int, str]:

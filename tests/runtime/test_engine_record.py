@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
-from unblur.runtime.engine.record import (
+from unblur.runtime.errors import BadInput, EngineMismatch
+from unblur.runtime.spec import ModelSpec
+from unblur.runtime.tensorrt.engine_file import (
     BuildOptions,
     DeviceFacts,
     EngineIdentity,
@@ -21,8 +23,6 @@ from unblur.runtime.engine.record import (
     record_path,
     write_engine,
 )
-from unblur.runtime.errors import BadInput, EngineMismatch
-from unblur.runtime.spec import ModelSpec
 
 ENGINE = b"not really an engine, but nobody may look inside"
 SMALL, LARGE = (1, 3, 64, 96), (2, 3, 128, 192)

@@ -12,13 +12,13 @@ from fake_cuda import ADA, COST_MS, ORIN
 from fake_tensorrt import EngineText, FakeTensorRT
 from numpy.typing import NDArray
 
-from unblur.runtime.engine import timing as engine_timing
-from unblur.runtime.engine.record import BuildOptions, Profile, record_path
-from unblur.runtime.engine.runner import EngineRunner
-from unblur.runtime.engine.trt import TensorRT
 from unblur.runtime.errors import DeviceError, EngineMismatch
 from unblur.runtime.frames import Padding, batch_from_frame, frame_from_batch
 from unblur.runtime.runner import TimedRunner
+from unblur.runtime.tensorrt import engine_runner as engine_timing
+from unblur.runtime.tensorrt.engine_file import BuildOptions, Profile, record_path
+from unblur.runtime.tensorrt.engine_runner import EngineRunner
+from unblur.runtime.tensorrt.trt import TensorRT
 
 
 @pytest.fixture(params=[ADA, ORIN], ids=["discrete", "integrated"])

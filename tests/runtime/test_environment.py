@@ -10,11 +10,10 @@ from pathlib import Path
 import pytest
 from jetson_trees import ORIN_NANO_JETPACK6
 
-from unblur.runtime import environment as module
-from unblur.runtime.engine.libcuda import Device
-from unblur.runtime.environment import Cpu, Environment, environment, read_environment
-from unblur.runtime.records import from_json
-from unblur.runtime.system_facts import read_facts
+from unblur.runtime.machine import facts as module
+from unblur.runtime.machine.facts import Cpu, Environment, environment, read_environment, read_facts
+from unblur.runtime.strict_json import from_json
+from unblur.runtime.tensorrt.cuda_driver import Device
 
 # One core as github.com/hrw/arm-socs-table/issues/63 quotes it, board and release file as in test_doctor.py.
 XAVIER = {

@@ -8,19 +8,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import typer
 from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from typer.testing import CliRunner
 
-from unblur.runtime.commands import evaluate as cli_evaluate
-from unblur.runtime.contact_sheet import error_colours, harmed_square
-from unblur.runtime.deblur import Deblurrer
+from unblur.runtime.cli.main import app
 from unblur.runtime.errors import BadInput
-from unblur.runtime.evaluate import evaluate
 from unblur.runtime.frames import Frame
 from unblur.runtime.images import read_image, write_image
-from unblur.runtime.pairs import find_pairs
+from unblur.runtime.model.deblurrer import Deblurrer
+from unblur.runtime.quality.evaluate import evaluate
+from unblur.runtime.quality.evaluate_report import error_colours, harmed_square
+from unblur.runtime.quality.pairs import find_pairs
 from unblur.runtime.runner import Runner
 
 SIZE_HW = (176, 192)
@@ -28,9 +27,7 @@ SIZE_HW = (176, 192)
 
 def call(*arguments: object) -> tuple[int, str]:
     """Exit code and stdout of `unblur evaluate`; an error of ours is raised."""
-    app = typer.Typer()
-    cli_evaluate.register(app)
-    done = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    done = CliRunner().invoke(app, ["evaluate", *map(str, arguments)])
     if done.exception is not None and not isinstance(done.exception, SystemExit):
         raise done.exception
     return done.exit_code, done.stdout

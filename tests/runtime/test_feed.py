@@ -7,8 +7,8 @@ import pytest
 from live_sources import FakeCamera, Opener
 
 from unblur.runtime.errors import BadInput
-from unblur.runtime.live.feed import Captured, Feed, Reconnect
-from unblur.runtime.live.stats import LiveStats
+from unblur.runtime.loops.capture import Captured, Feed, Reconnect
+from unblur.runtime.loops.stats import LiveStats
 
 pytestmark = pytest.mark.realtime
 

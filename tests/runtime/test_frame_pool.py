@@ -4,7 +4,7 @@ import tracemalloc
 
 import numpy as np
 
-from unblur.runtime.live.frame_pool import FramePool
+from unblur.runtime.frames import FramePool
 
 SHAPE = (64, 96, 3)
 

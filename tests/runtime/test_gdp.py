@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from unblur.runtime.errors import BadInput
-from unblur.runtime.sources.gdp import GdpReader, Picture
+from unblur.runtime.media.gstreamer_source import GdpReader, Picture
 
 CAPS = b"video/x-raw, format=(string)RGB, width=(int)5, height=(int)3, framerate=(fraction)30000/1001\0"
 ROWS = np.arange(3 * 16, dtype=np.uint8).reshape(3, 16)  # 15 bytes of pixels and one of padding each

@@ -4,8 +4,8 @@ import pytest
 from fake_cuda import COPY_MS, ORIN, FakeCuda
 
 from unblur.runtime.errors import DeviceError
-from unblur.runtime.profile import gpu_peaks
-from unblur.runtime.profile.gpu_peaks import measure_gpu_peaks
+from unblur.runtime.profile import roofline as gpu_peaks
+from unblur.runtime.profile.roofline import measure_gpu_peaks
 
 MIB = 1 << 20
 

@@ -15,9 +15,9 @@ from PIL import Image
 from stream_servers import PATTERN, need_gstreamer
 
 from unblur.runtime.errors import BadInput
-from unblur.runtime.sources.gstreamer import CsiFormat, csi_pipeline
-from unblur.runtime.sources.url import Size
-from unblur.runtime.video import open_source
+from unblur.runtime.media.gstreamer_source import CsiFormat, csi_pipeline
+from unblur.runtime.media.open_media import open_source
+from unblur.runtime.media.url import Size
 
 pytestmark = pytest.mark.realtime
 
@@ -149,7 +149,7 @@ def test_a_child_that_does_not_listen_is_killed() -> None:
 
 def test_no_child_outlives_us() -> None:
     code = (
-        "import sys; from unblur.runtime.video import open_source; source = iter(open_source(sys.argv[1]));"
+        "import sys; from unblur.runtime.media.open_media import open_source; source = iter(open_source(sys.argv[1]));"  # noqa: E501
         "next(source); print('running', flush=True); [None for frame in source]"
     )
     before = children()

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from unblur.runtime.environment import Cpu
+from unblur.runtime.machine.facts import Cpu
+from unblur.runtime.model.open_model import shipped_presets
 from unblur.runtime.profile.int8_advice import WHOLE, Advice, advise
 from unblur.runtime.profile.layers import Layer
 from unblur.runtime.profile.layers_onnx import onnx_layers
 from unblur.runtime.profile.layers_tensorrt import engine_layers
 from unblur.runtime.profile.roofline import Peaks
-from unblur.runtime.runner import shipped_presets
 
 INSPECTOR = Path(__file__).parent / "inspector"
 PEAKS = Peaks({"fp32": 1e3, "fp16": 1e4, "int8": 1e5}, 100.0, "made up")

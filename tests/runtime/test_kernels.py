@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from unblur.runtime.engine import kernels
 from unblur.runtime.frames import Padding, batch_from_frame, frame_from_batch
+from unblur.runtime.tensorrt import engine_buffers as kernels
 
 SOURCE = Path(kernels.__file__).with_name("kernels.cu")
 PTX = SOURCE.with_suffix(".ptx")

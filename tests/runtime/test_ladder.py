@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from timed_runner import HandClock, TimedRunner
 
-from unblur.runtime.deblur import Deblurrer
-from unblur.runtime.live.ladder import Controller, Ladder, RungChoice, open_ladder
+from unblur.runtime.loops.ladder import Controller, Ladder, RungChoice, open_ladder
+from unblur.runtime.model.deblurrer import Deblurrer
 
 SIZE_HW = (8, 8)
 FRAME = np.full((*SIZE_HW, 3), 100, np.uint8)

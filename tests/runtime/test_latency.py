@@ -14,8 +14,7 @@ from noisy_machine import autocorrelated
 from numpy.typing import NDArray
 
 from unblur.runtime.errors import BadInput
-from unblur.runtime.profile.bootstrap import block_length
-from unblur.runtime.profile.latency import Interval, summarise
+from unblur.runtime.profile.latency import Interval, block_length, summarise
 
 LEVELS = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p999": 0.999}
 Noise = NDArray[np.float64]

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from unblur.runtime.profile.layers import Layer, Sum, by_stage, by_step, stage_and_step
-from unblur.runtime.records import from_json, to_json
+from unblur.runtime.strict_json import from_json, to_json
 
 
 def _layer(stage: str, step: int | None, ms: float | None = 1.0) -> Layer:

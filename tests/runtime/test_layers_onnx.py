@@ -9,8 +9,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from unblur.runtime.errors import BadInput
-from unblur.runtime.profile.layers_onnx import onnx_layers
-from unblur.runtime.profile.onnx_profile import profile_runs
+from unblur.runtime.profile.layers_onnx import onnx_layers, profile_runs
 from unblur.runtime.spec import PRECISION_KEY, SPEC_KEY, ModelSpec
 
 SHAPE = (1, 3, 32, 48)

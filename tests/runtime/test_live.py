@@ -10,16 +10,15 @@ import pytest
 from live_sources import SIZE_HW, FakeCamera, FakeSink, Opener
 from timed_runner import HandClock, TimedRunner
 
-from unblur.runtime.deblur import Deblurrer
+from unblur.runtime.blur import BlurGate
 from unblur.runtime.errors import BadInput, DeviceError
-from unblur.runtime.frames import Batch
-from unblur.runtime.live.feed import Feed, Reconnect
-from unblur.runtime.live.frame_pool import FramePool
-from unblur.runtime.live.ladder import Ladder
-from unblur.runtime.live.loop import LiveControls, LiveResult, LiveSummary, run_live
-from unblur.runtime.live.sharpness import BlurGate
-from unblur.runtime.live.stats import LiveStats
-from unblur.runtime.media import TimedFrame
+from unblur.runtime.frames import Batch, FramePool
+from unblur.runtime.loops.capture import Feed, Reconnect
+from unblur.runtime.loops.ladder import Ladder
+from unblur.runtime.loops.live_loop import LiveControls, LiveResult, LiveSummary, run_live
+from unblur.runtime.loops.stats import LiveStats
+from unblur.runtime.media.interfaces import TimedFrame
+from unblur.runtime.model.deblurrer import Deblurrer
 
 pytestmark = pytest.mark.realtime
 

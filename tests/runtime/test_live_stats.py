@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unblur.runtime.live.stats import LatencyHistogram, LiveStats
+from unblur.runtime.loops.stats import LatencyHistogram, LiveStats
 
 durations_ms = st.lists(st.floats(0.02, 1e6), min_size=1, max_size=200)
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from unblur.runtime.errors import BadInput
 from unblur.runtime.images import write_image
-from unblur.runtime.video import open_source
+from unblur.runtime.media.open_media import open_source
 
 
 def test_times_go_on_and_the_order_is_kept(tmp_path: Path, frame: NDArray[np.uint8]) -> None:

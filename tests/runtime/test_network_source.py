@@ -20,8 +20,8 @@ from stream_servers import (
 
 from unblur.runtime.errors import BadInput
 from unblur.runtime.images import MAX_PIXELS
-from unblur.runtime.media import TimedFrame
-from unblur.runtime.video import is_live, open_source
+from unblur.runtime.media.interfaces import TimedFrame
+from unblur.runtime.media.open_media import is_live, open_source
 
 pytestmark = pytest.mark.realtime
 

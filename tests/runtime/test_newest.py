@@ -2,7 +2,7 @@
 
 import threading
 
-from unblur.runtime.live.newest import Newest
+from unblur.runtime.loops.queues import Newest
 
 
 def test_a_newer_item_pushes_out_the_older() -> None:

@@ -11,7 +11,7 @@ import pytest
 from onnx.reference import ReferenceEvaluator
 
 from unblur.runtime.errors import BadInput, DeviceError, SpecMismatch
-from unblur.runtime.onnx_runner import OnnxRunner
+from unblur.runtime.model.onnx_runner import OnnxRunner
 from unblur.runtime.runner import TimedRunner
 
 

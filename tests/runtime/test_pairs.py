@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from unblur.runtime.errors import BadInput
-from unblur.runtime.pairs import Pair, check_pairs, find_pairs, read_pair
+from unblur.runtime.quality.pairs import Pair, check_pairs, find_pairs, read_pair
 
 
 def picture(path: Path, size_hw: tuple[int, int] = (8, 12), level: int = 100) -> Path:

@@ -10,9 +10,9 @@ from PIL import Image
 
 from unblur.runtime.errors import BadInput
 from unblur.runtime.metrics import psnr_db, ssim
-from unblur.runtime.onnx_runner import OnnxRunner
-from unblur.runtime.pairs import Pair
-from unblur.runtime.parity import Hop, compare, measure
+from unblur.runtime.model.onnx_runner import OnnxRunner
+from unblur.runtime.quality.pairs import Pair
+from unblur.runtime.quality.parity import Hop, compare, measure
 from unblur.runtime.runner import Runner
 
 Fake = Callable[..., Runner]

@@ -11,13 +11,12 @@ import pytest
 from engine_workshop import FITS_GOLDEN, Workshop
 from numpy.typing import NDArray
 
-from unblur.runtime.deblur import Deblurrer
-from unblur.runtime.engine import runner as engine_runner
-from unblur.runtime.engine.choice import CHECKED_SUFFIX
-from unblur.runtime.engine.record import Profile
 from unblur.runtime.errors import BadInput, DeviceError, EngineMismatch, SpecMismatch
-from unblur.runtime.live.ladder import RungChoice, open_ladder
-from unblur.runtime.runner import open_runner
+from unblur.runtime.loops.ladder import RungChoice, open_ladder
+from unblur.runtime.model.deblurrer import Deblurrer
+from unblur.runtime.model.open_model import CHECKED_SUFFIX, open_runner
+from unblur.runtime.tensorrt import engine_runner
+from unblur.runtime.tensorrt.engine_file import Profile
 
 FIXED = Profile((1, 3, 64, 96), (1, 3, 64, 96), (1, 3, 64, 96))
 CPU = f"cpu (onnxruntime {onnxruntime.__version__})"

@@ -5,7 +5,7 @@ import socket
 import pytest
 
 from unblur.runtime.errors import BadInput
-from unblur.runtime.preview.access import access_for
+from unblur.runtime.preview.requests import access_for
 
 TOKEN = "0123456789abcdef"
 

@@ -12,18 +12,15 @@ import pytest
 from PIL import Image
 from timed_runner import HandClock, TimedRunner
 
-from unblur.runtime.deblur import Deblurrer
 from unblur.runtime.errors import BundleError
-from unblur.runtime.live.ladder import Ladder, Restored
-from unblur.runtime.live.ladder_switch import LadderSwitch
-from unblur.runtime.live.loop import LiveResult
-from unblur.runtime.live.stats import LiveStats
-from unblur.runtime.media import TimedFrame
-from unblur.runtime.preview.history import History
-from unblur.runtime.preview.pictures import Pictures, Shown, encode
-from unblur.runtime.preview.viewers import Message, Viewer
+from unblur.runtime.loops.ladder import Ladder, LadderSwitch, Restored
+from unblur.runtime.loops.live_loop import LiveResult
+from unblur.runtime.loops.stats import LiveStats
+from unblur.runtime.machine.sensors import hottest_c
+from unblur.runtime.media.interfaces import TimedFrame
+from unblur.runtime.model.deblurrer import Deblurrer
+from unblur.runtime.preview.viewers import History, Message, Pictures, Shown, Viewer, encode
 from unblur.runtime.runner import Precision
-from unblur.runtime.telemetry.temperature import hottest_c
 
 
 def result_of(level: int, size_hw: tuple[int, int] = (64, 96)) -> LiveResult:

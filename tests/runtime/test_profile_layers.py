@@ -8,15 +8,13 @@ from engine_workshop import Workshop
 from rich.console import Console
 
 from unblur.runtime.errors import BadInput
-from unblur.runtime.profile import gpu_peaks
-from unblur.runtime.profile import inside as profile_layers
+from unblur.runtime.profile import profile_model as profile_layers
+from unblur.runtime.profile import roofline as gpu_peaks
 from unblur.runtime.profile.document import Profile
-from unblur.runtime.profile.inside import add_layers
 from unblur.runtime.profile.layers_tensorrt import engine_layers
-from unblur.runtime.profile.layers_text import layer_tables
-from unblur.runtime.profile.loop import Control
-from unblur.runtime.profile.runner import Plan, profile_runner
-from unblur.runtime.profile.session import ModelChoice, ProfileRequest, profile_model
+from unblur.runtime.profile.measure import Control, Plan, profile_runner
+from unblur.runtime.profile.profile_model import ModelChoice, ProfileRequest, add_layers, profile_model
+from unblur.runtime.profile.text import layer_tables
 from unblur.runtime.runner import Runner
 
 PLAN = Plan((64, 96), seconds=0.1, warm_up_s=0.1, telemetry=False)

@@ -3,7 +3,7 @@
 import pytest
 
 from unblur.runtime.errors import BadInput
-from unblur.runtime.profile.request import SweepRequest, device_from_text, size_from_text, sweeps_from_text
+from unblur.runtime.profile.sweep import SweepRequest, device_from_text, size_from_text, sweeps_from_text
 
 
 def test_a_size_is_height_times_width() -> None:

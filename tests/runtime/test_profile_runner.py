@@ -12,8 +12,7 @@ from timed_runner import HandClock
 from unblur.runtime.errors import BadInput
 from unblur.runtime.frames import Batch
 from unblur.runtime.profile.document import Profile
-from unblur.runtime.profile.loop import LEAST_SAMPLES, Control
-from unblur.runtime.profile.runner import SUSTAINED_SAMPLES, Plan, profile_runner
+from unblur.runtime.profile.measure import LEAST_SAMPLES, SUSTAINED_SAMPLES, Control, Plan, profile_runner
 from unblur.runtime.runner import Parts
 
 PLAN = Plan(size_hw=(16, 16), seconds=30, telemetry=False)

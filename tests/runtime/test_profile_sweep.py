@@ -9,12 +9,10 @@ from costed_runner import CostedRunner, nanoseconds
 from timed_runner import HandClock
 
 from unblur.runtime.frames import Batch
-from unblur.runtime.onnx_runner import OnnxRunner
-from unblur.runtime.profile.against import profile_against
-from unblur.runtime.profile.loop import Control
-from unblur.runtime.profile.request import SweepRequest
-from unblur.runtime.profile.runner import Plan
-from unblur.runtime.profile.sweep import power_law, sizes_around, sweep
+from unblur.runtime.model.onnx_runner import OnnxRunner
+from unblur.runtime.profile.measure import Control, Plan
+from unblur.runtime.profile.profile_model import profile_against
+from unblur.runtime.profile.sweep import SweepRequest, power_law, sizes_around, sweep
 from unblur.runtime.runner import Runner
 
 PLAN = Plan((64, 64), seconds=6, telemetry=False)

@@ -8,12 +8,10 @@ from made_up_profile import HOT, JETSON
 from timed_runner import HandClock
 
 from unblur.runtime.console import stdout
+from unblur.runtime.machine.telemetry import Spread
 from unblur.runtime.profile.document import Against, Profile
-from unblur.runtime.profile.format import bars, interval, number
-from unblur.runtime.profile.loop import Control
-from unblur.runtime.profile.runner import Plan, profile_runner
-from unblur.runtime.profile.text import print_profile
-from unblur.runtime.telemetry.meter import Spread
+from unblur.runtime.profile.measure import Control, Plan, profile_runner
+from unblur.runtime.profile.text import bars, interval, number, print_profile
 
 RAILS = {"VDD_CPU_GPU_CV": Spread(5.1, 7.7), "VDD_IN": Spread(11.52, 14.9)}
 ZONES = {f"soc{zone}-thermal": Spread(60.0 + zone, 70.0 + zone) for zone in range(5)}

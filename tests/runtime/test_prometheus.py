@@ -7,8 +7,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from unblur.runtime.errors import BadInput
-from unblur.runtime.live.stats import LiveStats
-from unblur.runtime.prometheus import serve_metrics
+from unblur.runtime.loops.prometheus import serve_metrics
+from unblur.runtime.loops.stats import LiveStats
 
 
 def scrape(port: int) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:

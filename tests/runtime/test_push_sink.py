@@ -15,9 +15,9 @@ import pytest
 from stream_servers import ffmpeg_receiver, free_port, rtsp_server, wait_for_port
 
 from unblur.runtime.errors import BadInput
-from unblur.runtime.media import MediaInfo, TimedFrame
-from unblur.runtime.sinks import push as push_sink
-from unblur.runtime.video import open_sink
+from unblur.runtime.media import stream_sinks as push_sink
+from unblur.runtime.media.interfaces import MediaInfo, TimedFrame
+from unblur.runtime.media.open_media import open_sink
 
 pytestmark = pytest.mark.realtime
 

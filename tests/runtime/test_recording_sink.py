@@ -20,9 +20,8 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from unblur.runtime.errors import BadInput
-from unblur.runtime.media import MediaInfo, Sink, TimedFrame
-from unblur.runtime.stream_clock import TIME_BASE
-from unblur.runtime.video import open_sink, open_sinks
+from unblur.runtime.media.interfaces import TIME_BASE, MediaInfo, Sink, TimedFrame
+from unblur.runtime.media.open_media import open_sink, open_sinks
 
 pytestmark = pytest.mark.realtime
 
@@ -167,7 +166,7 @@ def test_where_it_cannot_be_written(tmp_path: Path) -> None:
 
 def open_recording(path: Path) -> Sink:
     """Past `open_sink`, which takes what is a folder for one."""
-    from unblur.runtime.sinks.recording import RecordingSink
+    from unblur.runtime.media.stream_sinks import RecordingSink
 
     return RecordingSink(path, LIVE, "mp4", crf=18)
 

@@ -8,7 +8,7 @@ from typing import Literal
 
 import pytest
 
-from unblur.runtime.records import from_json, to_json
+from unblur.runtime.strict_json import from_json, to_json
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from unblur.runtime.redact import without_secrets
+from unblur.runtime.media.url import without_secrets
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from unblur.runtime import runner as runner_module
-from unblur.runtime.bundle import MANIFEST, BundleManifest, seal_bundle
 from unblur.runtime.errors import BadInput, BundleError, SpecMismatch
-from unblur.runtime.runner import find_model, open_runner, shipped_presets
+from unblur.runtime.model.bundle import MANIFEST, BundleManifest, seal_bundle
+from unblur.runtime.model.open_model import find_model, open_runner, shipped_presets
 
 
 @pytest.fixture

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from unblur.runtime.bundle import Bundle, read_bundle, seal_bundle
 from unblur.runtime.errors import BundleError, SpecMismatch
-from unblur.runtime.onnx_runner import OnnxRunner
-from unblur.runtime.selftest import GoldenResult, check_golden, golden_frame, make_golden, read_golden_frame
+from unblur.runtime.model.bundle import Bundle, read_bundle, seal_bundle
+from unblur.runtime.model.golden import GoldenResult, check_golden, golden_frame, make_golden, read_golden_frame
+from unblur.runtime.model.onnx_runner import OnnxRunner
 
 
 def check(bundle: Bundle, onnx: Path | None = None, index: int = 0) -> GoldenResult:

@@ -6,8 +6,8 @@ from scipy.ndimage import uniform_filter1d
 from skimage import data
 from skimage.measure import blur_effect
 
+from unblur.runtime.blur import BlurGate, blur_score
 from unblur.runtime.frames import Frame
-from unblur.runtime.live.sharpness import BlurGate, blur_score
 
 
 @pytest.fixture(scope="module")

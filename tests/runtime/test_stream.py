@@ -11,8 +11,8 @@ import pytest
 
 from unblur.runtime.errors import BadInput
 from unblur.runtime.frames import Frame
-from unblur.runtime.media import MediaInfo, TimedFrame
-from unblur.runtime.stream import run_stream
+from unblur.runtime.loops.file_loop import run_stream
+from unblur.runtime.media.interfaces import MediaInfo, TimedFrame
 
 
 class ListSource:

@@ -5,7 +5,7 @@ from fractions import Fraction
 
 import pytest
 
-from unblur.runtime.stream_clock import TIME_BASE, StreamClock
+from unblur.runtime.media.interfaces import TIME_BASE, StreamClock
 
 
 def times(given: Iterable[object], arrived: Iterable[float]) -> list[float]:

@@ -6,12 +6,12 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
+from unblur.runtime.blur import blur_score
 from unblur.runtime.errors import BadInput
-from unblur.runtime.live.sharpness import blur_score
+from unblur.runtime.media.open_media import is_live, open_source
+from unblur.runtime.media.synthetic_source import MovingScene, SyntheticSource
+from unblur.runtime.media.url import Size
 from unblur.runtime.metrics import psnr_db
-from unblur.runtime.sources.synthetic import MovingScene, SyntheticSource
-from unblur.runtime.sources.url import Size
-from unblur.runtime.video import is_live, open_source
 
 pytestmark = pytest.mark.realtime
 

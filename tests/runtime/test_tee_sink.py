@@ -8,9 +8,8 @@ import pytest
 from live_sources import FakeSink
 
 from unblur.runtime.errors import BadInput
-from unblur.runtime.media import MediaInfo, TimedFrame
-from unblur.runtime.sinks.tee import TeeSink
-from unblur.runtime.video import open_sinks
+from unblur.runtime.media.interfaces import MediaInfo, TimedFrame
+from unblur.runtime.media.open_media import TeeSink, open_sinks
 
 FRAME = TimedFrame(np.zeros((4, 4, 3), np.uint8), Fraction(0))
 

@@ -10,11 +10,10 @@ import pytest
 from jetson_trees import ORIN_NANO_JETPACK6, XEON, write_tree
 
 from unblur.runtime.errors import DeviceError
-from unblur.runtime.records import from_json, to_json
-from unblur.runtime.telemetry.meter import Spread
-from unblur.runtime.telemetry.sampler import Telemetry, TelemetrySummary
-from unblur.runtime.telemetry.sensor import Channel, FileSensor, Sensor
-from unblur.runtime.telemetry.sources import Instruments, find_instruments
+from unblur.runtime.machine.find_sensors import Instruments, find_instruments
+from unblur.runtime.machine.sensors import Channel, FileSensor, Sensor
+from unblur.runtime.machine.telemetry import Spread, Telemetry, TelemetrySummary
+from unblur.runtime.strict_json import from_json, to_json
 
 POWER = Channel("power_w", "VDD_IN")
 HEAT = Channel("temperature_c", "tj-thermal")

@@ -7,9 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unblur.runtime.telemetry.meter import EnergyMeter, Meter, Spread
-from unblur.runtime.telemetry.record import MOST_READINGS, Record
-from unblur.runtime.telemetry.sensor import Channel
+from unblur.runtime.machine.sensors import Channel
+from unblur.runtime.machine.telemetry import MOST_READINGS, EnergyMeter, Meter, Record, Spread
 
 POWER = Channel("power_w", "VDD_IN")
 ENERGY = Channel("energy_j", "CPU package-0")

@@ -15,10 +15,8 @@ from jetson_trees import (
 )
 
 from unblur.runtime.errors import DeviceError
-from unblur.runtime.telemetry.sensor import Channel, Quantity, Sensor
-from unblur.runtime.telemetry.sources import Instruments, find_instruments
-from unblur.runtime.telemetry.temperature import hottest_c
-from unblur.runtime.telemetry.total import total_rails
+from unblur.runtime.machine.find_sensors import Instruments, find_instruments
+from unblur.runtime.machine.sensors import Channel, Quantity, Sensor, hottest_c, total_rails
 
 
 def no_program(leave_out: Collection[Quantity] = ()) -> Sensor:

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from unblur.runtime.errors import DeviceError
-from unblur.runtime.telemetry.sensor import Channel, Quantity
-from unblur.runtime.telemetry.tegrastats import Tegrastats, parse_line
+from unblur.runtime.machine.jetson_sensors import Tegrastats, parse_line
+from unblur.runtime.machine.sensors import Channel, Quantity
 
 FIXTURES = Path(__file__).with_name("telemetry")
 

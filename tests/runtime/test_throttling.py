@@ -8,10 +8,10 @@ from noisy_machine import NoisyMachine
 from numpy.typing import NDArray
 
 from unblur.runtime.errors import BadInput
-from unblur.runtime.profile.throttling import Sustained, find_throttling
-from unblur.runtime.records import from_json, to_json
-from unblur.runtime.telemetry.record import Reading
-from unblur.runtime.telemetry.sensor import Channel
+from unblur.runtime.machine.sensors import Channel
+from unblur.runtime.machine.telemetry import Reading
+from unblur.runtime.profile.stationarity import Sustained, find_throttling
+from unblur.runtime.strict_json import from_json, to_json
 
 Level = Callable[[float], float]
 

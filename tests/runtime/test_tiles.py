@@ -10,10 +10,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from unblur.runtime.frames import Frame
-from unblur.runtime.onnx_runner import OnnxRunner
-from unblur.runtime.runner import Runner
-from unblur.runtime.spec import ModelSpec
-from unblur.runtime.tiles import (
+from unblur.runtime.model.onnx_runner import OnnxRunner
+from unblur.runtime.model.tiles import (
     DEFAULT_HALO,
     Span,
     affordable_halo_of,
@@ -23,6 +21,8 @@ from unblur.runtime.tiles import (
     plan_tiles,
     tiling_error_db,
 )
+from unblur.runtime.runner import Runner
+from unblur.runtime.spec import ModelSpec
 
 
 def check_spans(spans: tuple[Span, ...], length: int, window: int, halo: int, multiple_of: int) -> None:

@@ -7,7 +7,7 @@ from concurrent.futures import TimeoutError
 import pytest
 
 from unblur.runtime.errors import BadInput
-from unblur.runtime.time_limit import TimeLimit
+from unblur.runtime.media.stream_sinks import TimeLimit
 
 
 def test_calls_are_made_in_one_other_thread_and_their_errors_come_back() -> None:

@@ -9,7 +9,7 @@ import pytest
 from unblur.runtime.errors import BadInput
 from unblur.runtime.frames import Frame
 from unblur.runtime.images import write_image
-from unblur.runtime.trajectory import fit, trajectory_score
+from unblur.runtime.quality.evaluate import fit, trajectory_score
 
 
 @pytest.fixture

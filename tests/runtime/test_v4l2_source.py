@@ -8,10 +8,9 @@ import pytest
 from av.error import FFmpegError
 
 from unblur.runtime.errors import BadInput
-from unblur.runtime.sources import v4l2 as v4l2_source
-from unblur.runtime.sources.stream import Stream, StreamSource
-from unblur.runtime.sources.v4l2 import CameraFormat
-from unblur.runtime.video import open_source
+from unblur.runtime.media import stream_source as v4l2_source
+from unblur.runtime.media.open_media import open_source
+from unblur.runtime.media.stream_source import CameraFormat, Stream, StreamSource
 
 
 def test_no_such_camera() -> None:
@@ -45,7 +44,7 @@ def test_what_the_driver_says(number: int, message: str, monkeypatch: pytest.Mon
     def refuse(*args: object, **options: object) -> None:
         raise FFmpegError(number, "Cannot allocate memory")
 
-    monkeypatch.setattr("unblur.runtime.sources.stream.av.open", refuse)
+    monkeypatch.setattr("unblur.runtime.media.stream_source.av.open", refuse)
     with pytest.raises(BadInput) as caught:
         open_source("v4l2:///dev/null")
     assert str(caught.value) == f"cannot read v4l2:///dev/null: {message}"

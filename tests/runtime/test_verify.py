@@ -10,19 +10,18 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-import typer
 from PIL import Image
 from typer.testing import CliRunner
 
-from unblur.runtime.bundle import read_bundle, seal_bundle
-from unblur.runtime.commands import verify as cli_verify
+from unblur.runtime.cli.main import app
 from unblur.runtime.errors import BadInput, BundleError, SpecMismatch
 from unblur.runtime.frames import Frame
-from unblur.runtime.onnx_runner import OnnxRunner
-from unblur.runtime.pairs import find_pairs
-from unblur.runtime.parity import measure
+from unblur.runtime.model.bundle import read_bundle, seal_bundle
+from unblur.runtime.model.onnx_runner import OnnxRunner
+from unblur.runtime.quality.pairs import find_pairs
+from unblur.runtime.quality.parity import measure
+from unblur.runtime.quality.verify import verify
 from unblur.runtime.spec import SPEC_KEY, ModelSpec
-from unblur.runtime.verify import verify
 
 
 @pytest.fixture
@@ -42,9 +41,6 @@ def pairs(tmp_path: Path, make_frame: Callable[..., Frame]) -> Path:
 
 
 def call(*arguments: object) -> tuple[int, str]:
-    app = typer.Typer()
-    app.callback()(lambda: None)
-    cli_verify.register(app)
     result = CliRunner().invoke(app, ["verify", *map(str, arguments)], catch_exceptions=False)
     return result.exit_code, result.stdout
 
@@ -176,7 +172,7 @@ WITHOUT_TORCH_AND_ONNX = """
 import sys
 for name in ("torch", "onnx", "tensorrt", "onnxscript", "onnxsim", "accelerate", "safetensors"):
     sys.modules[name] = None  # any import of it now fails
-from unblur.runtime.cli import main
+from unblur.runtime.cli.main import main
 main()
 """
 

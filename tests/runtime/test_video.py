@@ -11,10 +11,10 @@ from PIL import ImageCms
 from unblur.runtime.errors import BadInput
 from unblur.runtime.frames import Frame
 from unblur.runtime.images import read_icc_profile, read_image, write_image
-from unblur.runtime.media import MediaInfo
-from unblur.runtime.picture_media import FolderSink, PictureSink
-from unblur.runtime.sinks.video import VideoSink
-from unblur.runtime.video import open_sink, open_source
+from unblur.runtime.media.interfaces import MediaInfo
+from unblur.runtime.media.open_media import open_sink, open_source
+from unblur.runtime.media.pictures import FolderSink, PictureSink
+from unblur.runtime.media.video_sink import VideoSink
 
 MakeClip = Callable[..., Path]
 MakeFrame = Callable[[int, int], Frame]

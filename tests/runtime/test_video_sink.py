@@ -12,12 +12,12 @@ import pytest
 
 from unblur.runtime.errors import BadInput
 from unblur.runtime.frames import Frame
-from unblur.runtime.h264 import pixel_format
 from unblur.runtime.images import MAX_PIXELS
-from unblur.runtime.media import MediaInfo, TimedFrame
+from unblur.runtime.media.encode import pixel_format
+from unblur.runtime.media.interfaces import MediaInfo, TimedFrame
+from unblur.runtime.media.video_sink import VideoSink
+from unblur.runtime.media.video_source import VideoSource
 from unblur.runtime.metrics import psnr_db
-from unblur.runtime.sinks.video import VideoSink
-from unblur.runtime.sources.video import VideoSource
 
 MakeClip = Callable[..., Path]
 UNEVEN = (0, 1, 5, 6, 13, 40, 41, 100)
@@ -255,7 +255,7 @@ FULL_DISK = """
 import resource, sys
 from pathlib import Path
 from unblur.runtime.errors import BadInput
-from unblur.runtime.video import open_sink, open_source
+from unblur.runtime.media.open_media import open_sink, open_source
 
 source, sink, limit = sys.argv[1:]
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit), int(limit)))

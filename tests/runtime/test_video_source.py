@@ -11,9 +11,9 @@ import pytest
 from unblur.runtime.errors import BadInput
 from unblur.runtime.frames import Frame
 from unblur.runtime.images import MAX_PIXELS
-from unblur.runtime.media import TimedFrame
+from unblur.runtime.media.interfaces import TimedFrame
+from unblur.runtime.media.video_source import VideoSource
 from unblur.runtime.metrics import psnr_db
-from unblur.runtime.sources.video import VideoSource
 
 MakeClip = Callable[..., Path]
 MakeFrame = Callable[[int, int], Frame]

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from skimage import data as photographs
 
-from unblur.runtime.shake import shake_frame
+from unblur.runtime.blur import shake_frame
 
 
 @pytest.fixture(scope="session")

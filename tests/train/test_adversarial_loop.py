@@ -18,12 +18,11 @@ from accelerate import Accelerator
 from safetensors.torch import load_file
 from torch import nn
 
-from unblur.train.adversarial import generator_loss
+from unblur.train.adversarial import Opponent, generator_loss
 from unblur.train.data import CropDataset, TrainingData, open_training_data
 from unblur.train.loop import Length, Schedule, train
 from unblur.train.losses import ContentLoss
 from unblur.train.networks import DeblurringNetwork, build_network
-from unblur.train.opponent import Opponent
 from unblur.train.recipe import Adversarial, AdversarialKind, BlurMix, Recipe
 from unblur.train.run_folder import Report
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from unblur.train.networks.attention import SelfAttention, after_every_third, cell_means
+from unblur.train.networks.blocks import SelfAttention, after_every_third, cell_means
 
 
 @pytest.mark.parametrize(("height", "width"), [(16, 16), (32, 48), (64, 16)])

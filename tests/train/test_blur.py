@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from unblur.runtime.shake import convolve, psf_from_path, shake_path
+from unblur.runtime.blur import convolve, psf_from_path, shake_path
 from unblur.train.blur import average_frames, camera_shake, disc_kernel, gaussian_kernel, lens_blur
 
 

@@ -103,10 +103,10 @@ def test_two_processes_get_the_loss_of_one(pairs_folder: Path, tmp_path: Path) -
         "--iterations", "5", "--learning-rate", "0.001", "--workers", "0",
     ]  # fmt: skip
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    one = [sys.executable, "-m", "unblur.runtime.cli", *arguments, "-o", str(tmp_path / "one")]
+    one = [sys.executable, "-m", "unblur.runtime.cli.main", *arguments, "-o", str(tmp_path / "one")]
     two = [
         sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
-        "-m", "unblur.runtime.cli", *arguments, "-o", str(tmp_path / "two"),
+        "-m", "unblur.runtime.cli.main", *arguments, "-o", str(tmp_path / "two"),
     ]  # fmt: skip
     for command in (one, two):
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)

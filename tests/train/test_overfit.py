@@ -10,7 +10,7 @@ from torch import nn
 
 from unblur.runtime.images import read_image, write_image
 from unblur.runtime.metrics import psnr_db
-from unblur.runtime.pairs import find_pairs
+from unblur.runtime.quality.pairs import find_pairs
 from unblur.runtime.spec import OptionValue
 from unblur.train.data import TrainingData
 from unblur.train.loop import Length, train

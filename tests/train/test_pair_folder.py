@@ -9,25 +9,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import typer
 from typer.testing import CliRunner
 
+from unblur.runtime.cli.main import app
 from unblur.runtime.errors import BadInput
 from unblur.runtime.frames import Frame
 from unblur.runtime.images import read_image, write_image
-from unblur.runtime.media import MediaInfo, TimedFrame
+from unblur.runtime.media.interfaces import MediaInfo, TimedFrame
+from unblur.runtime.media.open_media import open_sink
 from unblur.runtime.metrics import psnr_db
-from unblur.runtime.pairs import find_pairs, read_pair
-from unblur.runtime.video import open_sink
-from unblur.train import cli_data
+from unblur.runtime.quality.pairs import find_pairs, read_pair
 from unblur.train.pair_folder import Synthesis, pairs_from_clip, pairs_from_stills
 
 
 def call(*arguments: object) -> str:
     """stdout of `unblur data ...`; an error of ours is raised."""
-    app = typer.Typer()
-    cli_data.register(app)
-    app.callback()(lambda: None)
     done = CliRunner().invoke(app, ["data", *map(str, arguments)])
     if done.exception is not None:
         raise done.exception

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from unblur.runtime.errors import BadInput, SpecMismatch
-from unblur.train.perceptual import Conv33Features, perceptual_loss
+from unblur.train.losses import Conv33Features, perceptual_loss
 
 _CHANNELS = {0: (3, 64), 2: (64, 64), 5: (64, 128), 7: (128, 128), 10: (128, 256), 12: (256, 256), 14: (256, 256)}
 

@@ -5,15 +5,14 @@ from pathlib import Path
 
 import pytest
 import torch
-import typer
 from torch import Tensor
 from typer.testing import CliRunner, Result
 
-from unblur.runtime.calibration_table import CalibrationTable, TensorRange, preprocessing_of
+from unblur.runtime.cli.main import app
 from unblur.runtime.errors import BadInput, CalibrationError
+from unblur.runtime.model.calibration_table import CalibrationTable, TensorRange, preprocessing_of
 from unblur.runtime.spec import ModelSpec
 from unblur.train.checkpoint import load_network, save_network
-from unblur.train.cli import register
 from unblur.train.data import open_training_data
 from unblur.train.loop import Length, Schedule, train
 from unblur.train.networks import DeblurringNetwork, build_network
@@ -198,8 +197,6 @@ def test_another_number_of_steps_has_no_ranges(network: DeblurringNetwork, table
 
 
 def _train(*arguments: str | Path) -> Result:
-    app = typer.Typer()
-    register(app)
     return CliRunner().invoke(app, ["train", *map(str, arguments)])
 
 

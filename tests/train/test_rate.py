@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from unblur.train.rate import learning_rate_at
+from unblur.train.loop import learning_rate_at
 from unblur.train.recipe import RECIPES, Recipe
 
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from unblur.train.networks import build_network
-from unblur.train.networks.spectral import normalise_spectrally
+from unblur.train.networks.blocks import normalise_spectrally
 
 
 def norm(weight: torch.Tensor) -> float:

@@ -7,9 +7,9 @@ import pytest
 import torch
 from onnxruntime import InferenceSession
 
-from unblur.calibration.onnx_file import onnx_bytes
+from unblur.calibration.onnx_model import onnx_bytes
 from unblur.calibration.placement import place
-from unblur.export.onnx_from_checkpoint import onnx_from_network
+from unblur.export.onnx_from_network import onnx_from_network
 from unblur.runtime.errors import BadInput
 from unblur.runtime.metrics import psnr_float_db
 from unblur.train.networks import PRESETS, build_network, count_parameters, gflop_720p, network_from_spec

@@ -4,18 +4,15 @@ import json
 from pathlib import Path
 
 import pytest
-import typer
 from typer.testing import CliRunner, Result
 
+from unblur.runtime.cli.main import app
 from unblur.runtime.errors import BadInput
 from unblur.train import networks
-from unblur.train.cli import register
 
 
 def unblur_train(*arguments: str) -> Result:
     """Within this process: another takes seconds to import torch."""
-    app = typer.Typer()
-    register(app)
     return CliRunner().invoke(app, ["train", *arguments])
 
 

@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from unblur.runtime.frames import Padding
 from unblur.runtime.spec import ModelSpec
-from unblur.train.networks.spectral import fold_parametrizations
+from unblur.train.networks.blocks import fold_parametrizations
 
 
 class DeblurringNetwork(nn.Module, ABC):

@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from unblur.train.networks.spectral import normalise_spectrally
+from unblur.train.networks.blocks import normalise_spectrally
 
 _LEAK = 0.2
 

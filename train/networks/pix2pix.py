@@ -19,10 +19,14 @@ import torch
 from torch import Tensor, nn
 
 from unblur.runtime.spec import ModelSpec
-from unblur.train.networks.attention import after_every_third
 from unblur.train.networks.base import DeblurringNetwork
-from unblur.train.networks.blocks import ChannelAttention, image_from_logits, start_at_zero
-from unblur.train.networks.spectral import normalise_spectrally
+from unblur.train.networks.blocks import (
+    ChannelAttention,
+    after_every_third,
+    image_from_logits,
+    normalise_spectrally,
+    start_at_zero,
+)
 
 
 class Pix2Pix(DeblurringNetwork):

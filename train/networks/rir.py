@@ -20,10 +20,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from unblur.runtime.spec import ModelSpec
-from unblur.train.networks.attention import after_every_third
 from unblur.train.networks.base import DeblurringNetwork
-from unblur.train.networks.blocks import ChannelAttention, ConvReLU, doubled, image_from_logits, start_at_zero
-from unblur.train.networks.spectral import normalise_spectrally
+from unblur.train.networks.blocks import (
+    ChannelAttention,
+    ConvReLU,
+    after_every_third,
+    doubled,
+    image_from_logits,
+    normalise_spectrally,
+    start_at_zero,
+)
 
 
 class AttentiveResidualBlock(nn.Module):

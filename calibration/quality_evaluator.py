@@ -1,0 +1,131 @@
+"""What INT8 costs, in dB against ground truth.
+
+Where the calibration folder holds pairs, their sharp sides are the truth. Elsewhere a camera shake of ours is laid
+over each picture, and the picture itself is the truth: that does not tell how well the network deblurs, but how
+much of it INT8 loses.
+"""
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from statistics import fmean
+
+import numpy as np
+from onnx import ModelProto
+from onnxruntime import GraphOptimizationLevel, InferenceSession, SessionOptions
+
+from unblur.calibration.images import Sample, shaken
+from unblur.calibration.onnx_model import onnx_bytes, spec_of
+from unblur.runtime.frames import Batch, Frame, Padding, batch_from_frame
+from unblur.runtime.metrics import psnr_float_db
+from unblur.runtime.quality.pairs import find_pairs, read_pair
+
+_TRIALS = 8
+_SIDES = (128, 256)  # least and most pixels of a crop
+_WORK_MACS = 64e9  # of all trials together: about a second on a small CPU
+_EQUAL = 1e-10
+"""Added to each mean square error: 100 dB is as good as equal, and two equal forms differ by nothing."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A picture to restore and what it should become, uint8 (H, W, 3)."""
+
+    blurred: Frame
+    sharp: Frame
+
+
+@dataclass(frozen=True)
+class Cost:
+    """deltas_db: PSNR of a form minus that of float32, a value per trial; negative is a loss.
+    parity_db: the form against float32, in the worst trial.
+    """
+
+    deltas_db: tuple[float, ...]
+    parity_db: float
+
+    @property
+    def delta_db(self) -> float:
+        """Mean over the trials."""
+        return fmean(self.deltas_db)
+
+    @property
+    def loss_db(self) -> float:
+        """The least budget that this keeps to: the mean loss, or half the worst trial's if that is more."""
+        return max(-self.delta_db, -min(self.deltas_db) / 2)
+
+
+def find_trials(sample: Sample, side: int = _SIDES[-1]) -> Iterator[Trial]:
+    """Crops from the middle of at most 8 pictures, spread over the sample. side: in pixels, at most."""
+    chosen = sample.spread(_TRIALS)
+    if chosen.paths[0].parent == sample.folder:
+        for index, picture in enumerate(chosen.pictures()):
+            yield Trial(_middle(shaken(picture, index), side), _middle(picture, side))
+    else:  # below the folder there are only sides of pairs
+        pairs = {pair.blurred: pair for pair in find_pairs(sample.folder)}
+        for path in chosen.paths:
+            blurred, sharp = read_pair(pairs[path])
+            yield Trial(_middle(blurred, side), _middle(sharp, side))
+
+
+def trial_side(macs: int) -> int:
+    """The side of crops on which a search with hundreds of evaluations takes minutes; 128 to 256, a multiple of 32.
+
+    macs: of the network on 256 x 256 pixels.
+    """
+    least, most = _SIDES
+    affordable = most * (_WORK_MACS / (_TRIALS * max(macs, 1))) ** 0.5
+    return min(max(int(affordable) // 32 * 32, least), most)
+
+
+class Judge:
+    """Restores some trials once by the fp32 form, and again by every form that it is asked about.
+
+    Values are compared before rounding to 8 bits, which would hide what a single layer costs. All forms are
+    evaluated without graph optimisation: Q/DQ in float is what an engine computes, while a CPU's fused 8-bit
+    products saturate.
+    """
+
+    def __init__(self, fp32: ModelProto, trials: Iterable[Trial]) -> None:
+        self._multiple_of = spec_of(fp32).multiple_of
+        self._trials = tuple(trials)
+        self._expected = list(self._restore(fp32))
+
+    def batches(self) -> Iterator[Batch]:
+        """The blurred pictures as the network takes them, float32 (1, 3, H, W), padded."""
+        for trial in self._trials:
+            height, width = trial.blurred.shape[:2]
+            yield batch_from_frame(trial.blurred, Padding.to_multiple((height, width), self._multiple_of))
+
+    def cost(self, candidate: ModelProto) -> Cost:
+        """What `candidate`, another form of the network, makes of the trials against what fp32 made of them."""
+        deltas, parities = [], []
+        for trial, expected, restored in zip(self._trials, self._expected, self._restore(candidate), strict=True):
+            sharp = _whole_batch(trial.sharp)
+            deltas.append(10 * math.log10(_mse(expected, sharp) / _mse(restored, sharp)))
+            parities.append(psnr_float_db(restored, expected))
+        return Cost(tuple(deltas), min(parities))
+
+    def _restore(self, model: ModelProto) -> Iterator[Batch]:
+        options = SessionOptions()
+        options.graph_optimization_level = GraphOptimizationLevel.ORT_DISABLE_ALL
+        session = InferenceSession(onnx_bytes(model), options, providers=["CPUExecutionProvider"])
+        for trial, batch in zip(self._trials, self.batches(), strict=True):
+            height, width = trial.blurred.shape[:2]
+            (restored,) = session.run(None, {model.graph.input[0].name: batch})
+            yield np.ascontiguousarray(restored[:, :, :height, :width])
+
+
+def _mse(restored: Batch, sharp: Batch) -> float:
+    return float(np.mean(np.square(np.clip(restored, 0, 1) - sharp), dtype=np.float64)) + _EQUAL
+
+
+def _whole_batch(frame: Frame) -> Batch:
+    height, width = frame.shape[:2]
+    return batch_from_frame(frame, Padding.to_multiple((height, width), 1))
+
+
+def _middle(picture: Frame, side: int) -> Frame:
+    height, width = picture.shape[:2]
+    top, left = max(height - side, 0) // 2, max(width - side, 0) // 2
+    return np.ascontiguousarray(picture[top : top + side, left : left + side])

@@ -1,0 +1,205 @@
+"""`unblur build`: engines for TensorRT on this device, or for RTX cards without one."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, cast, get_args
+
+import typer
+from rich.progress import Progress
+
+from unblur.runtime.console import print_json, progress, stderr
+from unblur.runtime.errors import BadInput, needs_extra
+from unblur.runtime.files import atomic_file
+
+if TYPE_CHECKING:
+    from unblur.export.build import Order, Stored
+    from unblur.export.engine_from_onnx import BuildWatch, Source, Target
+    from unblur.runtime.runner import Precision
+
+_TARGET_HELP = "tensorrt for the GPU of this device, or RTX cards: rtx-sm86,rtx-sm89,rtx-sm120 (needs no GPU)."
+
+
+def build(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A shipped preset, a bundle, or an .onnx file.")],
+    target: Annotated[str, typer.Option(help=_TARGET_HELP)],
+    precision: Annotated[
+        str | None, typer.Option(help="Of a bundle: fp32, fp16 (the default), int8, or several: fp16,int8.")
+    ] = None,
+    size: Annotated[
+        list[str] | None,
+        typer.Option(help="Frame size HxW, or MIN:OPT:MAX; give it again for several. [default: 720x1280]"),
+    ] = None,
+    steps: Annotated[
+        str | None, typer.Option(help="Recursion steps, an engine each: 1,2,6, or all. [default: the model's own]")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Folder of engines; default the bundle's own.")
+    ] = None,
+    level: Annotated[
+        int | None, typer.Option(min=0, max=5, help="Builder optimisation level; higher builds longer.")
+    ] = None,
+    workspace_mb: Annotated[int | None, typer.Option(min=1, help="Limit of scratch memory in MiB.")] = None,
+    dla: Annotated[int | None, typer.Option(min=0, help="DLA core; what it cannot do runs on the GPU.")] = None,
+    version_compatible: Annotated[
+        bool, typer.Option("--version-compatible", help="Runs on later TensorRT of the same major version.")
+    ] = False,
+    hardware_compatible: Annotated[
+        bool, typer.Option("--hardware-compatible", help="Runs on every GPU from Ampere (SM80) up.")
+    ] = False,
+    calibration_cache: Annotated[
+        Path | None,
+        typer.Option(help="INT8 from the fp32 model and TensorRT's calibration cache, up to TensorRT 10."),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Build even if the engine is there.")] = False,
+    layers: Annotated[Path | None, typer.Option(help="Write a report of the layers, JSON.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
+) -> None:
+    """Build TensorRT engines from a model; an engine that is there already is not built again.
+
+    A TensorRT engine is for the GPU, the TensorRT version and the system it was built on: build it on the device.
+    RTX engines are for GeForce and RTX PRO cards of one architecture with the same TensorRT-RTX; not for Jetson.
+    A DLA up to TensorRT 10.7 takes INT8 from the calibration cache in the bundle, or that of --calibration-cache.
+    """
+    targets = checked_targets(target)
+    from unblur.export.build import Order, find_sources, needs_cache
+    from unblur.runtime.tensorrt.engine_file import BuildOptions
+
+    options = BuildOptions(
+        level=level,
+        workspace_mb=workspace_mb,
+        dla_core=dla,
+        version_compatible=version_compatible,
+        hardware_compatible=hardware_compatible,
+    )
+    sources, folder = find_sources(
+        model,
+        precisions_from_text(precision),
+        "all" if steps == "all" else step_counts(steps or ""),
+        cache=calibration_cache,
+        implicit=needs_cache(targets, options),
+    )
+    order = Order(
+        sources=sources,
+        targets=targets,
+        folder=output or folder,
+        sizes=tuple(size or ()),
+        options=options,
+        force=force,
+        detailed=layers is not None,
+    )
+    engines = build_with_progress(order)
+    if layers is not None:
+        _write_layers(layers, engines)
+    if json:
+        print_json({**engine_document(engines[0]), "engines": [engine_document(engine) for engine in engines]})
+
+
+def checked_targets(text: str | None) -> "tuple[Target, ...]":
+    """What --target says, nothing without it; BadInput if it is wrong, MissingExtra if its builder is not there."""
+    if text is None:
+        return ()
+    with needs_extra("rtx" if text.startswith("rtx") else "tensorrt"):
+        from unblur.export.engine_from_onnx import targets_from_text
+        from unblur.export.trt_api import load_api
+    targets = targets_from_text(text)
+    for target in targets:
+        load_api(target.flavour)
+    return targets
+
+
+def build_for_bundle(bundle: Path, targets: "tuple[Target, ...]") -> list["Stored"]:
+    """An engine of the usual size for each target and precision, in the bundle's own folder."""
+    from unblur.export.build import Order, find_sources
+
+    sources, folder = find_sources(bundle, ("fp32", "fp16", "int8"))
+    return build_with_progress(Order(sources=sources, targets=targets, folder=folder))
+
+
+def build_with_progress(order: "Order") -> list["Stored"]:
+    """Build what is ordered, with a bar for each engine and a line when it is done."""
+    from unblur.export.build import build_engines
+
+    engines = []
+    with progress("steps") as bar:
+
+        def watching(source: "Source", target: "Target") -> "tuple[BuildWatch, Callable[[], object]]":
+            return _watch(bar, f"{source.precision} at {source.spec.steps} steps for {target}")
+
+        for engine in build_engines(order, watching):
+            engines.append(engine)
+            stderr.print(_line(engine), soft_wrap=True)
+    return engines
+
+
+def engine_document(engine: "Stored") -> dict[str, object]:
+    """What --json says of one engine. built: false if it was there already."""
+    identity = engine.record.identity
+    return {
+        "engine": str(engine.path),
+        "key": identity.key,
+        "flavour": identity.flavour,
+        "version": identity.version,
+        "sm": identity.sm,
+        "precision": identity.precision,
+        "steps": identity.steps,
+        "sizes": [str(profile) for profile in identity.profiles],
+        "seconds": engine.record.seconds,
+        "bytes": engine.record.engine_bytes,
+        "built": engine.built is not None,
+    }
+
+
+def precisions_from_text(text: str | None) -> "tuple[Precision, ...]":
+    """ "fp16,int8", each once; empty without text. BadInput if one is none."""
+    from unblur.runtime.runner import Precision
+
+    names = [] if text is None else [part.strip() for part in text.split(",")]
+    for name in names:
+        if name not in get_args(Precision):
+            raise BadInput(f"--precision is '{text}', expected {', '.join(get_args(Precision))} or several of them")
+    return tuple(dict.fromkeys(cast("Sequence[Precision]", names)))
+
+
+def step_counts(text: str) -> tuple[int, ...]:
+    """ "1,2,6", each once; empty without text. BadInput if one is no number of steps."""
+    counts = [part.strip() for part in text.split(",") if part.strip()]
+    if not all(count.isdecimal() and int(count) > 0 for count in counts):
+        raise BadInput(f"--steps is '{text}', expected numbers with commas between them, such as 1,2,3")
+    return tuple(dict.fromkeys(int(count) for count in counts))
+
+
+def _watch(bar: Progress, what: str) -> "tuple[BuildWatch, Callable[[], object]]":
+    """A build as a task of the progress bar."""
+    from unblur.export.engine_from_onnx import BuildWatch
+
+    task = bar.add_task(what, total=None, note="")
+
+    class BarWatch(BuildWatch):
+        def phase(self, name: str, steps: int) -> None:
+            bar.reset(task, total=steps, description=f"{what}: {name.lower()}")
+
+        def step(self) -> None:
+            bar.advance(task)
+
+    return BarWatch(), lambda: bar.update(task, description=f"{what}: waiting for another process")
+
+
+def _line(engine: "Stored") -> str:
+    record = engine.record
+    how = "was there already" if engine.built is None else f"built in {record.seconds:.1f} s"
+    return f"{engine.path}: {record.engine_bytes:,} bytes, {how}"
+
+
+def _write_layers(path: Path, engines: Sequence["Stored"]) -> None:
+    from json import dumps, loads
+
+    report = {
+        engine.record.identity.key: {
+            "network": engine.built.layers,
+            "engine": None if engine.built.inspection is None else loads(engine.built.inspection),
+        }
+        for engine in engines
+        if engine.built is not None
+    }
+    with atomic_file(path) as temporary:
+        temporary.write_text(dumps(report, indent=1) + "\n")

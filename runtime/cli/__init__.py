@@ -1,0 +1,1 @@
+"""The command `unblur`: one module per command."""

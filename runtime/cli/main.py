@@ -1,0 +1,127 @@
+"""The command `unblur`: a table of commands whose modules are loaded on use.
+
+`unblur --help` prints the table alone, so it stays fast and works with torch, onnx and tensorrt absent. The modules
+of the other rooms are named, never imported, here: the runtime depends on no other room.
+"""
+
+import sys
+import traceback
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Annotated, Any, cast
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from unblur.runtime.errors import UnblurError, needs_extra
+
+Command = TyperCommand | TyperGroup  # what typer makes: since 0.20 it carries a click of its own
+
+
+@dataclass(frozen=True)
+class CommandEntry:
+    """A row of the table: where a command is defined, and what `unblur --help` says about it.
+
+    module: holds a function, or for a group of commands a `typer.Typer`, named as the command.
+    extra: the optional dependencies that the module imports; "" for none.
+    """
+
+    module: str
+    panel: str
+    help: str
+    extra: str = ""
+
+
+_USE, _DEPLOY, _MEASURE, _TRAIN = "Use", "Deploy", "Measure", "Train"
+
+COMMANDS: dict[str, CommandEntry] = {
+    "run": CommandEntry(
+        "unblur.runtime.cli.run", _USE, "Deblur an image, a folder of images, a video or a camera."
+    ),
+    "preview": CommandEntry("unblur.runtime.cli.preview", _USE, "Watch a camera before and after, in a browser."),
+    "doctor": CommandEntry("unblur.runtime.cli.doctor", _USE, "Check Python, driver, GPU, TensorRT and packages."),
+    "deploy": CommandEntry(
+        "unblur.export.cli.export", _DEPLOY, "Make a bundle: fp32, fp16 and INT8, verified.", "export"
+    ),
+    "export": CommandEntry("unblur.export.cli.export", _DEPLOY, "Write a network as ONNX and verify it.", "export"),
+    "calibrate": CommandEntry(
+        "unblur.calibration.cli.calibrate", _DEPLOY, "Quantise a model to INT8 within a dB budget.", "export"
+    ),
+    "build": CommandEntry("unblur.export.cli.build", _DEPLOY, "Build TensorRT engines from a model.", "export"),
+    "lint": CommandEntry(
+        "unblur.calibration.cli.lint",
+        _DEPLOY,
+        "Find what TensorRT refuses or fuses badly in an ONNX file.",
+        "export",
+    ),
+    "table": CommandEntry(
+        "unblur.calibration.cli.table", _DEPLOY, "Compare and convert calibration tables.", "export"
+    ),
+    "verify": CommandEntry("unblur.runtime.cli.verify", _MEASURE, "Verify a bundle on this machine."),
+    "evaluate": CommandEntry("unblur.runtime.cli.evaluate", _MEASURE, "Measure PSNR and SSIM on a data set."),
+    "profile": CommandEntry("unblur.runtime.cli.profile", _MEASURE, "Measure latency, and explain where it goes."),
+    "report": CommandEntry("unblur.export.cli.report", _MEASURE, "Put bundles side by side on one page.", "export"),
+    "train": CommandEntry("unblur.train.cli.train", _TRAIN, "Train a network.", "train"),
+    "data": CommandEntry(
+        "unblur.train.cli.data", _TRAIN, "Make training pairs from fast clips or stills.", "train"
+    ),
+}
+
+
+class LazyGroup(TyperGroup):
+    """A group that lists `COMMANDS` from the table and loads the module of the one that is called."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> TyperCommand | None:
+        """The row of the table as a command without parameters: enough for `--help` and for suggestions."""
+        entry = COMMANDS.get(cmd_name)
+        return None if entry is None else TyperCommand(cmd_name, help=entry.help, rich_help_panel=entry.panel)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Command | None, list[str]]:
+        name, _, rest = super().resolve_command(ctx, args)
+        return name, None if name is None else load_command(name), rest
+
+
+def load_command(name: str) -> Command:
+    """The command of that name with its parameters; MissingExtra if its module needs what is not installed."""
+    entry = COMMANDS[name]
+    with needs_extra(entry.extra):
+        target = getattr(import_module(entry.module), name)
+    if isinstance(target, typer.Typer):
+        return cast(Command, typer.main.get_command(target))
+    single = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    single.command(name)(target)
+    return cast(Command, typer.main.get_command(single))
+
+
+app = typer.Typer(
+    cls=LazyGroup,
+    help="Deblur images and video on edge devices: run, deploy, measure and train deblurring networks.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.callback()
+def _options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Options that stand before the command; `main` reads --debug itself, since it handles the errors."""
+
+
+def main() -> None:
+    """Entry point. Exit codes: 0 done, 1 the verdict is no, 2 it could not be done, 130 interrupted."""
+    try:
+        app()
+    except UnblurError as error:
+        if "--debug" in sys.argv[1:]:
+            traceback.print_exc()
+        sys.stderr.write(f"unblur: {error}\n")
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,275 @@
+"""`unblur run`: restore a picture, a folder of pictures, a video, or what a camera sees."""
+
+import dataclasses
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from unblur.runtime.console import print_json, stderr, stdout
+from unblur.runtime.errors import needs_extra
+from unblur.runtime.loops.live_loop import LiveResult, LiveSummary
+from unblur.runtime.loops.live_session import LiveRequest, LiveSession, open_session
+from unblur.runtime.media.url import without_secrets
+
+if TYPE_CHECKING:
+    import threading
+
+    from unblur.runtime.loops.file_loop import Restore, StreamSummary
+    from unblur.runtime.loops.ladder import Pace, RungChoice
+    from unblur.runtime.media.interfaces import MediaInfo, Sink, Source
+    from unblur.runtime.model.deblurrer import Deblurrer
+
+_LOST, _INTERRUPTED = 1, 130
+
+
+def run(
+    model: Annotated[str, typer.Argument(help="A shipped preset, a bundle, or an .onnx file.")],
+    source: Annotated[
+        str, typer.Option(help="Picture, folder of pictures, video file, or camera: rtsp://, v4l2://, csi://0, ...")
+    ],
+    sink: Annotated[
+        list[str],
+        typer.Option(
+            help="Where to write: a picture, a folder, a video (.mp4, .mov, .mkv), rtsp://, ... Repeatable."
+        ),
+    ],
+    steps: Annotated[int | None, typer.Option(min=1, help="Recursion steps; default the model's own.")] = None,
+    deadline_ms: Annotated[
+        float | None,
+        typer.Option(min=0, help="Take as many steps as fit this time per frame; a camera's default is its rate."),
+    ] = None,
+    gate: Annotated[bool, typer.Option(help="Camera: spare frames that are sharp already.")] = False,
+    precision: Annotated[
+        Literal["auto", "fp32", "fp16", "int8"], typer.Option(help="Which variant of a bundle to run.")
+    ] = "auto",
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default one per core.")] = None,
+    crf: Annotated[int, typer.Option(min=0, max=51, help="Quality of H.264; less is better and larger.")] = 18,
+    rate: Annotated[float, typer.Option(min=0.01, help="Pictures per second when a folder becomes a video.")] = 25,
+    loop: Annotated[bool, typer.Option("--loop", help="Begin a file or a folder again at its end.")] = False,
+    max_pixels: Annotated[int, typer.Option(min=1, help="Refuse larger pictures and frames.")] = 100_000_000,
+    device: Annotated[
+        Literal["auto", "tensorrt", "cuda", "cpu"], typer.Option(help="What to run on; default the fastest here.")
+    ] = "auto",
+    stall_s: Annotated[
+        float, typer.Option(min=0.1, help="Camera: open it again after so long without a frame.")
+    ] = 5,
+    retries: Annotated[
+        int | None, typer.Option(min=0, help="Camera: attempts in a row before giving up; default for ever.")
+    ] = None,
+    metrics_port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Camera: serve counters for Prometheus on this port.")
+    ] = None,
+    metrics_host: Annotated[
+        str, typer.Option(help="Address of the counters; 0.0.0.0 is all networks.")
+    ] = "127.0.0.1",
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
+) -> None:
+    """Restore a picture, a folder of pictures, a video, or what a camera sees.
+
+    A video keeps its times, size, colours and sound, and no frame is left out. Of a camera the newest frame is
+    taken, so that it never lags, with as many recursion steps as there is time for; it is opened again when it
+    fails. Ctrl-C and SIGTERM finish the sink with what was restored so far.
+    Exit code 0 if all was restored, 1 if frames of a damaged video were lost, 2 if it could not be done, 130 if
+    a file was interrupted.
+    """
+    from unblur.runtime.blur import BlurGate
+    from unblur.runtime.console import log_on_stderr, stop_on_signals
+    from unblur.runtime.loops.capture import Reconnect
+    from unblur.runtime.loops.ladder import RungChoice
+    from unblur.runtime.loops.live_session import LiveRequest
+    from unblur.runtime.media.open_media import is_live
+
+    choice = RungChoice(precision, threads, device)
+    with log_on_stderr(), stop_on_signals() as stop:
+        if is_live(source):
+            request = LiveRequest(
+                model=model,
+                source=source,
+                sinks=tuple(sink),
+                choice=choice,
+                steps=steps,
+                deadline_ms=deadline_ms,
+                gate=BlurGate() if gate else None,
+                reconnect=Reconnect(stall_s=stall_s, retries=retries),
+                crf=crf,
+                max_pixels=max_pixels,
+            )
+            metrics = None if metrics_port is None else (metrics_host, metrics_port)
+            run_camera(request, stop, metrics, json=json)
+        else:
+            picture_rate = Fraction(rate).limit_denominator(1001)
+            job = _FileJob(
+                model, source, tuple(sink), choice, steps, deadline_ms, crf, picture_rate, loop, max_pixels
+            )
+            _run_files(job, stop, json=json)
+
+
+@dataclass(frozen=True)
+class _FileJob:
+    """What to restore and how; the fields are options of `run`."""
+
+    model: str
+    source: str
+    sinks: tuple[str, ...]
+    choice: "RungChoice"
+    steps: int | None
+    deadline_ms: float | None
+    crf: int
+    rate: Fraction
+    loop: bool
+    max_pixels: int
+
+
+def _run_files(job: _FileJob, stop: "threading.Event", *, json: bool) -> None:
+    from unblur.runtime.console import print_json
+    from unblur.runtime.media.open_media import open_sinks, open_source
+
+    with (
+        open_source(job.source, max_pixels=job.max_pixels, rate=job.rate, loop=job.loop) as frames,
+        _open_restore(job, frames.info) as restore,
+        open_sinks(job.sinks, frames.info, crf=job.crf) as target,
+    ):
+        summary = _stream(frames, restore, target, stop)
+        used_device, used_precision = restore.runner.device, restore.runner.precision
+    sink = " and ".join(job.sinks)
+    if json:
+        print_json(
+            {**dataclasses.asdict(summary), "device": used_device, "precision": used_precision, **_steps(restore)}
+        )
+    else:
+        _print_summary(summary, sink, f"{used_device}, {used_precision}")
+    _exit_unless_whole(summary, job.source, sink)
+
+
+def _open_restore(job: _FileJob, info: "MediaInfo") -> "Deblurrer | Pace":
+    """All steps for every frame, or with a deadline as many as fit it."""
+    from unblur.runtime.loops.ladder import UNKNOWN_SIZE_HW, Pace, open_ladder
+
+    if job.deadline_ms is None:
+        return job.choice.open(job.model, job.steps)
+    size_hw = info.size_hw or UNKNOWN_SIZE_HW
+    return Pace(open_ladder(job.model, size_hw, job.choice, steps=job.steps), job.deadline_ms)
+
+
+def _steps(restore: "Deblurrer | Pace") -> dict[str, object]:
+    from unblur.runtime.loops.ladder import Pace
+
+    if not isinstance(restore, Pace):
+        return {}
+    return {"steps": dict(sorted(restore.steps.items())), "late": restore.late}
+
+
+def _stream(source: "Source", restore: "Restore", sink: "Sink", stop: "threading.Event") -> "StreamSummary":
+    """Run the loop under a progress bar on stderr."""
+    from unblur.runtime.console import progress
+    from unblur.runtime.loops.file_loop import run_stream
+
+    with progress("frames") as bar:
+        task = bar.add_task("restoring", total=source.info.frames, note="")
+
+        def on_frame() -> None:
+            bar.advance(task)
+            speed = bar.tasks[task].speed
+            bar.update(task, note="" if speed is None else f"{speed:.2f} fps")
+
+        return run_stream(source, restore, sink, stop=stop, on_frame=on_frame)
+
+
+def _print_summary(summary: "StreamSummary", sink: str, how: str) -> None:
+    from unblur.runtime.console import stdout
+
+    if summary.frames:
+        stdout.print(
+            f"restored {summary.frames} frames in {summary.seconds:.1f} s ({summary.fps:.2f} fps, "
+            f"{summary.latency_ms['p50']:.0f} ms a frame) on {how}: {sink}",
+            markup=False,
+            soft_wrap=True,
+        )
+
+
+def _exit_unless_whole(summary: "StreamSummary", source: str, sink: str) -> None:
+    if summary.stopped:
+        kept = f"{sink} holds the first {summary.frames} frames" if summary.frames else "nothing was written"
+        sys.stderr.write(f"unblur: interrupted; {kept}\n")
+        raise typer.Exit(_INTERRUPTED)
+    if summary.lost:
+        sys.stderr.write(
+            f"unblur: {summary.lost} frames of {source} are damaged or missing and were lost; "
+            f"{sink} holds the other {summary.frames}\n"
+        )
+        raise typer.Exit(_LOST)
+
+
+_LINE_EVERY_S = 1.0
+
+
+def run_camera(
+    request: LiveRequest, stop: threading.Event, metrics: tuple[str, int] | None = None, *, json: bool = False
+) -> None:
+    """Run until `stop` is set or the camera is gone for good, then print what was done.
+
+    metrics: address to serve Prometheus at; MissingExtra without its package.
+    """
+    with ExitStack() as stack:
+        session = stack.enter_context(open_session(request))
+        if metrics is not None:
+            with needs_extra("metrics"):
+                from unblur.runtime.loops.prometheus import serve_metrics
+            port = stack.enter_context(serve_metrics(session.stats, *metrics))
+            stderr.print(f"counters at http://{metrics[0]}:{port}/metrics", soft_wrap=True)
+        _print_rungs(session)
+        summary = session.run(stop, on_result=_status_line(session))
+        runner = session.ladder.top.runner
+        device, precision = runner.device, runner.precision
+    if json:
+        print_json({**dataclasses.asdict(summary), "device": device, "precision": precision})
+    else:
+        print_summary(summary, request)
+
+
+def _print_rungs(session: LiveSession) -> None:
+    rungs = ", ".join(f"{cost.steps} steps {cost.ms:.0f} ms" for cost in session.ladder.costs)
+    deadline_ms = session.controls.deadline_ms
+    deadline = "no deadline" if deadline_ms is None else f"deadline {deadline_ms:.0f} ms"
+    stderr.print(f"{session.feed.info.name}: {rungs}; {deadline}", soft_wrap=True, markup=False)
+
+
+def _status_line(session: LiveSession) -> Callable[[LiveResult], None]:
+    """On a terminal, one line that is written over every second."""
+    shown_s = time.monotonic()
+
+    def show(result: LiveResult) -> None:
+        nonlocal shown_s
+        if time.monotonic() - shown_s < _LINE_EVERY_S:
+            return
+        shown_s = time.monotonic()
+        stats, recent = session.stats, session.stats.total.recent()
+        latency = f"{recent['p50']:.0f} ms, p99 {recent['p99']:.0f} ms" if recent else "-"
+        stderr.print(
+            f"{stats.written} frames, {stats.dropped} dropped, {latency}, {result.restored.steps} steps, "
+            f"{stats.late} late, {stats.reconnects} reconnects  ",
+            end="\r",
+            soft_wrap=True,
+        )
+
+    return show if stderr.is_terminal else lambda result: None
+
+
+def print_summary(summary: LiveSummary, request: LiveRequest) -> None:
+    """One line on stdout."""
+    latency = f", latency p50 {summary.latency_ms['p50']:.0f} ms" if summary.latency_ms else ""
+    steps = ", ".join(f"{frames} at {count}" for count, frames in summary.steps.items())
+    stdout.print(
+        f"restored {summary.frames} frames in {summary.seconds:.1f} s ({summary.fps:.2f} fps{latency}; "
+        f"{summary.dropped} dropped, {summary.counters['late']} late, {summary.counters['reconnects']} reconnects; "
+        f"steps: {steps or '-'}): {' and '.join(map(without_secrets, request.sinks))}",
+        markup=False,
+        soft_wrap=True,
+    )

@@ -1,1 +1,0 @@
-"""TensorRT engines on a GPU: what runs them, and the memory, streams, kernels and records they need."""

@@ -1,1 +1,0 @@
-"""The loop that restores the newest frame of a camera within its deadline, and never lags."""

@@ -1,0 +1,207 @@
+"""A live source that comes back: the newest frame of a camera, whatever happens to its cable.
+
+with Feed(lambda: open_source("rtsp://camera/stream"), stats) as feed:
+    while captured := feed.take(timeout_s=1):
+        ...
+"""
+
+import logging
+import math
+import random
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import TracebackType
+
+from unblur.runtime.errors import BadInput, UnblurError
+from unblur.runtime.loops.queues import Newest
+from unblur.runtime.loops.stats import LiveStats
+from unblur.runtime.media.interfaces import MediaInfo, Source, TimedFrame
+
+_log = logging.getLogger(__name__)
+
+_OPENING_S = 30.0  # a source that takes longer to open hangs
+_GOODBYE_S = 2.0  # for a capture thread to end; one that hangs is left behind, it is a daemon
+_JITTER = 0.5  # a hundred cameras behind one switch shall not come back in one moment
+
+
+@dataclass(frozen=True)
+class Reconnect:
+    """When to give a source up and how to come back.
+
+    stall_s: without a frame for this long it is opened again. first_s, most_s: wait before an attempt, doubled
+    after every one that fails. retries: attempts in a row without one frame before the loop ends; None is for ever.
+    """
+
+    stall_s: float = 5.0
+    first_s: float = 0.5
+    most_s: float = 30.0
+    retries: int | None = None
+
+    def wait_s(self, failures: int) -> float:
+        """Seconds before the next attempt after so many failures in a row, without jitter."""
+        return min(self.most_s, self.first_s * 2.0 ** min(failures - 1, 32))
+
+
+@dataclass(frozen=True)
+class Captured:
+    """A frame and when it was there, on the clock of `time.monotonic`."""
+
+    frame: TimedFrame
+    at_s: float
+
+
+@dataclass
+class _Shift:
+    """One thread's turn at the source. wanted: False once it was left behind.
+    patience_s: how long it may take until the next sign of life.
+    """
+
+    wanted: bool = True
+    patience_s: float = math.inf
+
+
+class Feed:
+    """Captures in a thread of its own and holds the newest frame only.
+
+    A source that ends, fails or stalls is opened again, with a growing wait. A thread that hangs in a driver
+    cannot be ended: it is left behind, and should it ever wake, it finds that it is no longer wanted.
+    """
+
+    def __init__(
+        self, open_source: Callable[[], Source], stats: LiveStats, reconnect: Reconnect = Reconnect()
+    ) -> None:
+        """open_source: called once on entering, which raises what it raises, and for every reconnect."""
+        self._open_source = open_source
+        self._stats = stats
+        self._reconnect = reconnect
+        self._newest = Newest[Captured]()
+        self._stop = threading.Event()
+        self._failures = 0
+        self._error: UnblurError | None = None
+        self._last_s = 0.0
+        self._info: MediaInfo | None = None
+        self._shift = _Shift()
+
+    @property
+    def info(self) -> MediaInfo:
+        """Of the source as it was last opened. ValueError before the feed is entered."""
+        if self._info is None:
+            raise ValueError("the feed is not open yet")
+        return self._info
+
+    @property
+    def ended(self) -> bool:
+        """No more frames will come."""
+        return self._newest.closed
+
+    def take(self, timeout_s: float) -> Captured | None:
+        """The newest frame that was not taken yet; None if there is none within `timeout_s`, or the feed has ended.
+
+        Raises the error that ended the feed. Call it often: it is also what notices that the source stalls.
+        """
+        deadline_s = time.monotonic() + timeout_s
+        while not self.ended:
+            self._leave_if_stalled()
+            wait_s = min(deadline_s - time.monotonic(), self._reconnect.stall_s / 4)
+            if wait_s <= 0:
+                return None
+            captured = self._newest.take(wait_s)
+            if captured is not None:
+                return captured
+        if self._error is not None:
+            raise self._error
+        return None
+
+    def stop(self) -> None:
+        """End the feed; a waiting `take` returns. The source is closed by its own thread."""
+        self._stop.set()
+        self._newest.close()
+
+    def __enter__(self) -> "Feed":
+        source = self._open_source()
+        self._info = source.info
+        self._start(source)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+        self._thread.join(timeout=_GOODBYE_S)
+
+    def _leave_if_stalled(self) -> None:
+        quiet_s = time.monotonic() - self._last_s
+        if quiet_s < self._shift.patience_s:
+            return
+        self._shift.wanted = False
+        self._stats.stalls += 1
+        if self._may_retry(f"no frame for {quiet_s:.1f} s", None):
+            self._stats.reconnects += 1
+            self._start(None)
+
+    def _start(self, source: Source | None) -> None:
+        self._shift = _Shift()
+        self._last_s = time.monotonic()
+        self._thread = threading.Thread(
+            target=self._capture, args=(self._shift, source), name="unblur-capture", daemon=True
+        )
+        self._thread.start()
+
+    def _capture(self, shift: _Shift, source: Source | None) -> None:
+        """Read one source after the other; the body of the capture thread."""
+        while True:
+            why, error = "the stream ended", None
+            try:
+                self._read(shift, source or self._open_again(shift))
+            except UnblurError as caught:
+                why, error = str(caught), caught
+            shift.patience_s = math.inf
+            if not shift.wanted or self._stop.is_set() or not self._may_retry(why, error):
+                return
+            if self._stop.wait(self._reconnect.wait_s(self._failures) * random.uniform(1 - _JITTER, 1 + _JITTER)):
+                return
+            source = None
+            self._stats.reconnects += 1
+
+    def _open_again(self, shift: _Shift) -> Source:
+        self._last_s, shift.patience_s = time.monotonic(), _OPENING_S
+        source = self._open_source()
+        self._info = source.info
+        return source
+
+    def _read(self, shift: _Shift, source: Source) -> None:
+        with source:
+            self._last_s, shift.patience_s = time.monotonic(), self._reconnect.stall_s
+            lost = 0
+            for frame in source:
+                if not shift.wanted or self._stop.is_set():
+                    return
+                self._put(frame)
+                lost = self._count_lost(source, lost)
+            self._count_lost(source, lost)
+
+    def _count_lost(self, source: Source, before: int) -> int:
+        """Of a camera the losses so far, of a file all of them at its end."""
+        lost = source.lost_frames
+        self._stats.lost += lost - before
+        return lost
+
+    def _put(self, frame: TimedFrame) -> None:
+        self._last_s = time.monotonic()
+        self._failures = 0
+        self._stats.captured += 1
+        if self._newest.put(Captured(frame, self._last_s)):
+            self._stats.dropped += 1
+
+    def _may_retry(self, why: str, error: UnblurError | None) -> bool:
+        """Count a failure; False, and the feed ends with an error, if there were too many in a row."""
+        self._failures += 1
+        retries = self._reconnect.retries
+        if retries is None or self._failures <= retries:
+            _log.warning("%s: %s; opening it again (attempt %d)", self.info.name, why, self._failures)
+            return True
+        self._error = error or BadInput(f"{self.info.name}: {why}, and {retries} attempts did not bring it back")
+        self._newest.close()
+        return False

@@ -1,0 +1,1 @@
+"""Facts, health checks and sensors of the machine."""

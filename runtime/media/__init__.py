@@ -1,0 +1,1 @@
+"""Images, video files, cameras and streams, as sources and sinks of frames."""

@@ -1,0 +1,321 @@
+"""A video file as a source: frames turned upright, in RGB, at their exact times."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO
+
+import av
+import numpy as np
+from av.container import InputContainer
+from av.error import FFmpegError, InvalidDataError
+from av.packet import Packet
+from av.sidedata.sidedata import SideData
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from unblur.runtime.errors import BadInput
+from unblur.runtime.frames import Frame
+from unblur.runtime.media.colour import ColourConverter, chroma_of, colour_of
+from unblur.runtime.media.interfaces import MediaInfo, TimedFrame
+
+_EBML_ID = bytes.fromhex("1a45dfa3")
+_SEGMENT_ID = bytes.fromhex("18538067")
+
+
+def is_cut_short(path: Path) -> bool:
+    """True if an MP4, MOV, Matroska or WebM file lacks its end; False for a whole one and for other formats."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        start = file.read(8)
+        file.seek(0)
+        if start[:4] == _EBML_ID:
+            return _matroska_end(file) > size
+        if start[4:8] == b"ftyp":
+            return _mp4_end(file, size) > size
+    return False
+
+
+def _mp4_end(file: BinaryIO, size: int) -> int:
+    """Where the last top-level box ends, in bytes from the start."""
+    end = 0
+    while end < size:
+        file.seek(end)
+        header = file.read(16)
+        box_size = int.from_bytes(header[:4], "big")
+        if box_size == 1:
+            box_size = int.from_bytes(header[8:16], "big")
+        if box_size < 8:  # 0: the box goes on to the end of the file; less than its own header: not a box
+            return size
+        end += box_size
+    return end
+
+
+def _matroska_end(file: BinaryIO) -> int:
+    """Where the segment ends, in bytes from the start; 0 if it is of unknown size, as in a live recording."""
+    file.seek(len(_EBML_ID))
+    file.seek(_read_ebml_size(file) or 0, 1)
+    if file.read(len(_SEGMENT_ID)) != _SEGMENT_ID:
+        return 0
+    size = _read_ebml_size(file)
+    return 0 if size is None else file.tell() + size
+
+
+def _read_ebml_size(file: BinaryIO) -> int | None:
+    """A variable-length size: leading zero bits tell how many bytes follow the first; None if all bits are 1."""
+    first = file.read(1)
+    if not first or first[0] == 0:
+        return None
+    length = 9 - first[0].bit_length()
+    value = int.from_bytes(first + file.read(length - 1), "big") - (1 << 7 * length)
+    return None if value == (1 << 7 * length) - 1 else value
+
+
+# FFmpeg also reads playlists that open other files and URLs, and takes a text file for ANSI art: containers only.
+_CONTAINERS = "mov,matroska,webm,avi,mpegts,mpeg,flv,asf,ogg,mxf,ivf,gif,yuv4mpegpipe"
+_DEFAULT_RATE = Fraction(25)
+_TS_DISCONT = 0x0200  # AVFMT_TS_DISCONT
+
+
+def open_container(path: Path) -> InputContainer:
+    """Open a video file for reading; BadInput if it is missing, empty or no video container."""
+    if not path.is_file():
+        raise BadInput(f"{path} does not exist" if not path.exists() else f"{path} is not a file")
+    if path.stat().st_size == 0:
+        raise BadInput(f"{path} is empty")
+    options = {"protocol_whitelist": "file", "format_whitelist": _CONTAINERS}
+    try:
+        return av.open(f"file:{path}", "r", options=options)
+    except FFmpegError as error:
+        raise BadInput(f"{path} is no picture or video that can be read, or its index is missing") from error
+
+
+def origin_s(container: InputContainer) -> Fraction:
+    """What a player shows as time 0, in seconds of the file's own clock.
+
+    MPEG-TS and its kin start their clock anywhere; in all other containers 0 is 0.
+    """
+    if not container.format.flags & _TS_DISCONT:
+        return Fraction(0)
+    return min(
+        (
+            stream.start_time * stream.time_base
+            for stream in container.streams
+            if stream.start_time is not None and stream.time_base is not None
+        ),
+        default=Fraction(0),
+    )
+
+
+class VideoDecoder:
+    """Whole frames of the best video stream of one file; iterate once.
+
+    A frame whose data is damaged or missing is left out; `lost_frames` counts them when the iteration is over.
+    """
+
+    def __init__(self, path: Path, *, max_pixels: int) -> None:
+        """Raises BadInput if the file is missing, empty, no video, or has larger frames than `max_pixels`."""
+        self._path = path
+        self._container = open_container(path)
+        try:
+            self.stream = _video_stream(self._container, path, max_pixels)
+        except BadInput:
+            self._container.close()
+            raise
+        self.rate = Fraction(self.stream.average_rate or self.stream.guessed_rate or _DEFAULT_RATE)
+        self.time_base = Fraction(self.stream.time_base or 1 / self.rate)
+        self.origin_s = origin_s(self._container)
+        self._packets = self._whole = self._damaged = 0
+        self._end_s = Fraction(0)
+        self._is_interlaced = self._read_failed = False
+        self.lost_frames = 0
+
+    @property
+    def expected_frames(self) -> int | None:
+        """How many frames the container declares; an estimate from its duration where it declares only that."""
+        duration_s = self._duration_s
+        return self.stream.frames or (None if duration_s is None else round(duration_s * self.rate))
+
+    def close(self) -> None:
+        self._container.close()
+
+    def __iter__(self) -> Iterator[VideoFrame]:
+        for packet in self._demux():
+            for frame in self._decode(packet):
+                self._is_interlaced |= frame.interlaced_frame
+                if frame.is_corrupt:
+                    self._damaged += 1
+                else:
+                    self._whole += 1
+                    yield frame
+        self.lost_frames = self._not_decoded() + self._not_reached()
+
+    @property
+    def _duration_s(self) -> Fraction | None:
+        duration = self._container.duration
+        return None if duration is None else Fraction(duration, av.time_base)
+
+    def _demux(self) -> "Iterator[Packet[VideoStream]]":
+        try:
+            yield from self._container.demux(self.stream)
+        except FFmpegError:
+            # The rest of the file cannot be read: end here, like a file that was cut; _not_reached counts it.
+            self._read_failed = True
+
+    def _decode(self, packet: "Packet[VideoStream]") -> list[VideoFrame]:
+        if packet.size and not packet.is_discard:
+            self._packets += 1
+            end = (packet.pts or 0) + (packet.duration or 0)
+            self._end_s = max(self._end_s, end * self.time_base)
+        try:
+            return packet.decode()
+        except InvalidDataError:
+            self._damaged += 1
+            return []
+
+    def _not_decoded(self) -> int:
+        """Frames that were read and did not come out whole.
+
+        The decoder drops some without an error (those that refer to a lost one), so packets are counted; not in
+        interlaced video, where a packet may be half a frame.
+        """
+        return self._damaged if self._is_interlaced else max(self._damaged, self._packets - self._whole)
+
+    def _not_reached(self) -> int:
+        """Frames behind the point where a file was cut, at least 1 where the container does not tell."""
+        if not (self._read_failed or is_cut_short(self._path)):
+            return 0
+        if self.stream.frames:
+            return max(0, self.stream.frames - self._packets)
+        missing_s = (self._duration_s or Fraction(0)) - self._end_s
+        return max(1, round(missing_s * self.rate))
+
+
+def _video_stream(container: InputContainer, path: Path, max_pixels: int) -> VideoStream:
+    stream = container.streams.best("video")
+    if not isinstance(stream, VideoStream) or stream.codec_context is None:
+        raise BadInput(f"{path} holds no video that can be decoded")
+    if stream.width * stream.height > max_pixels:
+        raise BadInput(
+            f"{path} has {stream.width} x {stream.height} pixels, more than the limit of {max_pixels}; "
+            "raise --max-pixels if you trust it"
+        )
+    # The header may lie: the decoder itself refuses what is far larger before it allocates it (it counts rows and
+    # columns of padding, hence the allowance).
+    stream.codec_context.options = {"max_pixels": str(2 * max_pixels + (1 << 16))}
+    # The default, said aloud: with frame threads one damaged packet at the end takes whole frames with it.
+    stream.thread_type = "SLICE"
+    return stream
+
+
+# Signs of a display matrix (a, b, c, d: x' = ax + cy, y' = bx + dy, y downwards) -> what turns the stored frame
+# upright: quarter turns anticlockwise, then whether to mirror it left to right. Some muxers write all zeros.
+_UPRIGHT: Mapping[tuple[int, ...], tuple[int, bool]] = {
+    (0, 0, 0, 0): (0, False),
+    (1, 0, 0, 1): (0, False),
+    (0, -1, 1, 0): (1, False),
+    (-1, 0, 0, -1): (2, False),
+    (0, 1, -1, 0): (3, False),
+    (-1, 0, 0, 1): (0, True),
+    (0, -1, -1, 0): (1, True),
+    (1, 0, 0, -1): (2, True),
+    (0, 1, 1, 0): (3, True),
+}
+
+
+class VideoSource(AbstractContextManager["VideoSource"]):
+    """The frames of the best video stream of one file; iterate once.
+
+    A frame that cannot be decoded whole is left out and counted in `lost_frames`; the times of the others stay.
+    """
+
+    def __init__(self, path: Path, *, max_pixels: int) -> None:
+        """Opens the file and decodes its first frame.
+
+        Raises BadInput if it is missing, empty, no video, too large, or holds no frame that can be decoded.
+        """
+        self._path = path
+        self._decoder = VideoDecoder(path, max_pixels=max_pixels)
+        try:
+            self._frames = iter(self._decoder)
+            self._first = next(self._frames, None)
+            if self._first is None:
+                raise BadInput(f"{path} holds no video frame that can be decoded; is the file whole?")
+            self._turns, self._mirror = _how_upright(self._first, path)
+            self._info = self._read_info(self._first)
+        except BadInput:
+            self._decoder.close()
+            raise
+        self._stored_hw = (self._first.height, self._first.width)
+        self._converter = ColourConverter(self._info.colour)
+
+    @property
+    def info(self) -> MediaInfo:
+        return self._info
+
+    @property
+    def lost_frames(self) -> int:
+        return self._decoder.lost_frames
+
+    def __iter__(self) -> Iterator[TimedFrame]:
+        time_s: Fraction | None = None
+        frame, self._first = self._first, None
+        while frame is not None:
+            time_s = self._time_s(frame, after_s=time_s)
+            yield TimedFrame(self._upright_rgb(frame), time_s, (frame.duration or 0) * self._info.time_base)
+            frame = next(self._frames, None)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._decoder.close()
+
+    def _read_info(self, first: VideoFrame) -> MediaInfo:
+        stream = self._decoder.stream
+        sideways = self._turns % 2 == 1
+        chroma = chroma_of(first.format)
+        aspect = Fraction(stream.sample_aspect_ratio or 1)
+        return MediaInfo(
+            path=self._path,
+            kind="video",
+            size_hw=(first.width, first.height) if sideways else (first.height, first.width),
+            frames=self._decoder.expected_frames,
+            rate=self._decoder.rate,
+            time_base=self._decoder.time_base,
+            pixel_aspect=1 / aspect if sideways else aspect,
+            colour=colour_of(stream.codec_context, str(self._path)),
+            chroma="444" if sideways and chroma == "422" else chroma,  # 4:2:2 on its side would be 4:4:0
+        )
+
+    def _time_s(self, frame: VideoFrame, after_s: Fraction | None) -> Fraction:
+        """Presentation time in seconds, always later than `after_s`: AVI gives none, broken files repeat one."""
+        time_base = self._info.time_base
+        if frame.pts is None:
+            return Fraction(0) if after_s is None else after_s + 1 / self._info.rate
+        time_s = frame.pts * time_base - self._decoder.origin_s
+        return time_s if after_s is None else max(time_s, after_s + time_base)
+
+    def _upright_rgb(self, frame: VideoFrame) -> Frame:
+        if (frame.height, frame.width) != self._stored_hw:
+            height, width = self._stored_hw
+            raise BadInput(
+                f"{self._path} changes its frame size from {width} x {height} to {frame.width} x {frame.height}; "
+                "split it there first"
+            )
+        rgb = np.rot90(self._converter.rgb_from(frame), self._turns)
+        return rgb[:, ::-1] if self._mirror else rgb
+
+
+def _how_upright(frame: VideoFrame, path: Path) -> tuple[int, bool]:
+    """The entry of `_UPRIGHT` for this frame's display matrix (9 int32 a b u c d v x y w, 16.16 fixed point)."""
+    side_data = frame.side_data.get("DISPLAYMATRIX")
+    if not isinstance(side_data, SideData):
+        return (0, False)
+    matrix = np.frombuffer(bytes(side_data), np.int32)[[0, 1, 3, 4]].astype(np.float64)
+    scale = max(float(np.abs(matrix).max()), 1.0)
+    signs = tuple(int(sign) for sign in np.rint(matrix / scale))
+    if signs not in _UPRIGHT:
+        raise BadInput(f"{path} is shown turned by other than quarter turns; turn it upright first")
+    return _UPRIGHT[signs]

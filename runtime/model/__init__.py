@@ -1,0 +1,1 @@
+"""Models: bundles, which variant runs on this device, ONNX Runtime, tiles, golden vectors."""

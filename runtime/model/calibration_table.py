@@ -1,0 +1,177 @@
+"""The calibration table: which ranges were measured, how, on which pictures, for which model.
+
+It is data that travels: a bundle carries it, explicit Q/DQ and TensorRT's implicit INT8 are made from it again and
+again (`unblur.calibration`), and fine-tuning with fake quantisation reads it (`unblur.train.qat`). So it says what
+it belongs to, and is refused where it does not.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Literal
+
+from unblur.runtime import strict_json as records
+from unblur.runtime.errors import BadInput, CalibrationError
+from unblur.runtime.spec import ModelSpec
+
+Method = Literal["minmax", "percentile", "entropy", "mse"]
+"""How a range is chosen from the values that a tensor took."""
+
+Origin = Literal[Method, "imported"]
+"""Where ranges come from: a method, or a TensorRT cache, which does not say by which."""
+
+StepPolicy = Literal["per-step", "shared", "clamped"]
+SCHEMA = 2
+
+
+@dataclass(frozen=True)
+class TensorRange:
+    """lowest, highest: what the tensor took on the pictures. amax: what was chosen; INT8 holds [-amax, amax] in
+    steps of amax / 127 and clips the rest.
+    """
+
+    lowest: float
+    highest: float
+    amax: float
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How pictures became the network's input. multiple_of: in pixels, by padding. size_hw: crops of this size,
+    None: whole pictures. blurred: the pictures were sharp and a camera shake was laid over each.
+    """
+
+    colour: str
+    value_range: tuple[float, ...]
+    multiple_of: int
+    size_hw: tuple[int, ...] | None = None
+    blurred: bool = False
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What INT8 with this table costs on the calibration pictures. budget_db: what it was allowed to lose, None
+    without a search. delta_db: mean PSNR against float32, negative is a loss. int8_macs: the share of
+    multiply-accumulates that run in INT8, 0 to 1.
+    """
+
+    budget_db: float | None
+    delta_db: float
+    int8_macs: float
+
+
+@dataclass(frozen=True)
+class CalibrationTable:
+    """The ranges behind an INT8 model, bound to the model and the pictures that they were measured with.
+
+    preset, steps: of the model. model_sha256: of its fp32 ONNX file. images: name -> sha256 of the file, in the
+    order of use. percentile: of that method only, in percent. step_policy: how the steps of a recursion share
+    ranges. ranges: tensor read by an INT8 convolution -> its range. implicit: ranges that only TensorRT's implicit
+    INT8 needs, see `unblur.calibration.trt_cache`. kept: weight -> why it stays float. excluded: weights that are
+    float because INT8 was too costly there, or because the user said so. reads: INT8 weight -> the tensors it is
+    applied to, in the order of the graph, one for each step that uses it. image_tensors: those of them that are the
+    image itself, which only convolutions read in INT8.
+    Raises ValueError for an amax that is not positive.
+    """
+
+    method: Origin
+    percentile: float | None
+    step_policy: StepPolicy
+    preset: str
+    steps: int
+    model_sha256: str
+    preprocessing: Preprocessing
+    images: Mapping[str, str]
+    ranges: Mapping[str, TensorRange]
+    implicit: Mapping[str, TensorRange]
+    kept: Mapping[str, str]
+    reads: Mapping[str, tuple[str, ...]]
+    excluded: tuple[str, ...] = ()
+    image_tensors: tuple[str, ...] = ()
+    measured: Measured | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in {**self.ranges, **self.implicit}.items():
+            if not 0 < value.amax < float("inf"):
+                raise ValueError(f"the amax of tensor '{name}' is {value.amax}, expected a positive number")
+
+    def to_json(self) -> str:
+        """The table as JSON text; equal tables give equal text, and what is read is what was written."""
+        return json.dumps({"schema": SCHEMA, **fields_of(self)}, indent=1) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str, *, where: str) -> "CalibrationTable":
+        """Parse and check a table. where: the file it came from, for messages.
+
+        Raises CalibrationError that names the first field at fault, or the schema if it is another.
+        """
+        try:
+            raw = json.loads(text)
+        except ValueError as error:
+            raise CalibrationError(f"{where} is no calibration table: it is not JSON ({error})") from error
+        schema = raw.pop("schema", None) if isinstance(raw, dict) else None
+        if schema != SCHEMA:
+            raise CalibrationError(
+                f"{where}: calibration table schema {schema!r}, this version reads {SCHEMA}; calibrate again, or "
+                "use the version of unblur that wrote it"
+            )
+        try:
+            return records.from_json(cls, raw, where)
+        except ValueError as error:
+            found = str(error).removeprefix(f"{where}: ")
+            raise CalibrationError(
+                f"{where}: {found}; the table is damaged or was edited, calibrate again"
+            ) from error
+
+    @property
+    def identity(self) -> str:
+        """sha256 of the JSON text: what a bundle records to say which calibration it was made with."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()
+
+    def check_spec(self, spec: ModelSpec, *, where: str) -> None:
+        """CalibrationError with the field and both values if the table was made for another network than `spec`."""
+        preprocessing = preprocessing_of(spec)
+        for name in ("preset", "steps"):
+            _check(where, spec, name, getattr(self, name), getattr(spec, name))
+        for name in ("colour", "value_range", "multiple_of"):
+            own, expected = getattr(self.preprocessing, name), getattr(preprocessing, name)
+            _check(where, spec, f"preprocessing.{name}", own, expected)
+
+
+def fields_of(table: CalibrationTable) -> dict[str, object]:
+    """The fields of a table as JSON has them."""
+    return {each.name: records.to_json(getattr(table, each.name)) for each in fields(table)}
+
+
+def read_table(path: Path) -> CalibrationTable:
+    """The table in a file; BadInput if it cannot be read, CalibrationError if it is no table of this version."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise BadInput(f"cannot read {path}: {error.strerror}; expected a calibration table") from error
+    except UnicodeDecodeError as error:
+        raise CalibrationError(f"{path} is no calibration table: it is not text") from error
+    return CalibrationTable.from_json(text, where=str(path))
+
+
+def preprocessing_of(
+    spec: ModelSpec, *, size_hw: tuple[int, ...] | None = None, blurred: bool = False
+) -> Preprocessing:
+    """What the runtime does to a picture for a model of this spec."""
+    return Preprocessing(spec.colour, spec.value_range, spec.multiple_of, size_hw, blurred)
+
+
+def misfit(
+    where: str, spec: ModelSpec, name: str, own: object, expected: object, mend: str = "calibrate this model"
+) -> CalibrationError:
+    """What is raised for a table of another model: `name` is the field that tells."""
+    return CalibrationError(
+        f"{where} does not fit the model '{spec.preset}': its {name} is {own!r}, the model's {expected!r}; {mend}"
+    )
+
+
+def _check(where: str, spec: ModelSpec, name: str, own: object, expected: object) -> None:
+    if own != expected:
+        raise misfit(where, spec, name, own, expected)

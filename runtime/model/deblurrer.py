@@ -1,0 +1,119 @@
+"""Deblur arrays.
+
+from unblur.runtime.model.deblurrer import Deblurrer, deblur
+
+sharp_rgb = deblur(blurred_rgb)  # one picture, uint8 (H, W, 3), any size
+
+with Deblurrer("lprn-s", threads=2) as deblurrer:  # many: the model is opened once
+    for frame_rgb in frames:
+        deblurrer(frame_rgb, out=frame_rgb_out)  # no allocation once the size repeats
+"""
+
+from pathlib import Path
+from types import TracebackType
+from typing import Literal
+
+import numpy as np
+
+from unblur.runtime.frames import Batch, Frame, check_frame
+from unblur.runtime.model.open_model import open_runner
+from unblur.runtime.model.tiles import TilePlan, affordable_halo_of, infer_tiles, max_pixels_of, plan_tiles
+from unblur.runtime.runner import Device, FrameRunner, Precision, Runner
+from unblur.runtime.spec import ModelSpec
+
+DEFAULT_MODEL = "lprn-s"
+
+
+class Deblurrer:
+    """Restores frames of any size, one after the other; not for several threads at a time.
+
+    model: a shipped preset, a bundle folder, an .onnx file, or a Runner, which stays the caller's to close.
+    precision, steps, threads, device, quiet: see `open_runner`; they go with a name or a path, not with a Runner.
+    tile: most pixels given to the network at once; larger frames are cut into tiles that overlap. Less takes less
+        memory and more time, since the overlaps are computed twice. Default: what stays below about 3 GiB.
+    """
+
+    def __init__(
+        self,
+        model: str | Path | Runner = DEFAULT_MODEL,
+        *,
+        precision: Precision | Literal["auto"] = "auto",
+        steps: int | None = None,
+        threads: int | None = None,
+        tile: int | None = None,
+        device: Device = "auto",
+        quiet: bool = False,
+    ) -> None:
+        self._is_owner = isinstance(model, (str, Path))
+        self._runner = (
+            open_runner(model, precision=precision, steps=steps, threads=threads, device=device, quiet=quiet)
+            if isinstance(model, (str, Path))
+            else model
+        )
+        self._tile = max_pixels_of(self._runner.spec) if tile is None else tile
+        self._plan: TilePlan | None = None
+        self._buffer: Batch = np.empty((1, 3, 0, 0), np.float32)
+
+    @property
+    def spec(self) -> ModelSpec:
+        return self._runner.spec
+
+    @property
+    def runner(self) -> Runner:
+        return self._runner
+
+    def plan(self, size_hw: tuple[int, int]) -> TilePlan:
+        """How frames of that size are cut; one tile if they are not. ValueError if `tile` is too small for it."""
+        return plan_tiles(
+            size_hw,
+            multiple_of=self.spec.multiple_of,
+            halo=affordable_halo_of(self.spec),
+            max_pixels=self._tile,
+        )
+
+    def __call__(self, frame_rgb: Frame, out: Frame | None = None) -> Frame:
+        """Restore one frame.
+
+        frame_rgb: uint8 (H, W, 3). out: an array of the same shape to fill and return instead of a new one; it may
+        be `frame_rgb` itself unless the frame is tiled. Raises TypeError or ValueError for another type or shape.
+        """
+        check_frame(frame_rgb)
+        plan = self._prepare((frame_rgb.shape[0], frame_rgb.shape[1]))
+        if out is None:
+            out = np.empty_like(frame_rgb, order="C")
+        elif out.shape != frame_rgb.shape or out.dtype != np.uint8:
+            raise ValueError(f"out is {out.dtype} {out.shape}, expected uint8 {frame_rgb.shape}")
+        elif plan.count > 1 and np.may_share_memory(out, frame_rgb):
+            raise ValueError(f"out shares memory with a frame that needs {plan.count} tiles; give another array")
+        if plan.count == 1 and isinstance(self._runner, FrameRunner):
+            self._runner.infer_frame(frame_rgb, out)
+        else:
+            infer_tiles(self._runner, frame_rgb, plan, self._buffer, out)
+        return out
+
+    def close(self) -> None:
+        """Close the runner if it was opened here."""
+        if self._is_owner:
+            self._runner.close()
+
+    def __enter__(self) -> "Deblurrer":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _prepare(self, size_hw: tuple[int, int]) -> TilePlan:
+        """The plan and the buffer, new only when the size changes."""
+        if self._plan is None or self._plan.size_hw != size_hw:
+            self._plan = self.plan(size_hw)
+            if self._buffer.shape[2:] != self._plan.tile_hw:
+                self._buffer = np.empty((1, 3, *self._plan.tile_hw), np.float32)
+        return self._plan
+
+
+def deblur(frame_rgb: Frame, model: str | Path | Runner = DEFAULT_MODEL) -> Frame:
+    """Restore one picture, uint8 RGB (H, W, 3). Opens the model every time; for many use a Deblurrer."""
+    with Deblurrer(model) as deblurrer:
+        return deblurrer(frame_rgb)

@@ -1,0 +1,140 @@
+"""Golden vectors: does this device compute what the machine that built the bundle computed?
+
+`make_golden` is called once per variant when a bundle is built, `check_golden` wherever it is used. Golden
+vectors need no data set, take a fraction of a second, and catch what hashes cannot: a kernel, driver or
+instruction set that computes something else.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unblur.runtime.errors import BundleError, SpecMismatch
+from unblur.runtime.frames import Batch, Frame, Padding, batch_from_frame, check_frame
+from unblur.runtime.metrics import psnr_float_db
+from unblur.runtime.model.bundle import Bundle, Golden, Variant
+from unblur.runtime.runner import Precision, Runner
+
+FOLDER = "golden"
+
+TOLERANCE_DB: Mapping[Precision, float] = {"fp32": 90.0, "fp16": 55.0, "int8": 40.0}
+"""Least PSNR, in dB, between the golden and the computed output.
+
+fp32 and fp16 as for a hop of the ledger. INT8 is evaluated the same way on both machines, but a value that lies
+on the border of two quanta may fall to either side, which costs that pixel a level or two.
+"""
+
+_SIZE_HW = (96, 160)
+_SMALL_HW = (48, 64)  # one period of the blocks
+
+
+@dataclass(frozen=True)
+class GoldenResult:
+    """One variant on this device against its golden vectors. max_levels: of 255. reason: empty if passed."""
+
+    precision: Precision
+    steps: int
+    psnr_db: float
+    max_levels: float
+    threshold_db: float
+    passed: bool
+    reason: str
+
+
+def make_golden(folder: Path, runner: Runner, *, small: bool = False) -> Golden:
+    """Write the golden input (once) and what `runner` makes of it into the bundle under `folder`.
+
+    small: only a corner of the picture, a fifth of its pixels. Open the runner with graph_optimization=False:
+    golden is the graph as it is written.
+    """
+    golden = Golden(
+        precision=runner.precision,
+        steps=runner.spec.steps,
+        input=f"{FOLDER}/{'input-small' if small else 'input'}.npy",
+        expected=f"{FOLDER}/{runner.precision}-{runner.spec.steps}.npy",
+    )
+    (folder / FOLDER).mkdir(exist_ok=True)
+    height, width = _SMALL_HW if small else _SIZE_HW
+    frame = np.ascontiguousarray(golden_frame()[:height, :width])
+    np.save(folder / golden.input, frame)
+    np.save(folder / golden.expected, _restore(runner, frame))
+    return golden
+
+
+def check_golden(bundle: Bundle, variant: Variant, runner: Runner) -> GoldenResult:
+    """Run the golden input of `variant` through `runner` and compare.
+
+    Raises SpecMismatch if the bundle has no golden vectors for it, BundleError if they are not what they should be.
+    """
+    golden = bundle.golden(variant)
+    if golden is None:
+        raise SpecMismatch(
+            f"{bundle.path} has no golden vectors for {variant.precision} at {variant.steps} steps; deploy it again"
+        )
+    frame = read_golden_frame(bundle, golden)
+    expected = np.asarray(_load(bundle, golden.expected, np.float32), np.float32)
+    restored = _restore(runner, frame)
+    if restored.shape != expected.shape:
+        raise BundleError(
+            f"{bundle.path}: {golden.expected} has the shape {expected.shape}, expected {restored.shape}"
+        )
+    return _judge(variant, restored, expected)
+
+
+def read_golden_frame(bundle: Bundle, golden: Golden) -> Frame:
+    """The input of golden vectors; BundleError if it is no picture."""
+    frame = np.asarray(_load(bundle, golden.input, np.uint8), np.uint8)
+    try:
+        check_frame(frame)
+    except ValueError as error:
+        raise BundleError(f"{bundle.path}: {golden.input}: {error}; deploy the bundle again") from error
+    return frame
+
+
+def golden_frame() -> Frame:
+    """A picture of what deblurring meets: edges in all directions, fine and coarse waves, flat colour, noise."""
+    rng = np.random.default_rng(2026)
+    height, width = _SIZE_HW
+    rows, columns = np.mgrid[0:height, 0:width]
+    distance = np.hypot(rows - height / 2, columns - width / 2)
+    waves = np.stack([np.sin(distance / 3), np.cos(columns / 9), np.sin((rows + columns) / 17)], axis=2)
+    blocks = ((rows // 24 + columns // 32) % 2)[..., None]
+    values = 90 + 50 * waves + 90 * blocks + rng.normal(0, 4, (height, width, 3))
+    return np.asarray(np.clip(np.rint(values), 0, 255), np.uint8)
+
+
+def _restore(runner: Runner, frame: Frame) -> Batch:
+    """float32 (1, 3, H, W), cut back to the size of the frame; a copy."""
+    height, width = frame.shape[:2]
+    padding = Padding.to_multiple((height, width), runner.spec.multiple_of)
+    return runner.infer(batch_from_frame(frame, padding))[:, :, :height, :width].copy()
+
+
+def _judge(variant: Variant, restored: Batch, expected: Batch) -> GoldenResult:
+    finite = bool(np.isfinite(restored).all())
+    psnr_db = psnr_float_db(restored, expected) if finite else math.nan
+    threshold_db = TOLERANCE_DB[variant.precision]
+    reason = "" if psnr_db >= threshold_db else f"{psnr_db:.1f} dB, expected at least {threshold_db:g} dB"
+    return GoldenResult(
+        precision=variant.precision,
+        steps=variant.steps,
+        psnr_db=psnr_db,
+        max_levels=255 * float(np.abs(restored - expected).max()),
+        threshold_db=threshold_db,
+        passed=not reason,
+        reason=reason if finite else "the output holds NaN or infinity",
+    )
+
+
+def _load(bundle: Bundle, name: str, dtype: type[np.generic]) -> NDArray[np.generic]:
+    try:
+        array = np.load(bundle.path / name, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise BundleError(f"{bundle.path}: {name} is no array: {error}; deploy the bundle again") from error
+    if array.dtype != dtype:
+        raise BundleError(f"{bundle.path}: {name} is {array.dtype}, expected {np.dtype(dtype)}; deploy it again")
+    return np.asarray(array)

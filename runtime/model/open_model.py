@@ -1,0 +1,286 @@
+"""Where a model runs: on an engine of this device, else ONNX Runtime on a GPU, else on the CPU.
+
+For a bundle the choice is told in one line of the log, with the reason: "lprn-s fp32 runs on cpu (onnxruntime
+1.31.1): it has no engine".
+"""
+
+import difflib
+import logging
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import onnxruntime
+
+from unblur.runtime.errors import BadInput, DeviceError, EngineMismatch, MissingExtra, ParityError, SpecMismatch
+from unblur.runtime.files import atomic_file
+from unblur.runtime.frames import Batch, Padding, batch_from_frame
+from unblur.runtime.metrics import psnr_float_db
+from unblur.runtime.model.bundle import ENGINES, Bundle, Golden, Variant, read_bundle
+from unblur.runtime.model.golden import check_golden, golden_frame, read_golden_frame
+from unblur.runtime.model.onnx_runner import OnnxRunner
+from unblur.runtime.runner import Device, Precision, Runner
+from unblur.runtime.tensorrt.engine_file import EngineIdentity, EngineRecord, Profile, find_engines, read_record
+from unblur.runtime.tensorrt.engine_runner import EngineRunner
+
+ENGINE_TOLERANCE_DB: Mapping[Precision, float] = {"fp32": 75.0, "fp16": 50.0, "int8": 35.0}
+"""Least PSNR, in dB, of an engine against its ONNX file on a CPU: it tells a broken picture from rounding.
+
+Looser than a hop of the ledger: an engine sums in another order, and an INT8 engine computes in fp16 what is not
+quantised, so that values near a border fall to another quantum. To be tightened when engines have been measured.
+"""
+
+FASTEST_FIRST: tuple[Precision, ...] = ("int8", "fp16", "fp32")
+CHECKED_SUFFIX = ".checked"
+
+_log = logging.getLogger(__name__)
+
+
+def open_engine(
+    bundle: Bundle, precisions: Sequence[Precision], steps: int
+) -> tuple[EngineRunner | None, list[str]]:
+    """The first engine of the bundle that runs here and is right, and why not those before it.
+
+    precisions: in order of preference. The first time that an engine is opened its output is checked; that it
+    passed is noted beside it, if the folder can be written.
+    """
+    reasons: list[str] = []
+    for engine, variant in _candidates(bundle, precisions, steps, reasons):
+        try:
+            return _open_checked(bundle, variant, engine), reasons
+        except (EngineMismatch, DeviceError, MissingExtra, ParityError) as error:
+            reasons.append(f"{variant.precision} engine: {error}")
+    return None, reasons
+
+
+def _open_checked(bundle: Bundle, variant: Variant, engine: Path) -> EngineRunner:
+    """Open an engine and check its first output; one that is wrong is closed, and a warning logged."""
+    runner = EngineRunner(engine)
+    with ExitStack() as opening:
+        opening.callback(runner.close)
+        try:
+            check_first_output(bundle, variant, engine, runner)
+        except (ParityError, DeviceError) as error:
+            _log.warning("not used: %s", error)
+            raise
+        opening.pop_all()
+    return runner
+
+
+def check_first_output(bundle: Bundle, variant: Variant, engine: Path, runner: EngineRunner) -> None:
+    """Run the golden vectors of an engine's variant, unless they passed before on this device.
+
+    Raises ParityError if the engine is below ENGINE_TOLERANCE_DB.
+    """
+    note = engine.with_suffix(CHECKED_SUFFIX)
+    identity = f"{read_record(engine).engine_sha256} {runner.device}\n"
+    if note.is_file() and note.read_text() == identity:
+        return
+    psnr_db = engine_psnr_db(bundle, variant, runner)
+    threshold_db = ENGINE_TOLERANCE_DB[variant.precision]
+    if not psnr_db >= threshold_db:
+        raise ParityError(
+            f"{engine.name} is {psnr_db:.1f} dB from {variant.file}, expected at least {threshold_db:g} dB; "
+            "build it again with `unblur build`"
+        )
+    if os.access(engine.parent, os.W_OK):
+        with atomic_file(note) as temporary:
+            temporary.write_text(identity)
+
+
+def engine_psnr_db(bundle: Bundle, variant: Variant, runner: EngineRunner) -> float:
+    """Of an engine against the ONNX file it was made from; NaN if its output holds NaN or infinity.
+
+    An engine of a fixed size does not take the golden picture; it is compared with its ONNX file on the CPU, on
+    that picture repeated to its size, which takes as long as the CPU takes for one frame.
+    """
+    golden = bundle.golden(variant)
+    if golden is not None and _takes(runner, bundle, golden):
+        return check_golden(bundle, variant, runner).psnr_db
+    batch = _picture(runner.record.identity.profiles[0])
+    restored = runner.infer(batch)
+    with OnnxRunner(bundle.path / variant.file, graph_optimization=False) as reference:
+        expected = reference.infer(batch)
+        return psnr_float_db(restored, expected) if np.isfinite(restored).all() else math.nan
+
+
+def _takes(runner: EngineRunner, bundle: Bundle, golden: Golden) -> bool:
+    """Whether the golden picture is of a size that the engine was built for."""
+    height, width = read_golden_frame(bundle, golden).shape[:2]
+    padded_hw = Padding.to_multiple((height, width), runner.spec.multiple_of).padded_hw
+    return any(profile.holds((1, 3, *padded_hw)) for profile in runner.record.identity.profiles)
+
+
+def _candidates(
+    bundle: Bundle, precisions: Sequence[Precision], steps: int, reasons: list[str]
+) -> Iterator[tuple[Path, Variant]]:
+    """The engines of this bundle's own ONNX files at these precisions, in that order."""
+    variants = _variants(bundle, precisions, steps)
+    records: list[tuple[Path, EngineRecord]] = []
+    for engine in find_engines(bundle.path) if (bundle.path / ENGINES).is_dir() else ():
+        try:
+            records.append((engine, read_record(engine)))
+        except EngineMismatch as error:
+            reasons.append(str(error))
+    for variant in variants:
+        for engine, record in records:
+            if (record.identity.precision, record.identity.steps) != (variant.precision, variant.steps):
+                continue
+            if made_from(bundle, variant, record.identity):
+                yield engine, variant
+            else:
+                reasons.append(f"{variant.precision} engine: it was built from another {variant.file}")
+
+
+def made_from(bundle: Bundle, variant: Variant, identity: EngineIdentity) -> bool:
+    """Whether an engine of that precision and steps was made from this bundle's files as they are now.
+
+    Implicit INT8 is made from the fp32 file and a calibration cache, and judged as the INT8 variant.
+    """
+    precision = variant.precision if identity.calibration_sha256 is None else "fp32"
+    sources = _variants(bundle, [precision], variant.steps)
+    return identity.onnx_sha256 in [bundle.manifest.files[source.file].sha256 for source in sources]
+
+
+def _variants(bundle: Bundle, precisions: Sequence[Precision], steps: int) -> list[Variant]:
+    present = {(variant.precision, variant.steps): variant for variant in bundle.manifest.variants}
+    return [present[precision, steps] for precision in precisions if (precision, steps) in present]
+
+
+def _picture(profile: Profile) -> Batch:
+    """The golden picture, repeated to the smallest size that the engine takes."""
+    count, _, height, width = profile.minimum
+    frame = golden_frame()
+    repeats = (-(-height // frame.shape[0]), -(-width // frame.shape[1]), 1)
+    tiled = np.tile(frame, repeats)[:height, :width]
+    return np.repeat(batch_from_frame(tiled, Padding((height, width), (height, width))), count, axis=0)
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What is asked for; the fields are those of `open_runner`."""
+
+    precision: Precision | Literal["auto"]
+    steps: int | None
+    threads: int | None
+    graph_optimization: bool
+    device: Device
+    quiet: bool = False
+
+
+def open_model(path: Path, wish: Wish) -> Runner:
+    """Open a bundle, an .onnx file or an .engine file; raises what `open_runner` raises."""
+    if path.is_dir():
+        return _open_bundle(read_bundle(path), wish)
+    if path.suffix != ".engine":
+        return _checked(path, _open_onnx(path, wish), wish.precision, wish.steps)
+    if wish.device not in ("auto", "tensorrt"):
+        raise BadInput(f"{path} is a TensorRT engine, which does not run on {wish.device}; give its bundle")
+    return _checked(path, EngineRunner(path), wish.precision, wish.steps)
+
+
+def _open_bundle(bundle: Bundle, wish: Wish) -> Runner:
+    """The variant that is asked for, in the fastest form that runs here and is right."""
+    variant = bundle.variant("fp32" if wish.precision == "auto" else wish.precision, wish.steps)
+    reasons: list[str] = []
+    if wish.device in ("auto", "tensorrt") and wish.graph_optimization:
+        precisions = FASTEST_FIRST if wish.precision == "auto" else (wish.precision,)
+        engine, reasons = open_engine(bundle, precisions, variant.steps)
+        if engine is not None:
+            _tell(bundle, engine, wish, reasons[-1] if reasons else "its engine fits this device")
+            return engine
+    reason = reasons[0] if reasons else "it has no engine"
+    if wish.device == "tensorrt":
+        raise EngineMismatch(f"{bundle.path} does not run on TensorRT: {reason}; see `unblur build`")
+    path = bundle.path / variant.file
+    runner = _checked(path, _open_onnx(path, wish), variant.precision, variant.steps)
+    _tell(bundle, runner, wish, reason if wish.device == "auto" else f"asked for {wish.device}")
+    return runner
+
+
+def _open_onnx(path: Path, wish: Wish) -> Runner:
+    """On the GPU if ONNX Runtime can, unless the CPU is asked for or a reference, which is the CPU's."""
+    if wish.device == "tensorrt":
+        raise BadInput(f"{path} is no engine; make one with `unblur build`, or give --device cuda or cpu")
+    has_cuda = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
+    if wish.device == "cuda" or (wish.device == "auto" and wish.graph_optimization and has_cuda):
+        try:
+            return OnnxRunner(path, threads=wish.threads, graph_optimization=wish.graph_optimization, device="cuda")
+        except DeviceError as error:
+            if wish.device == "cuda":
+                raise
+            _log.warning("ONNX Runtime does not run on the GPU: %s", error)
+    return OnnxRunner(path, threads=wish.threads, graph_optimization=wish.graph_optimization)
+
+
+def _checked(path: Path, runner: Runner, precision: Precision | Literal["auto"], steps: int | None) -> Runner:
+    """The runner if it is what is asked for; else it is closed, and SpecMismatch raised."""
+    problem = ""
+    if precision not in ("auto", runner.precision):
+        problem = f"is {runner.precision}, asked for {precision}; give a bundle that has both"
+    elif steps not in (None, runner.spec.steps):
+        problem = f"runs {runner.spec.steps} steps, asked for {steps}; export it again with --steps {steps}"
+    if problem:
+        runner.close()
+        raise SpecMismatch(f"{path} {problem}")
+    return runner
+
+
+def _tell(bundle: Bundle, runner: Runner, wish: Wish, reason: str) -> None:
+    if not wish.quiet:
+        _log.info("%s %s runs on %s: %s", bundle.manifest.name, runner.precision, runner.device, reason)
+
+
+_SHIPPED = Path(__file__).parents[1] / "bundles"
+
+
+def open_runner(
+    model: str | Path,
+    *,
+    precision: Precision | Literal["auto"] = "auto",
+    steps: int | None = None,
+    threads: int | None = None,
+    graph_optimization: bool = True,
+    device: Device = "auto",
+    quiet: bool = False,
+) -> Runner:
+    """Open what a user names as a model, checked and ready to infer.
+
+    model: a shipped preset ("lprn-s"), a bundle folder, an .onnx file or an .engine file.
+    precision: "auto" is the fastest engine of a bundle that runs here, INT8 first, or else its fp32, since INT8 is
+        slower on CPUs; a file has only its own.
+    steps: recursion steps; default the model's own. threads, graph_optimization: see OnnxRunner; without
+        optimisation the ONNX file is evaluated on the CPU, as a reference for all others.
+    device: "auto" is an engine that fits this GPU, else ONNX Runtime on the GPU, else the CPU. quiet: do not log
+        which it is.
+
+    Raises BadInput if there is no such model, BundleError if a bundle is damaged, SpecMismatch if it has no such
+    variant, EngineMismatch or DeviceError if the device that was asked for cannot run it.
+    """
+
+    return open_model(find_model(model), Wish(precision, steps, threads, graph_optimization, device, quiet))
+
+
+def find_model(model: str | Path) -> Path:
+    """The bundle folder or file that `model` names; see `open_runner`. A shipped name goes before a file."""
+    shipped = shipped_presets()
+    if str(model) in shipped:
+        return shipped[str(model)]
+    path = Path(model)
+    if path.is_dir() or path.suffix in (".onnx", ".engine"):
+        return path
+    if path.is_file():
+        raise BadInput(f"{path} is no model that runs; expected a bundle folder, an .onnx or an .engine file")
+    near = difflib.get_close_matches(str(model), shipped, n=1)
+    hint = f"did you mean '{near[0]}'?" if near else f"shipped: {', '.join(shipped) or 'none'}."
+    raise BadInput(f"there is no model '{model}'; {hint} A bundle folder or an .onnx file serves too")
+
+
+def shipped_presets() -> dict[str, Path]:
+    """The bundles that come with the package, by preset name."""
+    return {path.stem: path for path in sorted(_SHIPPED.glob("*.unblur"))}

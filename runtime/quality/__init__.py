@@ -1,0 +1,1 @@
+"""Parity, verification, and evaluation on pairs and data sets."""

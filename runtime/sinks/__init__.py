@@ -1,1 +1,0 @@
-"""Where restored frames go: files, streams, nowhere, or several of them."""

@@ -1,1 +1,0 @@
-"""Where frames come from: cameras, streams, files, or a scene that is made up."""

@@ -1,1 +1,0 @@
-"""Power, heat and clocks of the machine, read beside a measurement."""

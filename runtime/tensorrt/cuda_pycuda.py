@@ -1,0 +1,185 @@
+"""CUDA through pycuda (2021.1 and later), the default.
+
+pycuda keeps its own stack of contexts and aborts the process at exit unless it is empty, and it frees an object
+only in a thread where the object's context is current. Both are met by making the context current for the length
+of a call and no longer. Its graphs come from the driver itself: pycuda has none.
+"""
+
+import atexit
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pycuda.driver as driver
+from numpy.typing import NDArray
+
+from unblur.runtime.errors import DeviceError
+from unblur.runtime.tensorrt.cuda import DeviceMemory, Event, Graph, HostMemory, Stream, no_memory
+from unblur.runtime.tensorrt.cuda_driver import CapturedGraph, Device
+
+_NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING: does not wait for the default stream, on which others may work
+
+
+class PycudaDevice:
+    """See Cuda. device: as `probe` found it."""
+
+    def __init__(self, device: Device) -> None:
+        self.device = device
+        self._context = _primary_context(device.index)
+
+    @contextmanager
+    def current(self) -> Iterator[None]:
+        with _device_errors():
+            self._context.push()
+        try:
+            yield
+        finally:
+            driver.Context.pop()
+
+    def alloc(self, nbytes: int) -> DeviceMemory:
+        try:
+            with _device_errors():
+                return _DeviceMemory(nbytes)
+        except driver.MemoryError as error:
+            raise no_memory(self.device, nbytes, "GPU") from error
+
+    def alloc_host(self, nbytes: int, *, mapped: bool) -> HostMemory:
+        try:
+            with _device_errors():
+                return _HostMemory(nbytes, mapped)
+        except driver.MemoryError as error:
+            raise no_memory(self.device, nbytes, "page-locked") from error
+
+    def stream(self) -> Stream:
+        with _device_errors():
+            return _Stream()
+
+    def load(self, ptx: bytes) -> "_Module":
+        with _device_errors():
+            return _Module(ptx)
+
+
+class _DeviceMemory:
+    def __init__(self, nbytes: int) -> None:
+        self._allocation = driver.mem_alloc(nbytes)
+        self.address = int(self._allocation)
+
+    def free(self) -> None:
+        with _device_errors():
+            self._allocation.free()
+
+
+class _HostMemory:
+    def __init__(self, nbytes: int, mapped: bool) -> None:
+        flags = driver.host_alloc_flags.DEVICEMAP if mapped else 0
+        self.array: NDArray[np.uint8] = driver.pagelocked_empty(nbytes, np.uint8, mem_flags=flags)
+        self._allocation = self.array.base
+        self.address = int(self._allocation.get_device_pointer()) if mapped else 0
+
+    def free(self) -> None:
+        self.array = np.empty(0, np.uint8)
+        with _device_errors():
+            self._allocation.free()
+
+
+class _Stream:
+    def __init__(self) -> None:
+        self._stream: Any = driver.Stream(_NON_BLOCKING)
+        flags = driver.event_flags.BLOCKING_SYNC | driver.event_flags.DISABLE_TIMING
+        self._done: Any = driver.Event(flags)
+        self.handle = int(self._stream.handle)
+
+    def copy_in(self, target: DeviceMemory, source: HostMemory, nbytes: int) -> None:
+        with _device_errors():
+            driver.memcpy_htod_async(target.address, source.array[:nbytes], self._stream)
+
+    def copy_out(self, target: HostMemory, source: DeviceMemory, nbytes: int) -> None:
+        with _device_errors():
+            driver.memcpy_dtoh_async(target.array[:nbytes], source.address, self._stream)
+
+    def copy(self, target: DeviceMemory, source: DeviceMemory, nbytes: int) -> None:
+        with _device_errors():
+            driver.memcpy_dtod_async(target.address, source.address, nbytes, self._stream)
+
+    def capture(self, enqueue: Callable[[], None]) -> Graph:
+        return CapturedGraph(self.handle, enqueue)
+
+    def record(self) -> Event:
+        with _device_errors():
+            return _Event(self._stream)
+
+    def wait(self) -> None:
+        with _device_errors():
+            self._done.record(self._stream)
+            self._done.synchronize()
+
+    def launch(
+        self, function: Any, grid: tuple[int, int], block: tuple[int, int], arguments: Sequence[int]
+    ) -> None:
+        with _device_errors():
+            function.prepared_async_call((*grid, 1), (*block, 1), self._stream, *arguments)
+
+    def free(self) -> None:
+        # They are destroyed with the last reference to them, here and now: nothing else holds one.
+        self._done = self._stream = None
+
+
+class _Event:
+    """Recorded as it is made."""
+
+    def __init__(self, stream: Any) -> None:
+        self._event: Any = driver.Event()
+        self._event.record(stream)
+
+    def elapsed_ms(self, since: Event) -> float:
+        if not isinstance(since, _Event):
+            raise TypeError(f"expected an event of pycuda, got {type(since).__name__}")
+        with _device_errors():
+            return float(self._event.time_since(since._event))
+
+    def free(self) -> None:
+        self._event = None
+
+
+class _Module:
+    def __init__(self, ptx: bytes) -> None:
+        self._module: Any = driver.module_from_buffer(ptx + b"\0")
+        self._functions: dict[str, Any] = {}
+
+    def launch(
+        self, kernel: str, grid: tuple[int, int], block: tuple[int, int], arguments: Sequence[int], stream: Stream
+    ) -> None:
+        if not isinstance(stream, _Stream):
+            raise TypeError(f"expected a stream of pycuda, got {type(stream).__name__}")
+        if kernel not in self._functions:
+            with _device_errors():
+                function = self._module.get_function(kernel)
+                self._functions[kernel] = function.prepare("PP" + "i" * (len(arguments) - 2))
+        stream.launch(self._functions[kernel], grid, block, arguments)
+
+    def free(self) -> None:
+        self._functions.clear()
+        self._module = None
+
+
+@cache
+def _primary_context(index: int) -> Any:
+    """Retained until the process ends: releasing it earlier would pull it from under TensorRT and ONNX Runtime."""
+    with _device_errors():
+        driver.init()
+        context = driver.Device(index).retain_primary_context()
+    atexit.register(context.detach)
+    return context
+
+
+@contextmanager
+def _device_errors() -> Iterator[None]:
+    """Turn pycuda's errors into DeviceErrors; a lack of memory passes, since only the caller knows how much."""
+    try:
+        yield
+    except driver.MemoryError:
+        raise
+    except driver.Error as error:
+        raise DeviceError(str(error)) from error

@@ -1,0 +1,262 @@
+"""What an engine runner works with: its memory, the work of one inference, and that work as a CUDA graph."""
+
+import logging
+import math
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unblur.runtime.errors import DeviceError
+from unblur.runtime.frames import Padding
+from unblur.runtime.tensorrt.cuda import Cuda, Graph, Stream
+from unblur.runtime.tensorrt.engine_file import EngineRecord
+from unblur.runtime.tensorrt.trt import Execution
+
+_PTX = Path(__file__).with_name("kernels.ptx")
+_BLOCK = (32, 8)  # columns x rows: a warp reads one row
+
+
+class Kernels:
+    """The two conversions, loaded for one GPU. Addresses are of device or mapped memory."""
+
+    def __init__(self, cuda: Cuda) -> None:
+        self._module = cuda.load(_PTX.read_bytes())
+
+    def batch_from_frame(self, frame: int, batch: int, padding: Padding, stream: Stream) -> None:
+        """Enqueue uint8 RGB (H, W, 3) -> float32 (1, 3, H', W') in [0, 1], edge pixels repeated."""
+        self._launch("batch_from_frame", padding.padded_hw, frame, batch, padding, stream)
+
+    def frame_from_batch(self, batch: int, frame: int, padding: Padding, stream: Stream) -> None:
+        """Enqueue float32 (1, 3, H', W') -> uint8 RGB (H, W, 3): clipped, rounded, the padding cut off."""
+        self._launch("frame_from_batch", padding.size_hw, batch, frame, padding, stream)
+
+    def free(self) -> None:
+        self._module.free()
+
+    def _launch(
+        self, name: str, threads_hw: tuple[int, int], source: int, target: int, padding: Padding, stream: Stream
+    ) -> None:
+        grid = (-(-threads_hw[1] // _BLOCK[0]), -(-threads_hw[0] // _BLOCK[1]))
+        self._module.launch(name, grid, _BLOCK, (source, target, *padding.size_hw, *padding.padded_hw), stream)
+
+
+FLOAT_BYTES = 4
+
+_log = logging.getLogger(__name__)
+
+
+class Exchange(Protocol):
+    """Memory that the CPU writes and the GPU reads, or the other way round. address: as the GPU sees it."""
+
+    @property
+    def address(self) -> int: ...
+
+    def write(self, array: NDArray[np.generic]) -> None:
+        """Put an array at its beginning."""
+        ...
+
+    def read(self, array: NDArray[np.generic]) -> None:
+        """Fill an array from its beginning."""
+        ...
+
+    def upload(self, nbytes: int, stream: Stream) -> None:
+        """Enqueue what makes the written bytes visible to the GPU."""
+        ...
+
+    def download(self, nbytes: int, stream: Stream) -> None:
+        """Enqueue what makes the GPU's bytes readable."""
+        ...
+
+
+class StagedExchange:
+    """Page-locked memory and its twin on a discrete GPU, with copies between them."""
+
+    def __init__(self, opening: ExitStack, cuda: Cuda, nbytes: int) -> None:
+        self._host = cuda.alloc_host(nbytes, mapped=False)
+        opening.callback(self._host.free)
+        self._device = cuda.alloc(nbytes)
+        opening.callback(self._device.free)
+        self.address = self._device.address
+
+    def write(self, array: NDArray[np.generic]) -> None:
+        np.copyto(_viewed(self._host.array, array), array)
+
+    def read(self, array: NDArray[np.generic]) -> None:
+        np.copyto(array, _viewed(self._host.array, array))
+
+    def upload(self, nbytes: int, stream: Stream) -> None:
+        stream.copy_in(self._device, self._host, nbytes)
+
+    def download(self, nbytes: int, stream: Stream) -> None:
+        stream.copy_out(self._host, self._device, nbytes)
+
+
+class MappedExchange:
+    """Memory that CPU and integrated GPU both see; nothing is copied."""
+
+    def __init__(self, opening: ExitStack, cuda: Cuda, nbytes: int) -> None:
+        self._host = cuda.alloc_host(nbytes, mapped=True)
+        opening.callback(self._host.free)
+        self.address = self._host.address
+
+    def write(self, array: NDArray[np.generic]) -> None:
+        np.copyto(_viewed(self._host.array, array), array)
+
+    def read(self, array: NDArray[np.generic]) -> None:
+        np.copyto(array, _viewed(self._host.array, array))
+
+    def upload(self, nbytes: int, stream: Stream) -> None: ...
+
+    def download(self, nbytes: int, stream: Stream) -> None: ...
+
+
+class Equipment:
+    """All that one runner allocates, for the largest size that its engine takes.
+
+    opening: gets what frees each thing, so that closing it, or a failure in here, leaves nothing behind.
+    source, target: input and output as the caller has them, float or uint8. input, output: addresses of float
+    batches on the GPU.
+    """
+
+    def __init__(self, opening: ExitStack, cuda: Cuda, execution: Execution, record: EngineRecord) -> None:
+        exchange = MappedExchange if cuda.device.integrated else StagedExchange
+        largest = max(math.prod(profile.maximum) for profile in record.identity.profiles)
+        nbytes = FLOAT_BYTES * largest
+        self.execution = execution
+        self.stream = cuda.stream()
+        opening.callback(self.stream.free)
+        self.kernels = Kernels(cuda)
+        opening.callback(self.kernels.free)
+        self.source: Exchange = exchange(opening, cuda, nbytes)
+        self.target: Exchange = exchange(opening, cuda, nbytes)
+        self.input = _allocate(opening, cuda, nbytes)
+        self.output = _allocate(opening, cuda, nbytes)
+
+
+@dataclass(frozen=True)
+class BatchWork:
+    """A batch of floats through the engine. batch_shape: (N, 3, H, W)."""
+
+    batch_shape: tuple[int, ...]
+
+    def bind(self, equipment: Equipment) -> None:
+        equipment.execution.bind(equipment.source.address, equipment.target.address)
+
+    def enqueue(self, equipment: Equipment) -> None:
+        nbytes = FLOAT_BYTES * math.prod(self.batch_shape)
+        equipment.source.upload(nbytes, equipment.stream)
+        equipment.execution.enqueue(equipment.stream.handle)
+        equipment.target.download(nbytes, equipment.stream)
+
+
+@dataclass(frozen=True)
+class EngineWork:
+    """The engine alone, on a batch that is there already. batch_shape: (N, 3, H, W)."""
+
+    batch_shape: tuple[int, ...]
+
+    def bind(self, equipment: Equipment) -> None:
+        equipment.execution.bind(equipment.source.address, equipment.target.address)
+
+    def enqueue(self, equipment: Equipment) -> None:
+        equipment.execution.enqueue(equipment.stream.handle)
+
+
+@dataclass(frozen=True)
+class FrameWork:
+    """A picture through a kernel, the engine and a kernel. padding: of the picture to what the engine is given."""
+
+    padding: Padding
+
+    @property
+    def batch_shape(self) -> tuple[int, ...]:
+        return (1, 3, *self.padding.padded_hw)
+
+    def bind(self, equipment: Equipment) -> None:
+        equipment.execution.bind(equipment.input, equipment.output)
+
+    def enqueue(self, equipment: Equipment) -> None:
+        stream, kernels = equipment.stream, equipment.kernels
+        nbytes = 3 * math.prod(self.padding.size_hw)
+        equipment.source.upload(nbytes, stream)
+        kernels.batch_from_frame(equipment.source.address, equipment.input, self.padding, stream)
+        equipment.execution.enqueue(stream.handle)
+        kernels.frame_from_batch(equipment.output, equipment.target.address, self.padding, stream)
+        equipment.target.download(nbytes, stream)
+
+
+Work = BatchWork | EngineWork | FrameWork
+
+
+class Session:
+    """One kind of work of one size: enqueued the first time, captured the second, launched as a graph from then on.
+
+    The first time is not captured: TensorRT may still allocate and compile in it. One session at a time for an
+    execution: a graph is bound to the state of the context that it was captured from.
+
+    graph: whether to capture at all.
+    """
+
+    def __init__(self, work: Work, equipment: Equipment, *, graph: bool) -> None:
+        self.work = work
+        self._equipment = equipment
+        self._stream = equipment.stream
+        self._graph: Graph | None = None
+        self._captures = graph
+        self._is_warm = False
+        equipment.execution.set_shape(work.batch_shape, self._stream.handle)
+        work.bind(equipment)
+
+    def run(self) -> None:
+        """Do the work and wait for it; `source` must be written before. DeviceError if the GPU fails."""
+        self.prepare()
+        self.launch()
+        self._stream.wait()
+
+    def prepare(self) -> None:
+        """Capture the work, once it has been done before."""
+        if self._is_warm and self._captures:
+            self._capture()
+
+    def launch(self) -> None:
+        """Put the work on the stream."""
+        if self._graph is not None:
+            self._graph.launch()
+        else:
+            self._enqueue()
+        self._is_warm = True
+
+    def free(self) -> None:
+        """Wait for the GPU, then free the graph."""
+        try:
+            self._stream.wait()
+        finally:
+            if self._graph is not None:
+                self._graph.free()
+
+    def _capture(self) -> None:
+        self._captures = False
+        try:
+            self._graph = self._stream.capture(self._enqueue)
+        except DeviceError as error:  # not every engine can be captured; enqueued, it still runs or tells why not
+            _log.warning("the engine cannot be captured as a CUDA graph, so every frame is enqueued: %s", error)
+
+    def _enqueue(self) -> None:
+        self.work.enqueue(self._equipment)
+
+
+def _allocate(opening: ExitStack, cuda: Cuda, nbytes: int) -> int:
+    """The address of new memory on the GPU, which closing `opening` frees."""
+    memory = cuda.alloc(nbytes)
+    opening.callback(memory.free)
+    return memory.address
+
+
+def _viewed(memory: NDArray[np.uint8], like: NDArray[np.generic]) -> NDArray[np.generic]:
+    """The beginning of `memory` as an array of the same type and shape."""
+    view: NDArray[np.generic] = memory[: like.nbytes].view(like.dtype).reshape(like.shape)
+    return view
