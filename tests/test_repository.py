@@ -36,15 +36,15 @@ IMPORTED_PACKAGES: Mapping[str, set[str]] = {
     "export": ON_DEVICE | {"torch", "onnx", "onnxscript", "onnxsim", "jinja2", "markupsafe", "matplotlib"},
 }
 OPTIONAL: Mapping[str, set[str]] = {  # each in the one module that needs it, which is imported where it is there
-    "runtime/engine/cuda_pycuda.py": {"pycuda"},
-    "runtime/engine/cuda_python.py": {"cuda"},
+    "runtime/tensorrt/cuda_pycuda.py": {"pycuda"},
+    "runtime/tensorrt/cuda_python.py": {"cuda"},
     "runtime/preview/app.py": {"starlette"},
-    "runtime/preview/server.py": {"starlette", "uvicorn"},
-    "runtime/prometheus.py": {"prometheus_client"},
-    "runtime/telemetry/nvml.py": {"pynvml"},
+    "runtime/preview/host.py": {"starlette", "uvicorn"},
+    "runtime/loops/prometheus.py": {"prometheus_client"},
+    "runtime/machine/nvml.py": {"pynvml"},
 }
-RUNTIME_FOR_TRAIN = {"spec", "frames", "images", "pairs", "metrics", "shake", "errors", "atomic", "console"}
-RUNTIME_FOR_TRAIN |= {"media", "video", "calibration_table"}  # clips that pairs are made of; what QAT is for
+RUNTIME_FOR_TRAIN = {"spec", "frames", "images", "metrics", "blur", "errors", "files", "console", "quality"}
+RUNTIME_FOR_TRAIN |= {"media", "model"}  # clips that pairs are made of; the calibration table that QAT is for
 EXTRAS = ("torch", "onnx", "onnxscript", "onnxsim", "accelerate", "safetensors", "matplotlib", "jinja2")
 EXTRAS += ("tensorrt", "tensorrt_rtx", "pycuda", "cuda", "prometheus_client", "starlette", "uvicorn", "websockets")
 EXTRAS += ("pynvml",)
