@@ -1,8 +1,8 @@
 """An ONNX file -> its layers as ONNX Runtime runs them on the CPU.
 
 The model runs twice: as it is used, for the times, and node by node as written, for what was asked to be computed.
-The first fuses nodes, reorders tensors and pads channels to the width of the processor's vectors; the second knows
-none of that. The names that `unblur export` gives join the two, so that the onnx package is not needed.
+The first fuses nodes, reorders tensors and pads channels to the width of the processor's vectors; the second does
+none of that. Names join the two where the file has them, else order and shapes; the onnx package is not needed.
 """
 
 import json
@@ -10,7 +10,7 @@ import math
 import re
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -130,6 +130,7 @@ BETWEEN = "between layers"
 _Place = tuple[str, int | None]  # stage and step
 
 _WARM_UP_RUNS = 2
+_WIDEST_BLOCK = 16  # channels; those of AVX-512
 _ADDED = re.compile(r"^InsertedPrecisionFreeCast_")  # by the optimiser of ONNX Runtime, before a name of the file
 _PRODUCTS = frozenset({"FusedGemm", "FusedMatMul", "Gemm", "MatMul", "MatMulInteger", "QGemm", "QLinearMatMul"})
 _WEIGHTED = CONVOLUTIONS | _PRODUCTS
@@ -152,25 +153,51 @@ def onnx_layers(
     """
     ran = profile_runs(path, batch_shape, runs=runs, warm_up=_WARM_UP_RUNS, threads=threads)
     written = profile_runs(path, batch_shape, runs=1, threads=threads, graph_optimization=False)
-    asked = _asked(written.nodes)
-    places = _places(ran.nodes, stage_and_step(written.nodes[-1].name))
-    layers = [_layer(node, place, asked) for node, place in zip(ran.nodes, places, strict=True)]
+    places = list(_places(ran.nodes, stage_and_step(written.nodes[-1].name)))
+    computed = _as_written(ran.nodes, places, written.nodes)
+    layers = [_layer(*each) for each in zip(ran.nodes, computed, places, strict=True)]
     return [*layers, Layer(BETWEEN, "", "", None, ran.between_ms, 0, 0, "", (), ())]
 
 
-def _asked(nodes: Sequence[Node]) -> dict[str | _Place, Node]:
+def _as_written(ran: Sequence[Node], places: Sequence[_Place], written: Sequence[Node]) -> list[Node]:
+    """For each node that ran the one of the file that it computes; a node without weights stands for itself.
+
+    ONNX Runtime pads channels, to 8 with AVX2 and to 16 with AVX-512, so the shapes that ran say too much. Nodes
+    are matched by stage and step, else by name, else by order and shape.
+    """
+    named = _by_place_and_name(written)
+    found = [named.get(place, named.get(node.name)) for node, place in zip(ran, places, strict=True)]
+    matched = {id(node) for node in found}
+    rest = [node for node in written if node.operator in _WEIGHTED and id(node) not in matched]
+    result = []
+    for node, match in zip(ran, found, strict=True):
+        if node.operator in _WEIGHTED and match is None:
+            match = next((other for other in rest if _is_padded(node, other)), None)
+            rest = [other for other in rest if other is not match]
+        result.append(match if match is not None and node.operator in _WEIGHTED else node)
+    return result
+
+
+def _by_place_and_name(nodes: Sequence[Node]) -> dict[str | _Place, Node]:
     """The nodes with weights by name, and by stage and step where one of them alone has these."""
     weighted = [(stage_and_step(node.name), node) for node in nodes if node.operator in _WEIGHTED]
     counts = Counter(place for place, _ in weighted)
-    asked: dict[str | _Place, Node] = {node.name: node for _, node in weighted}
-    asked.update((place, node) for place, node in weighted if place[0] and counts[place] == 1)
-    return asked
+    found: dict[str | _Place, Node] = {node.name: node for _, node in weighted}
+    found.update((place, node) for place, node in weighted if place[0] and counts[place] == 1)
+    return found
 
 
-def _layer(node: Node, place: _Place, asked: Mapping[str | _Place, Node]) -> Layer:
-    """asked: what the file has. A run may miss weights, which were packed, and have sums that were fused."""
+def _is_padded(ran: Node, written: Node) -> bool:
+    """Whether `ran` has the output of `written`, with at most one block of channels more."""
+    shape, padded = written.outputs[0].shape, ran.outputs[0].shape
+    if len(shape) != 4 or len(padded) != 4:
+        return shape == padded
+    return (shape[0], *shape[2:]) == (padded[0], *padded[2:]) and 0 <= padded[1] - shape[1] < _WIDEST_BLOCK
+
+
+def _layer(node: Node, computed: Node, place: _Place) -> Layer:
+    """computed: as the file has it. A run may miss weights, which were packed, and have sums that were fused."""
     stage, step = place
-    computed = asked.get(place, asked.get(node.name, node)) if node.operator in _WEIGHTED else node
     return Layer(
         name=node.name,
         operator=node.operator,

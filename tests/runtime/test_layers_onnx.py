@@ -1,11 +1,13 @@
 """What does not take a network of ours; `tests/export/test_layers_onnx.py` has those."""
 
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
+from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from unblur.runtime.errors import BadInput
@@ -15,13 +17,21 @@ from unblur.runtime.spec import PRECISION_KEY, SPEC_KEY, ModelSpec
 SHAPE = (1, 3, 32, 48)
 
 
-def test_a_graph_whose_names_tell_nothing_is_measured_all_the_same(tiny_onnx: Path) -> None:
-    """The widths of this network are multiples of 8, so nothing is padded."""
+def test_a_graph_with_foreign_names_counts_the_work_of_its_own_shapes(tiny_onnx: Path) -> None:
+    """Its 8 channels are padded to 16 on a CPU with AVX-512."""
     *layers, _ = onnx_layers(tiny_onnx, SHAPE, threads=1, runs=2)
     assert {(layer.stage, layer.step) for layer in layers} == {("", None)}
     positions = SHAPE[2] * SHAPE[3] // 16
     convolutions = [layer for layer in layers if layer.operator == "Conv"]
     assert [layer.flops for layer in convolutions] == [2 * positions * 48 * 8 * 9] * 4
+
+
+@pytest.mark.parametrize("width", [3, 5, 17, 24])
+def test_padded_channels_are_not_work(tmp_path: Path, width: int) -> None:
+    """Of widths that no CPU's vectors hold exactly."""
+    *layers, _ = onnx_layers(_two_convolutions(tmp_path / "foreign.onnx", width), SHAPE, threads=1, runs=1)
+    convolutions = [layer for layer in layers if layer.operator == "Conv"]
+    assert [layer.flops for layer in convolutions] == [2 * SHAPE[2] * SHAPE[3] * 3 * width * 9] * 2
 
 
 def test_nothing_is_left_on_the_disk(
@@ -58,9 +68,20 @@ def test_what_cannot_be_measured_is_refused(tiny_onnx: Path) -> None:
         onnx_layers(tiny_onnx, SHAPE, runs=0)
 
 
+def _two_convolutions(path: Path, width: int) -> Path:
+    """3 -> width -> 3 channels; nodes without names."""
+    rng = np.random.default_rng(0)
+    shapes = {"first": (width, 3, 3, 3), "second": (3, width, 3, 3)}
+    weights = {name: rng.random(shape, np.float32) for name, shape in shapes.items()}
+    nodes = [
+        helper.make_node("Conv", ["blurred", "first"], ["hidden"], pads=[1] * 4),
+        helper.make_node("Conv", ["hidden", "second"], ["restored"], pads=[1] * 4),
+    ]
+    return _save(path, nodes, weights, "fp32")
+
+
 def _quantized(path: Path) -> Path:
     """One convolution between two pairs of Q/DQ, the pattern that ONNX Runtime fuses."""
-    axes = ["batch", 3, "height", "width"]
     weights = np.random.default_rng(0).integers(-127, 128, (3, 3, 3, 3), np.int8)
     constants = {"scale": np.float32(1 / 127).reshape(()), "zero": np.int8(0).reshape(()), "weights": weights}
     nodes = [
@@ -71,16 +92,23 @@ def _quantized(path: Path) -> Path:
         helper.make_node("QuantizeLinear", ["sums", "scale", "zero"], ["q1"]),
         helper.make_node("DequantizeLinear", ["q1", "scale", "zero"], ["restored"]),
     ]
+    return _save(path, nodes, constants, "int8")
+
+
+def _save(
+    path: Path, nodes: list[onnx.NodeProto], constants: Mapping[str, NDArray[np.generic]], precision: str
+) -> Path:
+    axes = ["batch", 3, "height", "width"]
     graph = helper.make_graph(
         nodes,
-        "int8",
+        precision,
         [helper.make_tensor_value_info("blurred", TensorProto.FLOAT, axes)],
         [helper.make_tensor_value_info("restored", TensorProto.FLOAT, axes)],
         [numpy_helper.from_array(value, name) for name, value in constants.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
-    spec = ModelSpec("test", "int8", 1, multiple_of=1, receptive_field=1, pooling="none")
-    for key, value in {SPEC_KEY: spec.to_json(), PRECISION_KEY: "int8"}.items():
+    spec = ModelSpec("test", precision, 1, multiple_of=1, receptive_field=1, pooling="none")
+    for key, value in {SPEC_KEY: spec.to_json(), PRECISION_KEY: precision}.items():
         model.metadata_props.add(key=key, value=value)
     onnx.save(model, path)
     return path
