@@ -15,8 +15,8 @@ import typer
 
 from benchmarks.figures import Figure, Report, of_repeats
 from benchmarks.parts import Json, run, say, tell
-from unblur.calibration.calibrate import calibrate
 from unblur.calibration.images import find_sample
+from unblur.calibration.int8_from_fp32 import calibrate
 from unblur.calibration.onnx_model import write_onnx
 from unblur.export.build import Order, build_engines
 from unblur.export.engine_from_onnx import Source, read_source, targets_from_text

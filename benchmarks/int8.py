@@ -28,7 +28,7 @@ from benchmarks.parts import Json, output_of, run, say, tell, unblur
 from unblur.calibration.images import Sample, find_sample
 from unblur.calibration.onnx_model import read_onnx, spec_of
 from unblur.calibration.placement import CONVOLUTIONS, layer_macs
-from unblur.calibration.quality_evaluator import Judge, Trial
+from unblur.calibration.quality_evaluator import QualityEvaluator, Trial
 from unblur.runtime.images import write_image
 from unblur.runtime.model.open_model import find_model
 from unblur.runtime.quality.pairs import find_pairs, read_pair
@@ -65,7 +65,7 @@ class Contest:
     def __init__(self, model: Path, pairs: Path, folder: Path) -> None:
         self.model, self.folder, self.fp32 = model, folder, read_onnx(model)
         frames = (read_pair(pair) for pair in find_pairs(pairs))
-        self.judge = Judge(self.fp32, [Trial(blurred, sharp) for blurred, sharp in frames])
+        self.judge = QualityEvaluator(self.fp32, [Trial(blurred, sharp) for blurred, sharp in frames])
         self.node_macs = node_macs(self.fp32)
 
     def ours(self, method: str, sample: Sample, budget_db: float) -> Row:
@@ -123,7 +123,7 @@ def int8_share(model: ModelProto, macs: dict[str, float]) -> float:
 
 def written(pictures: Path, count: int, side: int, model: ModelProto, folder: Path) -> tuple[Sample, Path]:
     """Shaken crops, as pictures for us and as one .npy for the others."""
-    source = find_sample(pictures, blurred=True, size_hw=(side, side)).spread(count)
+    source = find_sample(pictures, synthetic_blur=True, size_hw=(side, side)).spread(count)
     (folder / str(count)).mkdir()
     for index, frame in enumerate(source.frames()):
         write_image(folder / str(count) / f"{index:03}.png", frame)

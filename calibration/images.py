@@ -167,13 +167,13 @@ _SHAKE_PX = (8.0, 32.0)
 
 @dataclass(frozen=True)
 class Sample:
-    """Pictures in a fixed order. blurred: they are sharp, lay a seeded camera shake over each. size_hw: use no more
-    of a picture than its middle of this size, the one that the network will be run at.
+    """Images in a fixed order. synthetic_blur: they are sharp, so blur each by a seeded camera shake. size_hw: use
+    at most the centre of this size, the one that the network will run at.
     """
 
     folder: Path
     paths: tuple[Path, ...]
-    blurred: bool = False
+    synthetic_blur: bool = False
     size_hw: tuple[int, int] | None = None
 
     def __len__(self) -> int:
@@ -185,7 +185,7 @@ class Sample:
         A shake belongs to what is in the picture, so a choice of pictures, or other names, changes none.
         """
         for picture in self.pictures():
-            yield shaken(picture, zlib.crc32(picture.data)) if self.blurred else picture
+            yield shaken(picture, zlib.crc32(picture.data)) if self.synthetic_blur else picture
 
     def pictures(self) -> Iterator[Frame]:
         """The pictures one by one as they are stored, cropped to `size_hw`, else to `MAX_PIXELS`."""
@@ -245,11 +245,11 @@ class Sample:
         return replace(self, paths=tuple(self.paths[index] for index in indices))
 
 
-def find_sample(folder: Path, *, blurred: bool = False, size_hw: tuple[int, int] | None = None) -> Sample:
+def find_sample(folder: Path, *, synthetic_blur: bool = False, size_hw: tuple[int, int] | None = None) -> Sample:
     """All pictures directly in `folder`, or the blurred side of the pairs below it; BadInput if there are none."""
     if folder.is_dir() and _holds_folders_only(folder):
-        return Sample(folder, tuple(pair.blurred for pair in find_pairs(folder)), blurred, size_hw)
-    return Sample(folder, tuple(list_images(folder)), blurred, size_hw)
+        return Sample(folder, tuple(pair.blurred for pair in find_pairs(folder)), synthetic_blur, size_hw)
+    return Sample(folder, tuple(list_images(folder)), synthetic_blur, size_hw)
 
 
 def shaken(picture: Frame, seed: int) -> Frame:

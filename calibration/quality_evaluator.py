@@ -78,7 +78,7 @@ def trial_side(macs: int) -> int:
     return min(max(int(affordable) // 32 * 32, least), most)
 
 
-class Judge:
+class QualityEvaluator:
     """Restores some trials once by the fp32 form, and again by every form that it is asked about.
 
     Values are compared before rounding to 8 bits, which would hide what a single layer costs. All forms are

@@ -15,7 +15,7 @@ from onnxruntime import InferenceSession
 
 from unblur.calibration.onnx_model import onnx_bytes
 from unblur.calibration.placement import Placement
-from unblur.calibration.quality_evaluator import Cost, Judge, Trial
+from unblur.calibration.quality_evaluator import Cost, QualityEvaluator, Trial
 from unblur.calibration.quantize import quantize
 from unblur.runtime.console import Stage, silent
 from unblur.runtime.errors import CalibrationError
@@ -159,7 +159,7 @@ def _with_powers(model: ModelProto, ranges: Mapping[str, TensorRange]) -> ModelP
     return copy
 
 
-class Bench:
+class CandidateEvaluator:
     """candidates: the layers to choose from, all others stay float. ranges: of what the candidates read. macs: of
     all layers; as an attribute, of the candidates.
     """
@@ -174,7 +174,7 @@ class Bench:
         stage: Stage = silent,
     ) -> None:
         self._model, self._candidates, self._ranges = model, candidates, ranges
-        self._judge = Judge(model, trials)
+        self._judge = QualityEvaluator(model, trials)
         self._all_macs = sum(macs.values())
         self.macs = {layer: macs[layer] for layer in candidates.layers}
         self._costs: dict[frozenset[str], Cost] = {}

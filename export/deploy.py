@@ -18,8 +18,8 @@ from typing import get_args
 
 from onnx import ModelProto
 
-from unblur.calibration.calibrate import Calibrated, Settings, calibrate
 from unblur.calibration.images import Coverage, Sample
+from unblur.calibration.int8_from_fp32 import Calibrated, Settings, calibrate
 from unblur.calibration.onnx_model import write_onnx
 from unblur.calibration.quantize import quantize_with
 from unblur.calibration.table import at_fewer_steps

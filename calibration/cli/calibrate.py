@@ -16,8 +16,8 @@ from unblur.runtime.media.url import Size
 from unblur.runtime.model.calibration_table import Method, StepPolicy
 
 if TYPE_CHECKING:
-    from unblur.calibration.calibrate import Calibrated, Settings
     from unblur.calibration.images import Coverage, Sample
+    from unblur.calibration.int8_from_fp32 import Calibrated, Settings
 
 
 def calibrate(
@@ -62,8 +62,8 @@ def calibrate(
     stays float32 here, `unblur deploy` makes it float16.
     """
     with needs_extra("export"):
-        from unblur.calibration.calibrate import Settings
         from unblur.calibration.images import find_sample
+        from unblur.calibration.int8_from_fp32 import Settings
         from unblur.calibration.onnx_model import check_onnx_name
     check_onnx_name(output)
     if from_table is not None and (exclude or budget_db is not None):
@@ -79,7 +79,7 @@ def calibrate(
         implicit=table is not None,
         state=state,
     )
-    sample = find_sample(images, blurred=blur, size_hw=size.hw if size else None)
+    sample = find_sample(images, synthetic_blur=blur, size_hw=size.hw if size else None)
     sample, coverage = (sample, None) if count is None else _pick(sample, count)
     with ExitStack() as stack:
         paths = {path: stack.enter_context(atomic_file(path)) for path in (output, table, sensitivity) if path}
@@ -100,7 +100,7 @@ def _pick(sample: "Sample", count: int) -> "tuple[Sample, Coverage]":
 
 
 def _make(model: Path, sample: "Sample", settings: "Settings", from_table: Path | None) -> "Calibrated":
-    from unblur.calibration import calibrate as room
+    from unblur.calibration import int8_from_fp32 as room
     from unblur.calibration.onnx_model import read_onnx
     from unblur.runtime.model.calibration_table import read_table
 
@@ -108,7 +108,9 @@ def _make(model: Path, sample: "Sample", settings: "Settings", from_table: Path 
     with progress() as bar:
         if from_table is None:
             return room.calibrate(fp32, sample, settings, stages_on(bar))
-        return room.apply(fp32, read_table(from_table), sample, stages_on(bar), sensitivity=settings.sensitivity)
+        return room.apply_table(
+            fp32, read_table(from_table), sample, stages_on(bar), sensitivity=settings.sensitivity
+        )
 
 
 def _write(made: "Calibrated", output: Path, table: Path | None, plot: Path | None) -> None:

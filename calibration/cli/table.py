@@ -100,6 +100,7 @@ def from_cache(
         stderr.print(f"{output}: ranges of {len(table.ranges)} activations{excluded}")
 
 
+@table.command("bind")
 def bind(
     table: Annotated[Path, typer.Argument(metavar="TABLE", help="What `unblur train --qat` was given.")],
     model: Annotated[Path, typer.Option(metavar="MODEL.onnx", help="The export of the tuned weights, fp32.")],

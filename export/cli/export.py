@@ -16,8 +16,8 @@ from unblur.runtime.model.calibration_table import Method
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-    from unblur.calibration.calibrate import Calibrated
     from unblur.calibration.images import Coverage, Sample
+    from unblur.calibration.int8_from_fp32 import Calibrated
     from unblur.export.build import Stored
     from unblur.export.deploy import Deployment
     from unblur.runtime.quality.pairs import Pair
@@ -92,7 +92,7 @@ def deploy(
     Exits with 1 and writes nothing if a form of the model differs too much from the one before.
     """
     with needs_extra("export"):
-        from unblur.calibration.calibrate import Settings
+        from unblur.calibration.int8_from_fp32 import Settings
         from unblur.export import deploy as room
     targets = checked_targets(target)
     sample, coverage = _pick(calibration, count, blur=blur)
@@ -150,7 +150,7 @@ def _pick(folder: Path, count: int | None, *, blur: bool) -> "tuple[Sample, Cove
     """The pictures to calibrate on, all without a count, and how well they stand for the others."""
     from unblur.calibration.images import find_sample
 
-    sample = find_sample(folder, blurred=blur)
+    sample = find_sample(folder, synthetic_blur=blur)
     with progress("pictures") as bar:
         return sample.pick(count or len(sample), stages_on(bar)("choosing", len(sample)))
 

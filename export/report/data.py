@@ -10,8 +10,8 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from unblur.calibration.calibrate import Calibrated
 from unblur.calibration.images import Coverage
+from unblur.calibration.int8_from_fp32 import Calibrated
 from unblur.calibration.ranges import Drift
 from unblur.calibration.search import Sensitivity
 from unblur.runtime import strict_json as records

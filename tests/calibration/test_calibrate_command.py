@@ -7,9 +7,9 @@ import pytest
 from onnx import ModelProto
 from typer.testing import CliRunner, Result
 
-from unblur.calibration import calibrate as room
-from unblur.calibration.calibrate import Settings
+from unblur.calibration import int8_from_fp32 as room
 from unblur.calibration.images import find_sample
+from unblur.calibration.int8_from_fp32 import Settings
 from unblur.calibration.onnx_model import describe, precision_of, read_onnx, spec_of, write_onnx
 from unblur.runtime.cli.main import app
 from unblur.runtime.errors import BadInput, CalibrationError, MissingExtra, SpecMismatch, UnblurError

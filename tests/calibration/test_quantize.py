@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, numpy_helper
 from onnxruntime import GraphOptimizationLevel, InferenceSession, SessionOptions
 
-from unblur.calibration.calibrate import Settings, calibrate
 from unblur.calibration.images import find_sample
+from unblur.calibration.int8_from_fp32 import Settings, calibrate
 from unblur.calibration.observe import observe
 from unblur.calibration.onnx_model import describe, onnx_bytes, precision_of, spec_of
 from unblur.calibration.placement import place

@@ -24,7 +24,7 @@ def test_of_pairs_the_blurred_side_is_taken(pictures: Path, tmp_path: Path) -> N
 
 def test_the_shake_changes_pictures_and_repeats(pictures: Path) -> None:
     sharp = list(find_sample(pictures).frames())
-    shaken, again = (list(find_sample(pictures, blurred=True).frames()) for _ in range(2))
+    shaken, again = (list(find_sample(pictures, synthetic_blur=True).frames()) for _ in range(2))
     assert all(np.array_equal(a, b) for a, b in zip(shaken, again, strict=True))
     assert all(blurred.std() < 0.8 * picture.std() for blurred, picture in zip(shaken, sharp, strict=True))
 
@@ -53,7 +53,7 @@ def test_of_the_deployment_size_no_more_than_the_middle_is_used(
 
 
 def test_a_choice_of_pictures_does_not_change_their_shakes(pictures: Path) -> None:
-    sample = find_sample(pictures, blurred=True)
+    sample = find_sample(pictures, synthetic_blur=True)
     of_all = dict(zip(sample.paths, sample.frames(), strict=True))
     chosen = sample.spread(2)
     assert all(
@@ -80,12 +80,12 @@ def test_pick_takes_the_odd_ones_out(tmp_path: Path) -> None:
 
 
 def test_pick_keeps_the_folder_the_shake_and_the_size(pictures: Path) -> None:
-    sample = find_sample(pictures, blurred=True, size_hw=(32, 32))
+    sample = find_sample(pictures, synthetic_blur=True, size_hw=(32, 32))
     picked, report = sample.pick(9)
     assert picked == sample
     assert report.picked == 3
     one, _ = sample.pick(1)
-    assert (len(one), one.folder, one.blurred, one.size_hw) == (1, sample.folder, True, (32, 32))
+    assert (len(one), one.folder, one.synthetic_blur, one.size_hw) == (1, sample.folder, True, (32, 32))
 
 
 def test_spread_takes_both_ends(pictures: Path) -> None:

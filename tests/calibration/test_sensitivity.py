@@ -8,7 +8,7 @@ from PIL import Image
 from unblur.calibration.observe import observe
 from unblur.calibration.placement import layer_macs, place
 from unblur.calibration.quality_evaluator import Trial
-from unblur.calibration.search import Bench, LayerCost, sqnr_db
+from unblur.calibration.search import CandidateEvaluator, LayerCost, sqnr_db
 from unblur.calibration.sensitivity_plot import sensitivity_png
 from unblur.runtime.frames import Padding, batch_from_frame
 from unblur.runtime.model.calibration_table import TensorRange
@@ -34,8 +34,8 @@ def test_a_layer_whose_range_is_too_narrow_is_found(
     fp32: ModelProto, ranges: dict[str, TensorRange], trials: list[Trial]
 ) -> None:
     narrow = {name: TensorRange(0, 1, 0.02) if name.startswith("features") else it for name, it in ranges.items()}
-    bench = Bench(fp32, place(fp32, cautious=False), narrow, layer_macs(fp32), trials)
-    sensitivity = bench.sensitivity(frozenset({"embed.w", "tail.w"}))
+    evaluator = CandidateEvaluator(fp32, place(fp32, cautious=False), narrow, layer_macs(fp32), trials)
+    sensitivity = evaluator.sensitivity(frozenset({"embed.w", "tail.w"}))
     costs = {cost.layer: cost for cost in sensitivity.layers}
     assert list(costs) == ["embed.w", "body.w", "tail.w"]
     assert abs(costs["body.w"].alone_db) > 5 * abs(costs["embed.w"].alone_db)
@@ -47,10 +47,10 @@ def test_a_layer_whose_range_is_too_narrow_is_found(
 
 def test_a_choice_is_judged_once(fp32: ModelProto, ranges: dict[str, TensorRange], trials: list[Trial]) -> None:
     counted: list[None] = []
-    bench = Bench(
+    evaluator = CandidateEvaluator(
         fp32, place(fp32), ranges, layer_macs(fp32), trials, lambda name, total: lambda: counted.append(None)
     )
-    assert bench.evaluate(frozenset({"body.w"})) is bench.evaluate(frozenset({"body.w"}))
+    assert evaluator.evaluate(frozenset({"body.w"})) is evaluator.evaluate(frozenset({"body.w"}))
     assert len(counted) == 1
 
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 from onnx import ModelProto, TensorProto, helper
 
-from unblur.calibration.calibrate import Settings, calibrate
 from unblur.calibration.images import find_sample
+from unblur.calibration.int8_from_fp32 import Settings, calibrate
 from unblur.calibration.onnx_model import describe, onnx_bytes, spec_of, write_onnx
 from unblur.export.engine_from_onnx import (
     BuildWatch,
@@ -103,7 +103,7 @@ def test_every_shipped_preset_builds_in_every_precision(
         torch.nn.init.normal_(parameter, std=0.03)
     fp32 = onnx_from_network(network.eval())
     everything = Settings(budget_db=99, implicit=False)  # the image's convolutions too
-    int8 = calibrate(fp32, find_sample(calibration_folder, blurred=False).spread(2), everything).model
+    int8 = calibrate(fp32, find_sample(calibration_folder, synthetic_blur=False).spread(2), everything).model
     for precision, model in {"fp32": fp32, "fp16": fp16_from_fp32(fp32), "int8": int8_fp16_from_int8(int8)}.items():
         _, record = build(api, source_of(model), f"{FIXED} {DYNAMIC}")
         assert record.identity.precision == precision

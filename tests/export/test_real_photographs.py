@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from onnx import ModelProto
 
-from unblur.calibration.calibrate import calibrate
 from unblur.calibration.images import Sample, find_sample
+from unblur.calibration.int8_from_fp32 import calibrate
 from unblur.calibration.onnx_model import write_onnx
 from unblur.export.fp16 import fp16_from_fp32, int8_fp16_from_int8
 from unblur.export.torch_runner import TorchRunner

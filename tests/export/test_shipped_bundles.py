@@ -66,7 +66,7 @@ def test_every_number_of_steps_comes_in_every_precision(preset: str) -> None:
 
 
 def test_deploying_again_gives_the_shipped_bundle(photographs: Path, tmp_path: Path) -> None:
-    sample = find_sample(photographs, blurred=True)
+    sample = find_sample(photographs, synthetic_blur=True)
     again = deploy(Plan(shipped_checkpoint("lprn-n"), sample), tmp_path / "lprn-n.unblur")
     shipped = read_bundle(shipped_presets()["lprn-n"])
     assert set(again.manifest.files) == set(shipped.manifest.files)

@@ -6,7 +6,7 @@ from onnx import ModelProto
 
 from unblur.calibration.images import find_sample
 from unblur.calibration.placement import place
-from unblur.calibration.quality_evaluator import Cost, Judge, Trial, find_trials, trial_side
+from unblur.calibration.quality_evaluator import Cost, QualityEvaluator, Trial, find_trials, trial_side
 from unblur.calibration.quantize import quantize
 from unblur.runtime.images import write_image
 from unblur.runtime.model.calibration_table import TensorRange
@@ -19,25 +19,25 @@ def _int8(fp32: ModelProto, amax: float) -> ModelProto:
 
 
 def test_a_model_loses_nothing_against_itself(fp32: ModelProto, pictures: Path) -> None:
-    judge = Judge(fp32, find_trials(find_sample(pictures)))
+    judge = QualityEvaluator(fp32, find_trials(find_sample(pictures)))
     assert judge.cost(fp32) == Cost((0.0, 0.0, 0.0), float("inf"))
 
 
 def test_int8_costs_something_and_little(fp32: ModelProto, pictures: Path) -> None:
-    cost = Judge(fp32, find_trials(find_sample(pictures))).cost(_int8(fp32, 2.0))
+    cost = QualityEvaluator(fp32, find_trials(find_sample(pictures))).cost(_int8(fp32, 2.0))
     assert 0 < abs(cost.delta_db) < 0.1
     assert 45 < cost.parity_db < 90
 
 
 def test_ranges_far_too_narrow_are_seen(fp32: ModelProto, pictures: Path) -> None:
-    cost = Judge(fp32, find_trials(find_sample(pictures))).cost(_int8(fp32, 0.05))
+    cost = QualityEvaluator(fp32, find_trials(find_sample(pictures))).cost(_int8(fp32, 0.05))
     assert cost.parity_db < 40
 
 
 def test_a_restoration_that_is_perfect_is_comparable(fp32: ModelProto) -> None:
     """The camera's constant picture: PSNR may be infinite, the difference of two is a number all the same."""
     constant = np.full((32, 32, 3), 128, np.uint8)
-    cost = Judge(fp32, [Trial(constant, constant)]).cost(fp32)
+    cost = QualityEvaluator(fp32, [Trial(constant, constant)]).cost(fp32)
     assert cost.deltas_db == (0.0,)
 
 

@@ -13,7 +13,7 @@ from unblur.calibration.placement import Placement, layer_macs, place, place_as
 from unblur.calibration.quality_evaluator import Cost, find_trials, trial_side
 from unblur.calibration.quantize import quantize, quantize_with
 from unblur.calibration.ranges import Drift, ranges_for_steps, step_drift
-from unblur.calibration.search import Bench, Sensitivity, most_int8
+from unblur.calibration.search import CandidateEvaluator, Sensitivity, most_int8
 from unblur.calibration.table import table_of
 from unblur.calibration.trt_cache import cache_tensors
 from unblur.runtime.console import Stage, silent
@@ -81,33 +81,33 @@ def calibrate(
     candidates = place(model, settings.exclude, cautious=settings.budget_db is None)
     observed = _observed(model, candidates, sample, settings, stage)
     ranges = _ranges(model, observed, settings)
-    bench = _bench(model, candidates, ranges, sample, stage)
+    evaluator = _bench(model, candidates, ranges, sample, stage)
     chosen = frozenset(candidates.layers)
     if settings.budget_db is not None:
-        chosen = most_int8(bench.macs, bench.evaluate, settings.budget_db)
-    placement, cost = candidates.only(chosen), bench.evaluate(chosen)
-    measured = Measured(settings.budget_db, round(cost.delta_db, 4), round(bench.share(chosen), 4))
+        chosen = most_int8(evaluator.macs, evaluator.evaluate, settings.budget_db)
+    placement, cost = candidates.only(chosen), evaluator.evaluate(chosen)
+    measured = Measured(settings.budget_db, round(cost.delta_db, 4), round(evaluator.share(chosen), 4))
     return Calibrated(
         model=quantize(model, placement, ranges),
         table=_table(model, placement, sample, settings, ranges, measured),
         cost=cost,
-        int8_macs=bench.share(chosen),
-        sensitivity=bench.sensitivity(chosen) if settings.sensitivity or placement.excluded else None,
+        int8_macs=evaluator.share(chosen),
+        sensitivity=evaluator.sensitivity(chosen) if settings.sensitivity or placement.excluded else None,
         drift=step_drift(model, {name: observed[name].range for name in placement.activations}),
     )
 
 
-def apply(
+def apply_table(
     model: ModelProto, table: CalibrationTable, sample: Sample, stage: Stage = silent, *, sensitivity: bool = False
 ) -> Calibrated:
     """The INT8 form that `table` was made for, judged on the pictures; CalibrationError if it is another's."""
     _check_precision(model)
     int8 = quantize_with(model, table)
     placement = place_as(model, table.kept, table.excluded)
-    bench = _bench(model, placement, table.ranges, sample, stage)
+    evaluator = _bench(model, placement, table.ranges, sample, stage)
     chosen = frozenset(placement.layers)
-    measured = bench.sensitivity(chosen) if sensitivity else None
-    return Calibrated(int8, table, bench.evaluate(chosen), bench.share(chosen), measured)
+    measured = evaluator.sensitivity(chosen) if sensitivity else None
+    return Calibrated(int8, table, evaluator.evaluate(chosen), evaluator.share(chosen), measured)
 
 
 def _check_precision(model: ModelProto) -> None:
@@ -148,9 +148,11 @@ def _ranges(model: ModelProto, observed: Mapping[str, Observed], settings: Setti
 
 def _bench(
     model: ModelProto, candidates: Placement, ranges: Mapping[str, TensorRange], sample: Sample, stage: Stage
-) -> Bench:
+) -> CandidateEvaluator:
     macs = layer_macs(model)
-    return Bench(model, candidates, ranges, macs, find_trials(sample, trial_side(sum(macs.values()))), stage)
+    return CandidateEvaluator(
+        model, candidates, ranges, macs, find_trials(sample, trial_side(sum(macs.values()))), stage
+    )
 
 
 def _table(
@@ -168,7 +170,7 @@ def _table(
         {name: ranges[name] for name in needed},
         method=settings.method,
         images=sample.hashes(),
-        preprocessing=preprocessing_of(spec_of(model), size_hw=sample.size_hw, blurred=sample.blurred),
+        preprocessing=preprocessing_of(spec_of(model), size_hw=sample.size_hw, blurred=sample.synthetic_blur),
         percentile=settings.percentile if settings.method == "percentile" else None,
         step_policy=settings.step_policy,
         measured=measured,

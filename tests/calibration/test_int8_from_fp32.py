@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from onnx import ModelProto, numpy_helper
 
-from unblur.calibration.calibrate import Settings, apply, calibrate
 from unblur.calibration.images import Sample, find_sample
+from unblur.calibration.int8_from_fp32 import Settings, apply_table, calibrate
 from unblur.calibration.onnx_model import describe, onnx_bytes, read_onnx, spec_of
 from unblur.runtime.errors import CalibrationError
 from unblur.runtime.images import write_image
@@ -29,7 +29,7 @@ def test_the_table_says_what_was_done(fp32: ModelProto, sample: Sample) -> None:
     assert made.table.measured == Measured(None, round(made.cost.delta_db, 4), round(made.int8_macs, 4))
     assert 0.5 < made.int8_macs < 0.6
     assert made.sensitivity is None
-    assert calibrate(fp32, find_sample(sample.folder, blurred=True)).table.identity != made.table.identity
+    assert calibrate(fp32, find_sample(sample.folder, synthetic_blur=True)).table.identity != made.table.identity
 
 
 def test_within_a_budget_the_first_and_the_last_become_int8_too(fp32: ModelProto, sample: Sample) -> None:
@@ -44,7 +44,7 @@ def test_within_a_budget_the_first_and_the_last_become_int8_too(fp32: ModelProto
 def test_layers_that_break_the_budget_are_left_out_and_told(trained: Path, photographs: Path) -> None:
     """A percentile so low that most layers clip what they need."""
     clipping = Settings("percentile", percentile=95, budget_db=0.02)
-    model, sample = read_onnx(trained), find_sample(photographs, blurred=True)
+    model, sample = read_onnx(trained), find_sample(photographs, synthetic_blur=True)
     made = calibrate(model, sample, clipping)
     assert 0 < len(made.table.excluded) < 5
     assert made.cost.loss_db <= 0.02
@@ -66,7 +66,7 @@ def test_what_only_implicit_int8_needs_is_observed_if_asked_for(fp32: ModelProto
 
 def test_a_table_gives_the_same_model_again(fp32: ModelProto, sample: Sample) -> None:
     made = calibrate(fp32, sample, Settings(exclude=("tail*",), budget_db=1.0))
-    again = apply(fp32, made.table, sample, sensitivity=True)
+    again = apply_table(fp32, made.table, sample, sensitivity=True)
     assert onnx_bytes(again.model) == onnx_bytes(made.model)
     assert (again.cost, again.int8_macs, again.table) == (made.cost, made.int8_macs, made.table)
     assert again.sensitivity is not None
@@ -79,7 +79,9 @@ def test_only_fp32_is_quantised(fp32: ModelProto, sample: Sample, use: str) -> N
     model.CopyFrom(fp32)
     describe(model, spec_of(fp32), "fp16")
     with pytest.raises(CalibrationError, match="this one is 'fp16'; export with --precision fp32"):
-        calibrate(model, sample) if use == "calibrate" else apply(model, calibrate(fp32, sample).table, sample)
+        calibrate(model, sample) if use == "calibrate" else apply_table(
+            model, calibrate(fp32, sample).table, sample
+        )
 
 
 def test_two_almost_black_pictures_are_enough_to_get_a_model(fp32: ModelProto, tmp_path: Path) -> None:
@@ -88,7 +90,7 @@ def test_two_almost_black_pictures_are_enough_to_get_a_model(fp32: ModelProto, t
     write_image(tmp_path / "black.png", picture)
     picture[20, 20] = 1
     write_image(tmp_path / "dark.png", picture)
-    made = calibrate(fp32, find_sample(tmp_path, blurred=True), Settings(budget_db=0.1))
+    made = calibrate(fp32, find_sample(tmp_path, synthetic_blur=True), Settings(budget_db=0.1))
     scales = [numpy_helper.to_array(it) for it in made.model.graph.initializer if it.name.endswith("_scale")]
     assert all((scale > 0).all() for scale in scales)
     assert np.isfinite(made.cost.delta_db)
