@@ -39,7 +39,8 @@ from unblur.runtime.model.deblurrer import Deblurrer
 from unblur.runtime.model.golden import make_golden
 from unblur.runtime.model.onnx_runner import OnnxRunner
 from unblur.runtime.quality.pairs import Pair, read_pair
-from unblur.runtime.quality.parity import INT8_LOSS_LIMIT_DB, Ledger, measure
+from unblur.runtime.quality.parity import Ledger, measure
+from unblur.runtime.quality.tolerances import INT8_LOSS_LIMIT_DB
 from unblur.runtime.runner import Precision
 from unblur.train.checkpoint import load_network
 from unblur.train.networks import DeblurringNetwork

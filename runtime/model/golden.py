@@ -6,7 +6,6 @@ instruction set that computes something else.
 """
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,16 +16,10 @@ from unblur.runtime.errors import BundleError, SpecMismatch
 from unblur.runtime.frames import Batch, Frame, Padding, batch_from_frame, check_frame
 from unblur.runtime.metrics import psnr_float_db
 from unblur.runtime.model.bundle import Bundle, Golden, Variant
+from unblur.runtime.quality.tolerances import FLOOR_DB
 from unblur.runtime.runner import Precision, Runner
 
 FOLDER = "golden"
-
-TOLERANCE_DB: Mapping[Precision, float] = {"fp32": 90.0, "fp16": 55.0, "int8": 40.0}
-"""Least PSNR, in dB, between the golden and the computed output.
-
-fp32 and fp16 as for a hop of the ledger. INT8 is evaluated the same way on both machines, but a value that lies
-on the border of two quanta may fall to either side, which costs that pixel a level or two.
-"""
 
 _SIZE_HW = (96, 160)
 _SMALL_HW = (48, 64)  # one period of the blocks
@@ -117,7 +110,7 @@ def _restore(runner: Runner, frame: Frame) -> Batch:
 def _judge(variant: Variant, restored: Batch, expected: Batch) -> GoldenResult:
     finite = bool(np.isfinite(restored).all())
     psnr_db = psnr_float_db(restored, expected) if finite else math.nan
-    threshold_db = TOLERANCE_DB[variant.precision]
+    threshold_db = FLOOR_DB["golden"][variant.precision]
     reason = "" if psnr_db >= threshold_db else f"{psnr_db:.1f} dB, expected at least {threshold_db:g} dB"
     return GoldenResult(
         precision=variant.precision,

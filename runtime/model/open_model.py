@@ -8,7 +8,7 @@ import difflib
 import logging
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,16 +24,10 @@ from unblur.runtime.metrics import psnr_float_db
 from unblur.runtime.model.bundle import ENGINES, Bundle, Golden, Variant, read_bundle
 from unblur.runtime.model.golden import check_golden, golden_frame, read_golden_frame
 from unblur.runtime.model.onnx_runner import OnnxRunner
+from unblur.runtime.quality.tolerances import FLOOR_DB
 from unblur.runtime.runner import Device, Precision, Runner
 from unblur.runtime.tensorrt.engine_file import EngineIdentity, EngineRecord, Profile, find_engines, read_record
 from unblur.runtime.tensorrt.engine_runner import EngineRunner
-
-ENGINE_TOLERANCE_DB: Mapping[Precision, float] = {"fp32": 75.0, "fp16": 50.0, "int8": 35.0}
-"""Least PSNR, in dB, of an engine against its ONNX file on a CPU: it tells a broken picture from rounding.
-
-Looser than a hop of the ledger: an engine sums in another order, and an INT8 engine computes in fp16 what is not
-quantised, so that values near a border fall to another quantum. To be tightened when engines have been measured.
-"""
 
 FASTEST_FIRST: tuple[Precision, ...] = ("int8", "fp16", "fp32")
 CHECKED_SUFFIX = ".checked"
@@ -75,14 +69,14 @@ def _open_checked(bundle: Bundle, variant: Variant, engine: Path) -> EngineRunne
 def check_first_output(bundle: Bundle, variant: Variant, engine: Path, runner: EngineRunner) -> None:
     """Run the golden vectors of an engine's variant, unless they passed before on this device.
 
-    Raises ParityError if the engine is below ENGINE_TOLERANCE_DB.
+    Raises ParityError if the engine is below the floor.
     """
     note = engine.with_suffix(CHECKED_SUFFIX)
     identity = f"{read_record(engine).engine_sha256} {runner.device}\n"
     if note.is_file() and note.read_text() == identity:
         return
     psnr_db = engine_psnr_db(bundle, variant, runner)
-    threshold_db = ENGINE_TOLERANCE_DB[variant.precision]
+    threshold_db = FLOOR_DB["engine"][variant.precision]
     if not psnr_db >= threshold_db:
         raise ParityError(
             f"{engine.name} is {psnr_db:.1f} dB from {variant.file}, expected at least {threshold_db:g} dB; "

@@ -8,7 +8,7 @@ Everything goes frame by frame: memory does not depend on how many frames there 
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Literal
@@ -19,22 +19,8 @@ from unblur.runtime.errors import BadInput
 from unblur.runtime.frames import Batch, Frame, Padding, batch_from_frame, frame_from_batch
 from unblur.runtime.metrics import MIN_SSIM_SIDE, psnr_db, psnr_float_db, ssim
 from unblur.runtime.quality.pairs import Pair, read_pair
+from unblur.runtime.quality.tolerances import FLOOR_DB, INT8_LOSS_LIMIT_DB
 from unblur.runtime.runner import Precision, Runner
-
-THRESHOLDS_DB: Mapping[Precision, float] = {"fp32": 90.0, "fp16": 55.0, "int8": 35.0}
-"""Least PSNR, in dB, of a form against the one before it, in the worst frame, before rounding to 8 bits.
-
-fp32: only the order of additions differs; about 1e-5 of full scale is 100 dB, so 90 dB leaves room for
-    kernels and none for a wrong operator.
-fp16: 11 bits of mantissa; one rounding of an image in [0, 1] costs 75 dB, a few dozen layers about 15 dB more.
-int8: rounding is visible by design, so its distance from fp16 says little. If its error is independent of
-    the restoration's, and the restoration is R dB from the truth, then P dB of parity cost
-    10 log10(1 + 10^((R - P) / 10)): 0.1 dB at R = 26, P = 42. That loss is what users see, so it is
-    measured and limited (INT8_LOSS_LIMIT_DB); the floor of 35 dB catches a broken table where no truth is known.
-"""
-
-INT8_LOSS_LIMIT_DB = 0.1
-"""Most PSNR against ground truth, in dB, mean over the frames, that INT8 may lose from the form before it."""
 
 _LEVEL = 1 / 255
 _BLACK = 1 * _LEVEL  # mean below this: black
@@ -225,7 +211,7 @@ class _HopTally:
     def finish(self, name: str, earlier: Quality, later: Quality) -> Hop:
         worst_db = float(np.min(self.psnr_db))  # NaN if any frame is
         delta_db = None if earlier.db is None or later.db is None else later.db - earlier.db
-        threshold_db = THRESHOLDS_DB[later.precision]
+        threshold_db = FLOOR_DB["ledger"][later.precision]
         reason = _reason(later.precision, worst_db, threshold_db, delta_db, self.defects)
         return Hop(
             name=name,

@@ -19,10 +19,11 @@ from unblur.runtime.errors import BadInput, DeviceError, EngineMismatch, Missing
 from unblur.runtime.frames import Frame
 from unblur.runtime.model.bundle import ENGINES, Bundle, Variant, read_bundle
 from unblur.runtime.model.golden import GoldenResult, check_golden, golden_frame
-from unblur.runtime.model.open_model import ENGINE_TOLERANCE_DB, engine_psnr_db, made_from, open_runner
+from unblur.runtime.model.open_model import engine_psnr_db, made_from, open_runner
 from unblur.runtime.model.tiles import halo_of, tiling_error_db
 from unblur.runtime.quality.pairs import Pair, read_pair
 from unblur.runtime.quality.parity import Ledger, measure
+from unblur.runtime.quality.tolerances import FLOOR_DB, TILING_FLOOR_DB
 from unblur.runtime.runner import Precision, Runner
 from unblur.runtime.spec import Pooling
 from unblur.runtime.tensorrt.cuda import open_cuda
@@ -77,7 +78,7 @@ def _check(bundle: Bundle, engine: Path) -> EngineCheck:
         check_engine(record, device_facts(cuda, trt))
     except (DeviceError, EngineMismatch, MissingExtra) as error:
         return EngineCheck(engine.name, "not run", reason=str(error))
-    threshold_db = ENGINE_TOLERANCE_DB[variant.precision]
+    threshold_db = FLOOR_DB["engine"][variant.precision]
     try:
         with EngineRunner(engine, cuda=cuda, trt=trt) as runner:
             psnr_db = engine_psnr_db(bundle, variant, runner)
@@ -100,10 +101,6 @@ def _made_from(bundle: Bundle, record: EngineRecord) -> Variant:
     raise EngineMismatch(
         f"the bundle has no {identity.precision} variant at {identity.steps} steps any more; remove the engine"
     )
-
-
-TILING_THRESHOLD_DB = 70.0
-"""Least PSNR of tiles against the whole picture where tiling should be exact; rounding alone leaves over 100 dB."""
 
 
 @dataclass(frozen=True)
@@ -224,4 +221,4 @@ def _tiling(runner: Runner, pairs: Sequence[Pair]) -> Tiling | None:
     if psnr_db is None:
         return None
     pooling = runner.spec.pooling
-    return Tiling(pooling, halo_of(runner.spec), psnr_db, pooling == "global" or psnr_db >= TILING_THRESHOLD_DB)
+    return Tiling(pooling, halo_of(runner.spec), psnr_db, pooling == "global" or psnr_db >= TILING_FLOOR_DB)

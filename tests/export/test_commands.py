@@ -12,7 +12,7 @@ from unblur.export.cli.export import BUDGET_DB
 from unblur.runtime.cli.main import app
 from unblur.runtime.errors import BadInput, ParityError, SpecMismatch
 from unblur.runtime.model.bundle import read_bundle
-from unblur.runtime.quality.parity import INT8_LOSS_LIMIT_DB
+from unblur.runtime.quality.tolerances import FLOOR_DB, INT8_LOSS_LIMIT_DB
 
 
 def _unblur(*arguments: str | Path) -> Result:
@@ -46,9 +46,7 @@ def test_export_in_fp16_tells_people_in_a_sentence(checkpoint: Path, tmp_path: P
 def test_an_export_that_differs_from_torch_is_not_written(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from unblur.runtime.quality import parity
-
-    monkeypatch.setattr(parity, "THRESHOLDS_DB", {"fp32": 1000.0})
+    monkeypatch.setitem(FLOOR_DB["ledger"], "fp32", 1000.0)
     result = _unblur("export", checkpoint, "-o", tmp_path / "model.onnx", "--steps", "1")
     assert isinstance(result.exception, ParityError)
     assert "the export differs from torch" in str(result.exception)
@@ -103,9 +101,7 @@ def test_the_default_budget_is_what_the_ledger_allows() -> None:
 def test_a_failed_deploy_exits_with_1_and_still_tells_the_hops(
     checkpoint: Path, calibration_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from unblur.runtime.quality import parity
-
-    monkeypatch.setattr(parity, "THRESHOLDS_DB", {"fp32": 90.0, "fp16": 55.0, "int8": 500.0})
+    monkeypatch.setitem(FLOOR_DB["ledger"], "int8", 500.0)
     arguments = ("deploy", checkpoint, "--calibration", calibration_folder, "-o", tmp_path / "small.unblur")
     result = _unblur(*arguments, "--steps", "", "--json")
     assert isinstance(result.exception, ParityError)
