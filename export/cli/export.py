@@ -12,6 +12,7 @@ from unblur.runtime.console import print_json, progress, stages_on, stderr, stdo
 from unblur.runtime.errors import ParityError, needs_extra
 from unblur.runtime.files import atomic_file
 from unblur.runtime.model.calibration_table import Method
+from unblur.runtime.quality.tolerances import INT8_LOSS_LIMIT_DB
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from unblur.train.networks import DeblurringNetwork
 
 _Preset = Annotated[str, typer.Argument(metavar="PRESET", help="A shipped preset (lprn-s) or a checkpoint.")]
-BUDGET_DB = 0.1  # parity's INT8_LOSS_LIMIT_DB, which takes numpy to import
 _Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 
 
@@ -74,7 +74,7 @@ def deploy(
     method: Annotated[Method, typer.Option(help="How INT8 ranges are chosen.")] = "minmax",
     budget_db: Annotated[
         float, typer.Option(min=0, help="Most PSNR that INT8 may lose on the calibration pictures.")
-    ] = BUDGET_DB,
+    ] = INT8_LOSS_LIMIT_DB,
     count: Annotated[
         int | None, typer.Option(min=2, help="Calibrate on this many pictures, chosen to cover the others.")
     ] = None,

@@ -8,11 +8,10 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from unblur.calibration.onnx_model import precision_of, read_onnx, spec_of
-from unblur.export.cli.export import BUDGET_DB
 from unblur.runtime.cli.main import app
 from unblur.runtime.errors import BadInput, ParityError, SpecMismatch
 from unblur.runtime.model.bundle import read_bundle
-from unblur.runtime.quality.tolerances import FLOOR_DB, INT8_LOSS_LIMIT_DB
+from unblur.runtime.quality.tolerances import FLOOR_DB
 
 
 def _unblur(*arguments: str | Path) -> Result:
@@ -91,10 +90,6 @@ def test_too_little_int8_is_warned_of(
     page = (tmp_path / "small.unblur" / "report.html").read_text()
     assert "What each layer costs in INT8" in page
     assert "2 of 3 pictures" in page
-
-
-def test_the_default_budget_is_what_the_ledger_allows() -> None:
-    assert BUDGET_DB == INT8_LOSS_LIMIT_DB
 
 
 @pytest.mark.usefixtures("quick_export")
@@ -178,7 +173,6 @@ _WITHOUT_TORCH = """
 import sys
 sys.modules.update(torch=None, onnx=None, onnxsim=None)
 import typer
-from unblur.export.cli.export import BUDGET_DB
 from unblur.runtime.cli.main import app
 app(sys.argv[1:])
 """
