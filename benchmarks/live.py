@@ -32,8 +32,8 @@ from unblur.runtime.media.open_media import NullSink, open_source
 from unblur.runtime.model.deblurrer import Deblurrer
 from unblur.runtime.model.open_model import open_runner
 from unblur.runtime.profile.latency import Latency, summarise
-from unblur.runtime.runner import Precision, Runner
-from unblur.runtime.spec import ModelSpec
+from unblur.runtime.runner import Runner, RunnerOptions
+from unblur.runtime.spec import ModelSpec, Precision
 
 CAMERA_FPS = 30
 FRAME_MS = 1000 / CAMERA_FPS
@@ -146,7 +146,10 @@ def measure_deadline(model: str, seconds: float, plot: Path | None) -> tuple[Fig
     """The whole ladder; in the middle third the device runs at half its speed. Then all steps, for comparison."""
     size_hw = (180, 320)
     with ExitStack() as stack:
-        runners = [Throttled(stack.enter_context(open_runner(model, steps=count))) for count in _steps_of(model)]
+        runners = [
+            Throttled(stack.enter_context(open_runner(model, RunnerOptions(steps=count))))
+            for count in _steps_of(model)
+        ]
         ladder = Ladder([Deblurrer(runner) for runner in runners], size_hw)
         deadline_ms = 1.35 * ladder.costs[-1].ms
         anytime, fixed = (

@@ -21,7 +21,7 @@ from unblur.runtime.model.open_model import open_runner
 from unblur.runtime.profile.comparison import Comparison, Verdict, compare, interleave
 from unblur.runtime.profile.measure import random_batches
 from unblur.runtime.profile.sweep import size_from_text
-from unblur.runtime.runner import Runner
+from unblur.runtime.runner import Runner, RunnerOptions
 
 LEAST_PERCENT = 95.0
 _INFERENCES = 10
@@ -40,7 +40,7 @@ def main(
     json: Json = False,
 ) -> None:
     """Tell how often each verdict was right; exit 1 below 95 of 100."""
-    with open_runner(model, device="cpu", threads=threads, quiet=True) as runner:
+    with open_runner(model, RunnerOptions(device="cpu", threads=threads, quiet=True)) as runner:
         batch = random_batches(runner.spec, size_from_text(size), 1).batches[0]
     ratios: dict[str, list[float]] = {case: [] for case in _CASES}
     right = dict.fromkeys(_CASES, 0)
@@ -57,8 +57,8 @@ def main(
 def _trial(model: str, batch: Batch, inferences: int, rounds: int, threads: int, *, seed: int) -> Comparison:
     """Compare ten inferences with `inferences` of them, each in a session of its own."""
     with (
-        open_runner(model, device="cpu", threads=threads, quiet=True) as a,
-        open_runner(model, device="cpu", threads=threads, quiet=True) as b,
+        open_runner(model, RunnerOptions(device="cpu", threads=threads, quiet=True)) as a,
+        open_runner(model, RunnerOptions(device="cpu", threads=threads, quiet=True)) as b,
     ):
         run_a, run_b = _timed(a, batch, _INFERENCES), _timed(b, batch, inferences)
         run_a()

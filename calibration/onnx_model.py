@@ -12,8 +12,7 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, inliner
 
 from unblur.runtime.errors import BadInput, SpecMismatch
 from unblur.runtime.files import atomic_file
-from unblur.runtime.runner import Precision
-from unblur.runtime.spec import PRECISION_KEY, SPEC_KEY, ModelSpec
+from unblur.runtime.spec import PRECISION_KEY, SPEC_KEY, ModelSpec, Precision
 
 PRODUCER = "unblur"
 

@@ -23,7 +23,7 @@ from unblur.export.trt_api import TrtApi, dla_needs_cache, load_api
 from unblur.runtime.errors import BadInput, EngineMismatch, SpecMismatch
 from unblur.runtime.model.bundle import ENGINES, Bundle, Variant, read_bundle
 from unblur.runtime.model.open_model import find_model
-from unblur.runtime.runner import Precision
+from unblur.runtime.spec import Precision
 from unblur.runtime.tensorrt.engine_file import (
     SUFFIX,
     BuildOptions,

@@ -41,7 +41,7 @@ from unblur.runtime.model.onnx_runner import OnnxRunner
 from unblur.runtime.quality.pairs import Pair, read_pair
 from unblur.runtime.quality.parity import Ledger, measure
 from unblur.runtime.quality.tolerances import INT8_LOSS_LIMIT_DB
-from unblur.runtime.runner import Precision
+from unblur.runtime.spec import Precision
 from unblur.train.checkpoint import load_network
 from unblur.train.networks import DeblurringNetwork
 from unblur.train.networks.base import count_parameters, gflop_720p

@@ -27,8 +27,7 @@ from unblur.export.timing_cache import TimingCache
 from unblur.export.trt_api import ParseProblem, Settings, TrtApi, dla_refusal, dla_types_weakly
 from unblur.runtime.errors import BadInput, EngineMismatch, SpecMismatch
 from unblur.runtime.frames import Padding
-from unblur.runtime.runner import Precision
-from unblur.runtime.spec import ModelSpec
+from unblur.runtime.spec import ModelSpec, Precision
 from unblur.runtime.tensorrt.cuda_driver import probe
 from unblur.runtime.tensorrt.engine_file import (
     BuildOptions,

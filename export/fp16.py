@@ -9,7 +9,7 @@ from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_floa
 
 from unblur.calibration.onnx_model import describe, precision_of, sort_nodes, spec_of, strip_provenance
 from unblur.runtime.errors import BadInput
-from unblur.runtime.runner import Precision
+from unblur.runtime.spec import Precision
 
 _REDUCTIONS = frozenset({"ReduceMean", "ReduceSum", "ReduceL1", "ReduceL2", "ReduceSumSquare"})
 _FRAME_NORMS = frozenset({"GlobalAveragePool", "GlobalLpPool", "InstanceNormalization", "GroupNormalization"})

@@ -5,8 +5,7 @@ from types import TracebackType
 import torch
 
 from unblur.runtime.frames import Batch
-from unblur.runtime.runner import Precision
-from unblur.runtime.spec import ModelSpec
+from unblur.runtime.spec import ModelSpec, Precision
 from unblur.train.networks import DeblurringNetwork
 
 

@@ -14,7 +14,7 @@ from functools import cache
 from typing import Any, Protocol
 
 from unblur.runtime.errors import DeviceError, EngineMismatch
-from unblur.runtime.runner import Precision
+from unblur.runtime.spec import Precision
 from unblur.runtime.tensorrt.engine_file import Flavour, Profile
 from unblur.runtime.tensorrt.trt import TensorRT, load_tensorrt
 

@@ -1,7 +1,7 @@
-"""The Runner protocol: one model on one device, images in, images out.
+"""The Runner protocols, and how a caller asks for a runner; `unblur.runtime.model.open_model` opens one.
 
-Torch, ONNX Runtime, TensorRT and the fake of the tests all fit it, so parity, profiling, tiling and streaming
-never ask which one they hold. `open_runner` turns what a user typed into one.
+Torch, ONNX Runtime, TensorRT and the fake of the tests all fit `Runner`, so parity, profiling, tiling and the
+loops never ask which one they hold.
 """
 
 from dataclasses import dataclass
@@ -11,53 +11,53 @@ from typing import Literal, Protocol, runtime_checkable
 import numpy as np
 
 from unblur.runtime.frames import Batch, Frame
-from unblur.runtime.spec import ModelSpec
-
-Precision = Literal["fp32", "fp16", "int8"]
-Device = Literal["auto", "tensorrt", "cuda", "cpu"]
-
-
-@runtime_checkable
-class FrameRunner(Protocol):
-    """A runner that can also take and give pictures, converting and padding them where that costs least."""
-
-    def infer_frame(self, frame_rgb: Frame, out: Frame) -> None:
-        """Restore a frame, uint8 RGB (H, W, 3) of any size, into `out` of the same shape, which may be the same."""
-        ...
+from unblur.runtime.spec import Device, ModelSpec, Precision
 
 
 @dataclass(frozen=True)
-class Parts:
-    """Where the time of one inference went, in ms; together they are the time of the call.
+class RunnerOptions:
+    """How to open a model.
 
-    host: the CPU's own work around the device's: staging memory, enqueueing, waking up. copy_in, copy_out: between
-    the memories of CPU and GPU; 0 where they share one. device: the network itself.
+    precision: "auto" is the fastest engine of a bundle that runs here, INT8 first, else its fp32 file, since INT8
+        is slower on most CPUs. A single file has one precision.
+    steps: recursion steps; None is the model's own number.
+    threads: CPU threads of one inference; None is one per physical core.
+    device: "auto" is an engine that fits this GPU, else ONNX Runtime on the GPU, else the CPU.
+    graph_optimization: False evaluates the ONNX graph node by node on the CPU: the reference for INT8.
+    quiet: do not log which variant runs where, and why.
     """
 
-    host: float
-    copy_in: float
-    device: float
-    copy_out: float
+    precision: Precision | Literal["auto"] = "auto"
+    steps: int | None = None
+    threads: int | None = None
+    device: Device = "auto"
+    graph_optimization: bool = True
+    quiet: bool = False
 
 
-@runtime_checkable
-class TimedRunner(Protocol):
-    """A runner that can also tell where its time goes. `infer` pays nothing for that."""
+@dataclass(frozen=True)
+class InferenceTiming:
+    """Where the time of one inference went; the fields add up to the time of the call.
 
-    def timed_infer(self, batch: Batch) -> tuple[Batch, Parts]:
-        """As `Runner.infer`, with the parts of its time."""
-        ...
+    host_ms: the CPU's own work: staging memory, enqueueing, waking up. copy_in_ms, copy_out_ms: between the
+    memories of CPU and GPU, 0 where they share one. device_ms: the network itself.
+    """
+
+    host_ms: float
+    copy_in_ms: float
+    device_ms: float
+    copy_out_ms: float
 
 
 class Runner(Protocol):
-    """A context manager that owns its buffers; not thread-safe, one owner thread at a time."""
+    """A context manager that owns its buffers. Not thread-safe: one owner thread at a time."""
 
     @property
     def spec(self) -> ModelSpec: ...
 
     @property
     def device(self) -> str:
-        """What executes it, for people: "cpu (onnxruntime 1.31.1)", "cuda:0 (TensorRT 10.3.0)"."""
+        """What executes the model, for people: "cpu (onnxruntime 1.31.1)", "cuda:0 (TensorRT 10.3.0)"."""
         ...
 
     @property
@@ -78,6 +78,24 @@ class Runner(Protocol):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
+
+
+@runtime_checkable
+class FrameRunner(Protocol):
+    """A runner that also takes whole frames, and converts and pads them where that costs least."""
+
+    def infer_frame(self, frame_rgb: Frame, out: Frame) -> None:
+        """Restore a frame, uint8 RGB (H, W, 3) of any size, into `out` of the same shape, which may be the same."""
+        ...
+
+
+@runtime_checkable
+class TimedRunner(Protocol):
+    """A runner that can also report where its time goes. `infer` pays nothing for that."""
+
+    def timed_infer(self, batch: Batch) -> tuple[Batch, InferenceTiming]:
+        """As `Runner.infer`, with its timing."""
+        ...
 
 
 def check_batch(batch: Batch, multiple_of: int) -> None:

@@ -16,6 +16,8 @@ SPEC_KEY = "unblur.spec"
 PRECISION_KEY = "unblur.precision"  # of an ONNX file: "fp32", "fp16" or "int8"
 SCHEMA = 1
 
+Precision = Literal["fp32", "fp16", "int8"]
+Device = Literal["auto", "tensorrt", "cuda", "cpu"]
 Pooling = Literal["none", "global", "local"]
 OptionValue = bool | int | float | str
 

@@ -14,7 +14,7 @@ from unblur.runtime.files import atomic_file
 if TYPE_CHECKING:
     from unblur.export.build import Order, Stored
     from unblur.export.engine_from_onnx import BuildWatch, Source, Target
-    from unblur.runtime.runner import Precision
+    from unblur.runtime.spec import Precision
 
 _TARGET_HELP = "tensorrt for the GPU of this device, or RTX cards: rtx-sm86,rtx-sm89,rtx-sm120 (needs no GPU)."
 
@@ -151,7 +151,7 @@ def engine_document(engine: "Stored") -> dict[str, object]:
 
 def precisions_from_text(text: str | None) -> "tuple[Precision, ...]":
     """ "fp16,int8", each once; empty without text. BadInput if one is none."""
-    from unblur.runtime.runner import Precision
+    from unblur.runtime.spec import Precision
 
     names = [] if text is None else [part.strip() for part in text.split(",")]
     for name in names:

@@ -19,8 +19,7 @@ from unblur.runtime.errors import BundleError
 from unblur.runtime.model.bundle import Bundle
 from unblur.runtime.model.calibration_table import Origin
 from unblur.runtime.quality.parity import Ledger, Quality
-from unblur.runtime.runner import Precision
-from unblur.runtime.spec import ModelSpec
+from unblur.runtime.spec import ModelSpec, Precision
 
 REPORT_JSON = "report.json"
 SCHEMA = 1

@@ -17,7 +17,8 @@ from unblur.runtime.profile.measure import Control, Plan
 from unblur.runtime.profile.profile_model import ModelChoice, ProfileRequest, profile_model
 from unblur.runtime.quality.pairs import Pair
 from unblur.runtime.quality.parity import Ledger, measure
-from unblur.runtime.runner import Precision
+from unblur.runtime.runner import RunnerOptions
+from unblur.runtime.spec import Precision
 from unblur.runtime.strict_json import to_json
 from unblur.runtime.tensorrt.engine_runner import EngineRunner
 
@@ -121,7 +122,7 @@ def with_profiles(subject: Subject, plan: Plan, stage: Stage = silent) -> Subjec
     advance = stage(f"profiling {subject.name}", len(counts))
     profiles = []
     for steps in counts:
-        choice = ModelChoice(str(subject.bundle.path), steps=steps)
+        choice = ModelChoice(str(subject.bundle.path), RunnerOptions(steps=steps))
         request = ProfileRequest(choice, plan, layers=steps == counts[-1] and _tells_layers(choice))
         profiles.append(_profile(request))
         advance()
@@ -155,11 +156,9 @@ def with_quality(subject: Subject, pairs: Sequence[Pair], stage: Stage = silent)
     for precision, steps in sorted(forms, key=lambda form: (-form[1], get_args(Precision).index(form[0]))):
         with open_runner(
             subject.bundle.path,
-            precision=precision,
-            steps=steps,
-            graph_optimization=precision != "int8",
-            device="cpu",
-            quiet=True,
+            RunnerOptions(
+                precision=precision, steps=steps, graph_optimization=precision != "int8", device="cpu", quiet=True
+            ),
         ) as runner:
             ledgers.append(measure([runner], pairs, advance))
     qualities = tuple(quality for ledger in ledgers for quality in ledger.qualities)

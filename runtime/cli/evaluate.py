@@ -43,9 +43,10 @@ def evaluate(
     from unblur.runtime.model.open_model import open_runner
     from unblur.runtime.quality.evaluate_report import ContactSheet, Evaluation, document, print_table, write_files
     from unblur.runtime.quality.pairs import find_pairs
+    from unblur.runtime.runner import RunnerOptions
 
     pairs, sheet = find_pairs(data), ContactSheet()
-    with open_runner(model, precision=precision, steps=steps, threads=threads, device=device) as runner:
+    with open_runner(model, RunnerOptions(precision, steps, threads, device)) as runner:
         if out is not None:
             make_folder(out)
         rows = _judge(runner, pairs, sheet)

@@ -49,16 +49,16 @@ def preview(
     from unblur.runtime.cli.run import print_summary
     from unblur.runtime.console import log_on_stderr, print_json, stderr, stop_on_signals
     from unblur.runtime.loops.capture import Reconnect
-    from unblur.runtime.loops.ladder import RungChoice
     from unblur.runtime.loops.live_session import LiveRequest
     from unblur.runtime.preview.host import preview_camera
     from unblur.runtime.preview.requests import access_for
+    from unblur.runtime.runner import RunnerOptions
 
     request = LiveRequest(
         model=model,
         source=source,
         sinks=tuple(sink or ["null:"]),
-        choice=RungChoice(precision, threads, device),
+        options=RunnerOptions(precision=precision, threads=threads, device=device),
         deadline_ms=deadline_ms,
         gate=BlurGate() if gate else None,
         reconnect=Reconnect(stall_s=stall_s, retries=retries),

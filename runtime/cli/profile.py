@@ -68,12 +68,14 @@ def profile(
     from unblur.runtime.profile.measure import Plan
     from unblur.runtime.profile.profile_model import ModelChoice, ProfileRequest, profile_model
     from unblur.runtime.profile.sweep import device_from_text, size_from_text, sweeps_from_text
+    from unblur.runtime.runner import RunnerOptions
 
     if out is not None:
         require_parent(out)
-    choice = ModelChoice(model, precision, steps, threads, device_from_text(device))
-    other = replace(
-        choice, model=against or model, precision=against_precision or precision, steps=against_steps or steps
+    choice = ModelChoice(model, RunnerOptions(precision, steps, threads, device_from_text(device)))
+    other = ModelChoice(
+        against or model,
+        replace(choice.options, precision=against_precision or precision, steps=against_steps or steps),
     )
     request = ProfileRequest(
         choice=choice,

@@ -17,12 +17,13 @@ from unblur.runtime.errors import needs_extra
 from unblur.runtime.loops.live_loop import LiveResult, LiveSummary
 from unblur.runtime.loops.live_session import LiveRequest, LiveSession, open_session
 from unblur.runtime.media.url import without_secrets
+from unblur.runtime.runner import RunnerOptions
 
 if TYPE_CHECKING:
     import threading
 
     from unblur.runtime.loops.file_loop import Restore, StreamSummary
-    from unblur.runtime.loops.ladder import Pace, RungChoice
+    from unblur.runtime.loops.ladder import Pace
     from unblur.runtime.media.interfaces import MediaInfo, Sink, Source
     from unblur.runtime.model.deblurrer import Deblurrer
 
@@ -82,19 +83,17 @@ def run(
     from unblur.runtime.blur import BlurGate
     from unblur.runtime.console import log_on_stderr, stop_on_signals
     from unblur.runtime.loops.capture import Reconnect
-    from unblur.runtime.loops.ladder import RungChoice
     from unblur.runtime.loops.live_session import LiveRequest
     from unblur.runtime.media.open_media import is_live
 
-    choice = RungChoice(precision, threads, device)
+    options = RunnerOptions(precision, steps, threads, device)
     with log_on_stderr(), stop_on_signals() as stop:
         if is_live(source):
             request = LiveRequest(
                 model=model,
                 source=source,
                 sinks=tuple(sink),
-                choice=choice,
-                steps=steps,
+                options=options,
                 deadline_ms=deadline_ms,
                 gate=BlurGate() if gate else None,
                 reconnect=Reconnect(stall_s=stall_s, retries=retries),
@@ -105,9 +104,7 @@ def run(
             run_camera(request, stop, metrics, json=json)
         else:
             picture_rate = Fraction(rate).limit_denominator(1001)
-            job = _FileJob(
-                model, source, tuple(sink), choice, steps, deadline_ms, crf, picture_rate, loop, max_pixels
-            )
+            job = _FileJob(model, source, tuple(sink), options, deadline_ms, crf, picture_rate, loop, max_pixels)
             _run_files(job, stop, json=json)
 
 
@@ -118,8 +115,7 @@ class _FileJob:
     model: str
     source: str
     sinks: tuple[str, ...]
-    choice: "RungChoice"
-    steps: int | None
+    options: RunnerOptions
     deadline_ms: float | None
     crf: int
     rate: Fraction
@@ -151,11 +147,12 @@ def _run_files(job: _FileJob, stop: "threading.Event", *, json: bool) -> None:
 def _open_restore(job: _FileJob, info: "MediaInfo") -> "Deblurrer | Pace":
     """All steps for every frame, or with a deadline as many as fit it."""
     from unblur.runtime.loops.ladder import UNKNOWN_SIZE_HW, Pace, open_ladder
+    from unblur.runtime.model.deblurrer import Deblurrer
 
     if job.deadline_ms is None:
-        return job.choice.open(job.model, job.steps)
+        return Deblurrer(job.model, job.options)
     size_hw = info.size_hw or UNKNOWN_SIZE_HW
-    return Pace(open_ladder(job.model, size_hw, job.choice, steps=job.steps), job.deadline_ms)
+    return Pace(open_ladder(job.model, size_hw, job.options), job.deadline_ms)
 
 
 def _steps(restore: "Deblurrer | Pace") -> dict[str, object]:

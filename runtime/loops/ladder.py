@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from types import TracebackType
-from typing import Literal
 
 import numpy as np
 
@@ -23,7 +22,8 @@ from unblur.runtime.frames import Frame
 from unblur.runtime.model.bundle import Bundle, read_bundle
 from unblur.runtime.model.deblurrer import Deblurrer
 from unblur.runtime.model.open_model import find_model
-from unblur.runtime.runner import Device, Precision, Runner
+from unblur.runtime.runner import Runner, RunnerOptions
+from unblur.runtime.spec import Precision
 
 _log = logging.getLogger(__name__)
 
@@ -190,34 +190,17 @@ class Ladder:
         return median(times_s) * 1e3
 
 
-@dataclass(frozen=True)
-class RungChoice:
-    """What to open the rungs with; the fields are those of `open_runner`."""
-
-    precision: Precision | Literal["auto"] = "auto"
-    threads: int | None = None
-    device: Device = "auto"
-
-    def open(self, model: str | Path, steps: int | None, *, quiet: bool = False) -> Deblurrer:
-        """The model at that number of steps, None for its own."""
-        return Deblurrer(
-            model, precision=self.precision, steps=steps, threads=self.threads, device=self.device, quiet=quiet
-        )
-
-
-def open_ladder(
-    model: str | Path, size_hw: tuple[int, int], choice: RungChoice, *, steps: int | None = None
-) -> Ladder:
-    """Open a model at every number of steps in its bundle, or at `steps` alone, timed on frames of `size_hw`.
+def open_ladder(model: str | Path, size_hw: tuple[int, int], options: RunnerOptions = RunnerOptions()) -> Ladder:
+    """Open a model at every number of steps in its bundle, or at `options.steps` alone; time it at `size_hw`.
 
     The other rungs are of the precision of the one of most steps. Those that would run elsewhere (an engine was
     built for some steps only) are left out, which is told in the log. Raises what `open_runner` raises.
     """
     path = find_model(model)
-    bundle = read_bundle(path) if path.is_dir() and steps is None else None
+    bundle = read_bundle(path) if path.is_dir() and options.steps is None else None
     with ExitStack() as stack:
-        top = stack.enter_context(choice.open(model, steps))
-        fewer = [] if bundle is None else _open_fewer(bundle, top, choice)
+        top = stack.enter_context(Deblurrer(model, options))
+        fewer = [] if bundle is None else _open_fewer(bundle, top, options)
         rungs = [*(stack.enter_context(rung) for rung in fewer), top]
         quality_db = [None if bundle is None else _quality_db(bundle, rung) for rung in rungs]
         ladder = Ladder(rungs, size_hw, quality_db=quality_db)
@@ -225,14 +208,14 @@ def open_ladder(
     return ladder
 
 
-def _open_fewer(bundle: Bundle, top: Deblurrer, choice: RungChoice) -> list[Deblurrer]:
+def _open_fewer(bundle: Bundle, top: Deblurrer, options: RunnerOptions) -> list[Deblurrer]:
     """The rungs below `top` that run where it does, by rising steps."""
-    choice = replace(choice, precision=top.runner.precision)
     left_out: list[int] = []
     with ExitStack() as stack:
         rungs: list[Deblurrer] = []
         for count in _fewer_steps(bundle, top):
-            rung = choice.open(bundle.path, count, quiet=True)
+            at_count = replace(options, precision=top.runner.precision, steps=count, quiet=True)
+            rung = Deblurrer(bundle.path, at_count)
             if rung.runner.device == top.runner.device:
                 rungs.append(stack.enter_context(rung))
             else:

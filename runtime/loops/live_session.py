@@ -13,25 +13,25 @@ from pathlib import Path
 from unblur.runtime.blur import BlurGate
 from unblur.runtime.images import MAX_PIXELS
 from unblur.runtime.loops.capture import Feed, Reconnect
-from unblur.runtime.loops.ladder import UNKNOWN_SIZE_HW, Ladder, RungChoice, open_ladder
+from unblur.runtime.loops.ladder import UNKNOWN_SIZE_HW, Ladder, open_ladder
 from unblur.runtime.loops.live_loop import LiveControls, LiveResult, LiveSummary, Restorer, run_live
 from unblur.runtime.loops.stats import LiveStats
 from unblur.runtime.media.interfaces import MediaInfo, Sink, Source
 from unblur.runtime.media.open_media import DEFAULT_CRF, open_sinks, open_source
+from unblur.runtime.runner import RunnerOptions
 
 
 @dataclass(frozen=True)
 class LiveRequest:
     """What to run live. sinks: see `open_sinks`. deadline_ms: None is the source's frame time, inf is none.
 
-    steps: this number alone, no ladder. gate: spares sharp frames.
+    options: with `steps` that number alone is run, without a ladder. gate: spares sharp frames.
     """
 
     model: str | Path
     source: str
     sinks: tuple[str, ...]
-    choice: RungChoice = field(default_factory=RungChoice)
-    steps: int | None = None
+    options: RunnerOptions = RunnerOptions()
     deadline_ms: float | None = None
     gate: BlurGate | None = None
     reconnect: Reconnect = field(default_factory=Reconnect)
@@ -90,7 +90,7 @@ def open_session(request: LiveRequest) -> Iterator[LiveSession]:
 
 def open_rungs(request: LiveRequest, info: MediaInfo) -> Ladder:
     """The ladder of a request, timed on frames of the source's size."""
-    return open_ladder(request.model, info.size_hw or UNKNOWN_SIZE_HW, request.choice, steps=request.steps)
+    return open_ladder(request.model, info.size_hw or UNKNOWN_SIZE_HW, request.options)
 
 
 def _deadline_ms(request: LiveRequest, info: MediaInfo) -> float | None:

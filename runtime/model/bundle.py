@@ -18,8 +18,7 @@ from pathlib import Path, PurePosixPath
 
 from unblur.runtime.errors import BundleError, SpecMismatch
 from unblur.runtime.quality.parity import Hop
-from unblur.runtime.runner import Precision
-from unblur.runtime.spec import ModelSpec
+from unblur.runtime.spec import ModelSpec, Precision
 from unblur.runtime.strict_json import from_json, to_json
 
 SUFFIX = ".unblur"

@@ -4,21 +4,20 @@ from unblur.runtime.model.deblurrer import Deblurrer, deblur
 
 sharp_rgb = deblur(blurred_rgb)  # one picture, uint8 (H, W, 3), any size
 
-with Deblurrer("lprn-s", threads=2) as deblurrer:  # many: the model is opened once
+with Deblurrer("lprn-s", RunnerOptions(threads=2)) as deblurrer:  # many: the model is opened once
     for frame_rgb in frames:
         deblurrer(frame_rgb, out=frame_rgb_out)  # no allocation once the size repeats
 """
 
 from pathlib import Path
 from types import TracebackType
-from typing import Literal
 
 import numpy as np
 
 from unblur.runtime.frames import Batch, Frame, check_frame
 from unblur.runtime.model.open_model import open_runner
 from unblur.runtime.model.tiles import TilePlan, affordable_halo_of, infer_tiles, max_pixels_of, plan_tiles
-from unblur.runtime.runner import Device, FrameRunner, Precision, Runner
+from unblur.runtime.runner import FrameRunner, Runner, RunnerOptions
 from unblur.runtime.spec import ModelSpec
 
 DEFAULT_MODEL = "lprn-s"
@@ -28,7 +27,7 @@ class Deblurrer:
     """Restores frames of any size, one after the other; not for several threads at a time.
 
     model: a shipped preset, a bundle folder, an .onnx file, or a Runner, which stays the caller's to close.
-    precision, steps, threads, device, quiet: see `open_runner`; they go with a name or a path, not with a Runner.
+    options: how to open it; of no effect on a Runner.
     tile: most pixels given to the network at once; larger frames are cut into tiles that overlap. Less takes less
         memory and more time, since the overlaps are computed twice. Default: what stays below about 3 GiB.
     """
@@ -36,20 +35,12 @@ class Deblurrer:
     def __init__(
         self,
         model: str | Path | Runner = DEFAULT_MODEL,
+        options: RunnerOptions = RunnerOptions(),
         *,
-        precision: Precision | Literal["auto"] = "auto",
-        steps: int | None = None,
-        threads: int | None = None,
         tile: int | None = None,
-        device: Device = "auto",
-        quiet: bool = False,
     ) -> None:
         self._is_owner = isinstance(model, (str, Path))
-        self._runner = (
-            open_runner(model, precision=precision, steps=steps, threads=threads, device=device, quiet=quiet)
-            if isinstance(model, (str, Path))
-            else model
-        )
+        self._runner = open_runner(model, options) if isinstance(model, (str, Path)) else model
         self._tile = max_pixels_of(self._runner.spec) if tile is None else tile
         self._plan: TilePlan | None = None
         self._buffer: Batch = np.empty((1, 3, 0, 0), np.float32)

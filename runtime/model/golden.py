@@ -17,7 +17,8 @@ from unblur.runtime.frames import Batch, Frame, Padding, batch_from_frame, check
 from unblur.runtime.metrics import psnr_float_db
 from unblur.runtime.model.bundle import Bundle, Golden, Variant
 from unblur.runtime.quality.tolerances import FLOOR_DB
-from unblur.runtime.runner import Precision, Runner
+from unblur.runtime.runner import Runner
+from unblur.runtime.spec import Precision
 
 FOLDER = "golden"
 

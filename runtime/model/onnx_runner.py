@@ -20,10 +20,10 @@ from onnxruntime.capi.onnxruntime_pybind11_state import (
 
 from unblur.runtime.errors import BadInput, DeviceError, SpecMismatch
 from unblur.runtime.frames import Batch
-from unblur.runtime.runner import Parts, Precision, check_batch
-from unblur.runtime.spec import PRECISION_KEY, SPEC_KEY, ModelSpec
+from unblur.runtime.runner import InferenceTiming, check_batch
+from unblur.runtime.spec import PRECISION_KEY, SPEC_KEY, ModelSpec, Precision
 
-Device = Literal["cpu", "cuda"]
+OnnxDevice = Literal["cpu", "cuda"]
 
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 _ORT_ERRORS = (
@@ -62,7 +62,7 @@ class OnnxRunner:
         *,
         threads: int | None = None,
         graph_optimization: bool = True,
-        device: Device = "cpu",
+        device: OnnxDevice = "cpu",
         profile_to: Path | None = None,
     ) -> None:
         self.path = path
@@ -94,8 +94,8 @@ class OnnxRunner:
         self._execute(self._bind(batch))
         return self._restored
 
-    def timed_infer(self, batch: Batch) -> tuple[Batch, Parts]:
-        """As `infer`, with the parts of its time.
+    def timed_infer(self, batch: Batch) -> tuple[Batch, InferenceTiming]:
+        """As `infer`, with its timing.
 
         ONNX Runtime tells two of them apart: handing over the batch, which is the host's work on a CPU and a copy
         on a GPU, and the run, which on a GPU includes the copy of the result.
@@ -107,8 +107,10 @@ class OnnxRunner:
         device = (time.perf_counter() - bound) * 1e3
         binding = (bound - started) * 1e3
         if self._device == "cpu":
-            return self._restored, Parts(host=binding, copy_in=0.0, device=device, copy_out=0.0)
-        return self._restored, Parts(host=0.0, copy_in=binding, device=device, copy_out=0.0)
+            return self._restored, InferenceTiming(
+                host_ms=binding, copy_in_ms=0.0, device_ms=device, copy_out_ms=0.0
+            )
+        return self._restored, InferenceTiming(host_ms=0.0, copy_in_ms=binding, device_ms=device, copy_out_ms=0.0)
 
     def _bind(self, batch: Batch) -> Batch:
         """Tell the session where batch and result lie; returns what is to be kept until it has run."""
@@ -172,7 +174,9 @@ def _options(threads: int | None, graph_optimization: bool, profile_to: Path | N
     return options
 
 
-def _open_session(path: Path, options: onnxruntime.SessionOptions, device: Device) -> onnxruntime.InferenceSession:
+def _open_session(
+    path: Path, options: onnxruntime.SessionOptions, device: OnnxDevice
+) -> onnxruntime.InferenceSession:
     if not path.is_file():
         raise BadInput(f"{path} does not exist; expected an .onnx file")
     provider = _PROVIDERS[device]

@@ -10,7 +10,6 @@ import math
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -25,7 +24,8 @@ from unblur.runtime.model.bundle import ENGINES, Bundle, Golden, Variant, read_b
 from unblur.runtime.model.golden import check_golden, golden_frame, read_golden_frame
 from unblur.runtime.model.onnx_runner import OnnxRunner
 from unblur.runtime.quality.tolerances import FLOOR_DB
-from unblur.runtime.runner import Device, Precision, Runner
+from unblur.runtime.runner import Runner, RunnerOptions
+from unblur.runtime.spec import Precision
 from unblur.runtime.tensorrt.engine_file import EngineIdentity, EngineRecord, Profile, find_engines, read_record
 from unblur.runtime.tensorrt.engine_runner import EngineRunner
 
@@ -155,61 +155,51 @@ def _picture(profile: Profile) -> Batch:
     return np.repeat(batch_from_frame(tiled, Padding((height, width), (height, width))), count, axis=0)
 
 
-@dataclass(frozen=True)
-class Wish:
-    """What is asked for; the fields are those of `open_runner`."""
-
-    precision: Precision | Literal["auto"]
-    steps: int | None
-    threads: int | None
-    graph_optimization: bool
-    device: Device
-    quiet: bool = False
-
-
-def open_model(path: Path, wish: Wish) -> Runner:
+def open_model(path: Path, options: RunnerOptions) -> Runner:
     """Open a bundle, an .onnx file or an .engine file; raises what `open_runner` raises."""
     if path.is_dir():
-        return _open_bundle(read_bundle(path), wish)
+        return _open_bundle(read_bundle(path), options)
     if path.suffix != ".engine":
-        return _checked(path, _open_onnx(path, wish), wish.precision, wish.steps)
-    if wish.device not in ("auto", "tensorrt"):
-        raise BadInput(f"{path} is a TensorRT engine, which does not run on {wish.device}; give its bundle")
-    return _checked(path, EngineRunner(path), wish.precision, wish.steps)
+        return _checked(path, _open_onnx(path, options), options.precision, options.steps)
+    if options.device not in ("auto", "tensorrt"):
+        raise BadInput(f"{path} is a TensorRT engine, which does not run on {options.device}; give its bundle")
+    return _checked(path, EngineRunner(path), options.precision, options.steps)
 
 
-def _open_bundle(bundle: Bundle, wish: Wish) -> Runner:
+def _open_bundle(bundle: Bundle, options: RunnerOptions) -> Runner:
     """The variant that is asked for, in the fastest form that runs here and is right."""
-    variant = bundle.variant("fp32" if wish.precision == "auto" else wish.precision, wish.steps)
+    variant = bundle.variant("fp32" if options.precision == "auto" else options.precision, options.steps)
     reasons: list[str] = []
-    if wish.device in ("auto", "tensorrt") and wish.graph_optimization:
-        precisions = FASTEST_FIRST if wish.precision == "auto" else (wish.precision,)
+    if options.device in ("auto", "tensorrt") and options.graph_optimization:
+        precisions = FASTEST_FIRST if options.precision == "auto" else (options.precision,)
         engine, reasons = open_engine(bundle, precisions, variant.steps)
         if engine is not None:
-            _tell(bundle, engine, wish, reasons[-1] if reasons else "its engine fits this device")
+            _tell(bundle, engine, options, reasons[-1] if reasons else "its engine fits this device")
             return engine
     reason = reasons[0] if reasons else "it has no engine"
-    if wish.device == "tensorrt":
+    if options.device == "tensorrt":
         raise EngineMismatch(f"{bundle.path} does not run on TensorRT: {reason}; see `unblur build`")
     path = bundle.path / variant.file
-    runner = _checked(path, _open_onnx(path, wish), variant.precision, variant.steps)
-    _tell(bundle, runner, wish, reason if wish.device == "auto" else f"asked for {wish.device}")
+    runner = _checked(path, _open_onnx(path, options), variant.precision, variant.steps)
+    _tell(bundle, runner, options, reason if options.device == "auto" else f"asked for {options.device}")
     return runner
 
 
-def _open_onnx(path: Path, wish: Wish) -> Runner:
+def _open_onnx(path: Path, options: RunnerOptions) -> Runner:
     """On the GPU if ONNX Runtime can, unless the CPU is asked for or a reference, which is the CPU's."""
-    if wish.device == "tensorrt":
+    if options.device == "tensorrt":
         raise BadInput(f"{path} is no engine; make one with `unblur build`, or give --device cuda or cpu")
     has_cuda = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
-    if wish.device == "cuda" or (wish.device == "auto" and wish.graph_optimization and has_cuda):
+    if options.device == "cuda" or (options.device == "auto" and options.graph_optimization and has_cuda):
         try:
-            return OnnxRunner(path, threads=wish.threads, graph_optimization=wish.graph_optimization, device="cuda")
+            return OnnxRunner(
+                path, threads=options.threads, graph_optimization=options.graph_optimization, device="cuda"
+            )
         except DeviceError as error:
-            if wish.device == "cuda":
+            if options.device == "cuda":
                 raise
             _log.warning("ONNX Runtime does not run on the GPU: %s", error)
-    return OnnxRunner(path, threads=wish.threads, graph_optimization=wish.graph_optimization)
+    return OnnxRunner(path, threads=options.threads, graph_optimization=options.graph_optimization)
 
 
 def _checked(path: Path, runner: Runner, precision: Precision | Literal["auto"], steps: int | None) -> Runner:
@@ -225,39 +215,23 @@ def _checked(path: Path, runner: Runner, precision: Precision | Literal["auto"],
     return runner
 
 
-def _tell(bundle: Bundle, runner: Runner, wish: Wish, reason: str) -> None:
-    if not wish.quiet:
+def _tell(bundle: Bundle, runner: Runner, options: RunnerOptions, reason: str) -> None:
+    if not options.quiet:
         _log.info("%s %s runs on %s: %s", bundle.manifest.name, runner.precision, runner.device, reason)
 
 
 _SHIPPED = Path(__file__).parents[1] / "bundles"
 
 
-def open_runner(
-    model: str | Path,
-    *,
-    precision: Precision | Literal["auto"] = "auto",
-    steps: int | None = None,
-    threads: int | None = None,
-    graph_optimization: bool = True,
-    device: Device = "auto",
-    quiet: bool = False,
-) -> Runner:
+def open_runner(model: str | Path, options: RunnerOptions = RunnerOptions()) -> Runner:
     """Open what a user names as a model, checked and ready to infer.
 
     model: a shipped preset ("lprn-s"), a bundle folder, an .onnx file or an .engine file.
-    precision: "auto" is the fastest engine of a bundle that runs here, INT8 first, or else its fp32, since INT8 is
-        slower on CPUs; a file has only its own.
-    steps: recursion steps; default the model's own. threads, graph_optimization: see OnnxRunner; without
-        optimisation the ONNX file is evaluated on the CPU, as a reference for all others.
-    device: "auto" is an engine that fits this GPU, else ONNX Runtime on the GPU, else the CPU. quiet: do not log
-        which it is.
 
     Raises BadInput if there is no such model, BundleError if a bundle is damaged, SpecMismatch if it has no such
     variant, EngineMismatch or DeviceError if the device that was asked for cannot run it.
     """
-
-    return open_model(find_model(model), Wish(precision, steps, threads, graph_optimization, device, quiet))
+    return open_model(find_model(model), options)
 
 
 def find_model(model: str | Path) -> Path:

@@ -21,7 +21,7 @@ from unblur.runtime.media.open_media import is_live
 from unblur.runtime.model.bundle import read_bundle
 from unblur.runtime.model.open_model import find_model
 from unblur.runtime.preview.requests import Access, Panel
-from unblur.runtime.runner import Precision
+from unblur.runtime.spec import Precision
 
 
 def preview_camera(
@@ -52,7 +52,7 @@ def preview_camera(
 
 def _opener(request: LiveRequest, session: LiveSession) -> Callable[[Precision], Ladder]:
     def open_at(precision: Precision) -> Ladder:
-        other = replace(request, choice=replace(request.choice, precision=precision))
+        other = replace(request, options=replace(request.options, precision=precision))
         return open_rungs(other, session.feed.info)
 
     return open_at

@@ -18,7 +18,7 @@ from unblur.runtime.blur import BlurGate
 from unblur.runtime.errors import BadInput
 from unblur.runtime.loops.ladder import LadderSwitch
 from unblur.runtime.loops.live_loop import LiveControls
-from unblur.runtime.runner import Precision
+from unblur.runtime.spec import Precision
 
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{16,}")
 

@@ -23,10 +23,11 @@ from unblur.runtime.profile.latency import Latency
 from unblur.runtime.profile.layers import Layer
 from unblur.runtime.profile.roofline import Bound, Peaks
 from unblur.runtime.profile.stationarity import Sustained
-from unblur.runtime.runner import Parts, Precision
+from unblur.runtime.runner import InferenceTiming
+from unblur.runtime.spec import Precision
 from unblur.runtime.strict_json import from_json, to_json
 
-SCHEMA = 1
+SCHEMA = 2
 
 Intervals = Mapping[str, tuple[float | None, ...]]
 """(low, high), 95 %, of a statistic, by its name; high is None where there are too few samples to bound it."""
@@ -150,7 +151,7 @@ class Profile:
     size: as asked for; padded_size: as the network saw it. threads: of the CPU, None for one a core. fps: pictures
     a second in steady state. cv: standard deviation over mean. stationary: the latency kept its level while it was
     measured. cold_ms: what the first inference waits for: "import" of the modules (None if that was done before),
-    "open" of the model, and the "first" inference itself. parts_ms: medians, of inferences of their own. times_ms:
+    "open" of the model, and the "first" inference itself. timing: medians, of inferences of their own. times_ms:
     of the inferences in order, every `times_every`-th. interrupted: before the time asked for.
     """
 
@@ -173,7 +174,7 @@ class Profile:
     interrupted: bool
     warmup: WarmUpRun
     cold_ms: Mapping[str, float | None]
-    parts_ms: Parts | None
+    timing: InferenceTiming | None
     times_ms: tuple[float, ...]
     times_every: int
     environment: Environment

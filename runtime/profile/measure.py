@@ -27,7 +27,7 @@ from unblur.runtime.machine.telemetry import Telemetry, TelemetrySummary
 from unblur.runtime.profile.document import Inputs, Percentiles, Profile, WarmUpRun, intervals_of
 from unblur.runtime.profile.latency import summarise
 from unblur.runtime.profile.stationarity import Sustained, WarmUp, find_throttling, is_stationary
-from unblur.runtime.runner import Parts, Runner, TimedRunner
+from unblur.runtime.runner import InferenceTiming, Runner, TimedRunner
 from unblur.runtime.spec import ModelSpec
 
 Clock = Callable[[], int]
@@ -239,7 +239,7 @@ def profile_runner(
         interrupted=series.interrupted,
         warmup=WarmUpRun(warmup.samples, warmup.seconds, warmup.settled),
         cold_ms={"import": None, "open": None, **(cold_ms or {}), "first": first_ms},
-        parts_ms=_parts(runner, inputs.batches, plan.seconds / 4, control),
+        timing=_timing(runner, inputs.batches, plan.seconds / 4, control),
         times_ms=tuple(series.times_ms[::every]),
         times_every=every,
         environment=read_environment(),
@@ -278,10 +278,10 @@ def _measure(
     )
 
 
-def _parts(runner: Runner, batches: Sequence[Batch], seconds: float, control: Control) -> Parts | None:
+def _timing(runner: Runner, batches: Sequence[Batch], seconds: float, control: Control) -> InferenceTiming | None:
     """Medians over some inferences, after one that prepares; at least one, however long it takes.
 
-    None if the runner cannot tell them, or if it was stopped.
+    None if the runner does not report it, or if it was stopped.
     """
     if not isinstance(runner, TimedRunner) or control.stop.is_set():
         return None
@@ -292,4 +292,4 @@ def _parts(runner: Runner, batches: Sequence[Batch], seconds: float, control: Co
         control.watch("taking the time apart", len(found) / _PART_RUNS)
         if control.stop.is_set() or control.clock() - began > seconds * 1e9:
             break
-    return Parts(**{name: median(getattr(part, name) for part in found) for name in vars(found[0])})
+    return InferenceTiming(**{name: median(getattr(part, name) for part in found) for name in vars(found[0])})

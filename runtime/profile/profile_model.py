@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 from unblur.runtime.errors import BadInput
 from unblur.runtime.model.bundle import MANIFEST, read_bundle
@@ -19,7 +18,7 @@ from unblur.runtime.profile.layers_tensorrt import profile_engine_layers
 from unblur.runtime.profile.measure import Control, Plan, profile_runner, ready_to_measure
 from unblur.runtime.profile.roofline import OPERATIONS_A_CLOCK, Peaks, measure_gpu_peaks, measure_peaks, place
 from unblur.runtime.profile.sweep import SweepRequest, sweep
-from unblur.runtime.runner import Device, Precision, Runner
+from unblur.runtime.runner import Runner, RunnerOptions
 from unblur.runtime.tensorrt.cuda import open_cuda
 from unblur.runtime.tensorrt.engine_runner import EngineRunner
 
@@ -118,13 +117,10 @@ def _float_twin(model: Path, steps: int) -> Path | None:
 
 @dataclass(frozen=True)
 class ModelChoice:
-    """Which model to open and how; the fields are those of `open_runner`."""
+    """Which model to open, and how."""
 
     model: str
-    precision: Precision | Literal["auto"] = "auto"
-    steps: int | None = None
-    threads: int | None = None
-    device: Device = "auto"
+    options: RunnerOptions = RunnerOptions()
 
     @property
     def name(self) -> str:
@@ -133,14 +129,7 @@ class ModelChoice:
 
     def open(self, *, quiet: bool = True) -> Runner:
         """See `open_runner`."""
-        return open_runner(
-            self.model,
-            precision=self.precision,
-            steps=self.steps,
-            threads=self.threads,
-            device=self.device,
-            quiet=quiet,
-        )
+        return open_runner(self.model, replace(self.options, quiet=quiet))
 
 
 @dataclass(frozen=True)
@@ -174,12 +163,12 @@ def profile_model(
             request.plan,
             model=request.choice.name,
             cold_ms=cold_ms,
-            threads=request.choice.threads,
+            threads=request.choice.options.threads,
             control=control,
         )
         keep(profile)
         if request.layers and not control.stop.is_set():
-            profile = add_layers(profile, runner, request.choice.threads)
+            profile = add_layers(profile, runner, request.choice.options.threads)
             keep(profile)
         if request.sweeps is not None and not control.stop.is_set():
             sweeps = sweep(request.sweeps, runner, request.choice.open, request.plan, control)

@@ -22,7 +22,7 @@ import numpy as np
 from unblur.runtime.errors import DeviceError
 from unblur.runtime.machine.facts import last_level_cache
 from unblur.runtime.profile.layers import Layer
-from unblur.runtime.runner import Precision
+from unblur.runtime.spec import Precision
 from unblur.runtime.tensorrt.cuda import Cuda, DeviceMemory, Event, Stream
 from unblur.runtime.tensorrt.cuda_driver import multiprocessors_and_mhz
 

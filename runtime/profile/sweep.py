@@ -14,7 +14,8 @@ from unblur.runtime.frames import Padding
 from unblur.runtime.profile.document import Percentiles, Point, SizeSweep, Sweeps, intervals_of
 from unblur.runtime.profile.latency import summarise
 from unblur.runtime.profile.measure import Control, Plan, Series, measure, ready_to_measure, unwatched
-from unblur.runtime.runner import Device, Runner
+from unblur.runtime.runner import Runner
+from unblur.runtime.spec import Device
 
 Size = tuple[int, int]
 

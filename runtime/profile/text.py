@@ -149,8 +149,8 @@ def _facts(profile: Profile) -> Iterator[tuple[str, str]]:
     settled = "settled" if profile.warmup.settled else "[yellow]did not settle[/], --warm-up gives it longer"
     yield "warm-up", f"{profile.warmup.samples} inferences in {profile.warmup.seconds:.1f} s, {settled}"
     yield "steady state", f"{number(profile.fps)} pictures a second, {profile.samples} inferences"
-    if profile.parts_ms is not None:
-        parts = {name.replace("_", " "): ms for name, ms in vars(profile.parts_ms).items()}
+    if profile.timing is not None:
+        parts = {name.removesuffix("_ms").replace("_", " "): ms for name, ms in vars(profile.timing).items()}
         yield "of it", ", ".join(f"{name} {number(ms)} ms" for name, ms in parts.items() if ms)
     yield "spread", f"{_histogram(profile.times_ms)}, cv {profile.cv:.1%}"
     if profile.sustained is not None:

@@ -20,7 +20,8 @@ from unblur.runtime.frames import Batch, Frame, Padding, batch_from_frame, frame
 from unblur.runtime.metrics import MIN_SSIM_SIDE, psnr_db, psnr_float_db, ssim
 from unblur.runtime.quality.pairs import Pair, read_pair
 from unblur.runtime.quality.tolerances import FLOOR_DB, INT8_LOSS_LIMIT_DB
-from unblur.runtime.runner import Precision, Runner
+from unblur.runtime.runner import Runner
+from unblur.runtime.spec import Precision
 
 _LEVEL = 1 / 255
 _BLACK = 1 * _LEVEL  # mean below this: black

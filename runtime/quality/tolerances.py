@@ -7,7 +7,7 @@ PSNR is of float images with a peak of 1, before rounding to 8 bits.
 
 from typing import Literal
 
-from unblur.runtime.runner import Precision
+from unblur.runtime.spec import Precision
 
 Check = Literal["ledger", "golden", "engine"]
 

@@ -24,8 +24,8 @@ from unblur.runtime.model.tiles import halo_of, tiling_error_db
 from unblur.runtime.quality.pairs import Pair, read_pair
 from unblur.runtime.quality.parity import Ledger, measure
 from unblur.runtime.quality.tolerances import FLOOR_DB, TILING_FLOOR_DB
-from unblur.runtime.runner import Precision, Runner
-from unblur.runtime.spec import Pooling
+from unblur.runtime.runner import Runner, RunnerOptions
+from unblur.runtime.spec import Pooling, Precision
 from unblur.runtime.tensorrt.cuda import open_cuda
 from unblur.runtime.tensorrt.engine_file import (
     SUFFIX,
@@ -186,19 +186,21 @@ def _open(bundle: Bundle, variant: Variant, threads: int | None) -> Runner:
     """Open a variant; SpecMismatch if its file says that it is of another precision or number of steps."""
     return open_runner(
         bundle.path / variant.file,
-        precision=variant.precision,
-        steps=variant.steps,
-        threads=threads,
-        graph_optimization=variant.precision != "int8",
+        RunnerOptions(
+            precision=variant.precision,
+            steps=variant.steps,
+            threads=threads,
+            graph_optimization=variant.precision != "int8",
+        ),
     )
 
 
 def _open_file(path: Path, threads: int | None) -> Runner:
-    runner = open_runner(path, threads=threads)
+    runner = open_runner(path, RunnerOptions(threads=threads))
     if runner.precision != "int8":
         return runner
     runner.close()
-    return open_runner(path, threads=threads, graph_optimization=False)
+    return open_runner(path, RunnerOptions(threads=threads, graph_optimization=False))
 
 
 def _chains(bundle: Bundle) -> list[list[Variant]]:

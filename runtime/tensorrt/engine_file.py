@@ -18,8 +18,7 @@ from typing import Literal
 from unblur.runtime.errors import EngineMismatch
 from unblur.runtime.files import atomic_file
 from unblur.runtime.model.bundle import ENGINES
-from unblur.runtime.runner import Precision
-from unblur.runtime.spec import ModelSpec
+from unblur.runtime.spec import ModelSpec, Precision
 from unblur.runtime.strict_json import from_json, to_json
 
 SUFFIX = ".engine"

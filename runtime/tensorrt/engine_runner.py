@@ -25,8 +25,8 @@ import numpy as np
 
 from unblur.runtime.errors import DeviceError
 from unblur.runtime.frames import Batch, Frame, Padding, check_frame
-from unblur.runtime.runner import Parts, Precision, check_batch
-from unblur.runtime.spec import ModelSpec
+from unblur.runtime.runner import InferenceTiming, check_batch
+from unblur.runtime.spec import ModelSpec, Precision
 from unblur.runtime.tensorrt.cuda import Cuda, Event, open_cuda
 from unblur.runtime.tensorrt.engine_buffers import (
     FLOAT_BYTES,
@@ -48,10 +48,10 @@ from unblur.runtime.tensorrt.engine_file import (
 from unblur.runtime.tensorrt.trt import Execution, TensorRT, load_tensorrt
 
 
-def run_timed(session: Session, equipment: Equipment, batch: Batch, restored: Batch) -> Parts:
-    """Put a batch through the engine into `restored`, and tell the parts of the time it took.
+def run_timed(session: Session, equipment: Equipment, batch: Batch, restored: Batch) -> InferenceTiming:
+    """Put a batch through the engine into `restored`, and return where its time went.
 
-    session: of an EngineWork for batches of this shape. `host` is what the CPU's clock shows beyond the GPU's.
+    session: of an EngineWork for batches of this shape. `host_ms` is what the CPU's clock shows beyond the GPU's.
     """
     session.prepare()  # captures once, which is no part of an inference
     started = time.perf_counter()
@@ -59,7 +59,7 @@ def run_timed(session: Session, equipment: Equipment, batch: Batch, restored: Ba
     copy_in, device, copy_out = _gpu_ms(session, equipment, batch.shape)
     equipment.target.read(restored)
     whole = (time.perf_counter() - started) * 1e3
-    return Parts(max(0.0, whole - copy_in - device - copy_out), copy_in, device, copy_out)
+    return InferenceTiming(max(0.0, whole - copy_in - device - copy_out), copy_in, device, copy_out)
 
 
 def _gpu_ms(session: Session, equipment: Equipment, shape: tuple[int, ...]) -> list[float]:
@@ -151,13 +151,13 @@ class EngineRunner:
             self._equipment.target.read(self._restored_like(batch))
         return self._restored
 
-    def timed_infer(self, batch: Batch) -> tuple[Batch, Parts]:
-        """As `infer`, with the parts of its time; see engine_timing."""
+    def timed_infer(self, batch: Batch) -> tuple[Batch, InferenceTiming]:
+        """As `infer`, with its timing."""
         check_batch(batch, self.spec.multiple_of)
         with self._exclusively():
             session = self._session_for(EngineWork(batch.shape))
-            parts = run_timed(session, self._equipment, batch, self._restored_like(batch))
-        return self._restored, parts
+            timing = run_timed(session, self._equipment, batch, self._restored_like(batch))
+        return self._restored, timing
 
     def profile_layers(self, batch: Batch, runs: int) -> tuple[str, dict[str, list[float]]]:
         """The engine's report of its layers, JSON, and the times of each in ms in the order of `runs` inferences.

@@ -20,7 +20,7 @@ from unblur.export.trt_api import load_api
 from unblur.runtime.cli.main import app
 from unblur.runtime.errors import BadInput, SpecMismatch
 from unblur.runtime.model.bundle import read_bundle
-from unblur.runtime.runner import Precision
+from unblur.runtime.spec import Precision
 from unblur.runtime.tensorrt.engine_file import BuildOptions, find_engines, read_engine, read_record
 
 pytest.importorskip("tensorrt_rtx", reason="NO RTX ENGINE IS BUILT: pip install 'unblur[rtx]'")

@@ -25,7 +25,7 @@ from unblur.export.fp16 import fp16_from_fp32, int8_fp16_from_int8
 from unblur.export.onnx_from_network import onnx_from_network
 from unblur.export.trt_api import TrtApi, dla_refusal, load_api
 from unblur.runtime.errors import EngineMismatch, MissingExtra, SpecMismatch
-from unblur.runtime.runner import Precision
+from unblur.runtime.spec import Precision
 from unblur.runtime.tensorrt.engine_file import BuildOptions, EngineRecord, hash_of, this_platform
 from unblur.runtime.tensorrt.trt import load_tensorrt
 from unblur.train.networks import build_network

@@ -84,7 +84,7 @@ def test_what_was_not_measured_is_said() -> None:
     text = text_of(measured_page([subject()]))
     for said in ("give --profile FILE", "unblur profile --layers looks inside", "Nothing was profiled"):
         assert said in re.sub(r" ([,.])", r"\1", text)
-    blind = replace(bare_profile(), stationary=False, parts_ms=None)
+    blind = replace(bare_profile(), stationary=False, timing=None)
     text = text_of(measured_page([subject(blind)]))
     assert "did not keep its level at 3 steps" in text
     assert "not available: this runner does not tell" in text

@@ -16,7 +16,7 @@ from unblur.runtime.model.golden import golden_frame
 from unblur.runtime.model.onnx_runner import OnnxRunner
 from unblur.runtime.model.open_model import shipped_presets
 from unblur.runtime.quality.parity import compare
-from unblur.runtime.runner import Precision
+from unblur.runtime.spec import Precision
 from unblur.train.checkpoint import load_network, shipped_checkpoint
 
 PHOTOGRAPHS = ("chelsea.png", "coffee.png", "motorcycle_left.png", "rocket.jpg")

@@ -7,8 +7,7 @@ from fake_cuda import ADA, FakeCuda
 from fake_tensorrt import EngineText, FakeTensorRT
 
 from unblur.runtime.model.bundle import read_bundle
-from unblur.runtime.runner import Precision
-from unblur.runtime.spec import ModelSpec
+from unblur.runtime.spec import ModelSpec, Precision
 from unblur.runtime.tensorrt.cuda_driver import Device
 from unblur.runtime.tensorrt.engine_file import (
     BuildOptions,

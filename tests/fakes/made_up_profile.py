@@ -22,7 +22,7 @@ from unblur.runtime.profile.layers import Layer
 from unblur.runtime.profile.measure import Control, Plan, profile_runner
 from unblur.runtime.profile.roofline import Peaks
 from unblur.runtime.profile.stationarity import Sustained, Window
-from unblur.runtime.runner import Parts
+from unblur.runtime.runner import InferenceTiming
 
 JETSON = TelemetrySummary(
     sensors=("INA3221", "thermal zones"),
@@ -79,7 +79,7 @@ def full_profile() -> Profile:
     larger = replace(point, value="32x48", pixels=1536, latency_ms=Percentiles(40, 41, 42, 43, 40))
     return replace(
         bare,
-        parts_ms=Parts(0.1, 0.0, 9.9, 0.0),
+        timing=InferenceTiming(0.1, 0.0, 9.9, 0.0),
         sweeps=Sweeps(SizeSweep((point, larger), 1.0, (0.9, 1.1), 1.05), (point, larger), (point,)),
         layers=LAYERS,
         roofline=Roofline(PEAKS, tuple(Placement(layer.name, 100.0, "compute", 0.25) for layer in LAYERS)),

@@ -6,8 +6,7 @@ from types import TracebackType
 import numpy as np
 
 from unblur.runtime.frames import Batch
-from unblur.runtime.runner import Precision
-from unblur.runtime.spec import ModelSpec
+from unblur.runtime.spec import ModelSpec, Precision
 
 
 @dataclass

@@ -8,8 +8,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from unblur.runtime.runner import Precision
-from unblur.runtime.spec import PRECISION_KEY, SPEC_KEY, ModelSpec, Pooling
+from unblur.runtime.spec import PRECISION_KEY, SPEC_KEY, ModelSpec, Pooling, Precision
 
 GRID = 4
 WIDTH = 8

@@ -15,7 +15,7 @@ from unblur.runtime.metrics import psnr_float_db
 from unblur.runtime.model.onnx_runner import OnnxRunner
 from unblur.runtime.profile.layers_tensorrt import profile_engine_layers
 from unblur.runtime.quality.tolerances import FLOOR_DB
-from unblur.runtime.runner import Precision
+from unblur.runtime.spec import Precision
 from unblur.runtime.tensorrt.cuda import open_cuda
 from unblur.runtime.tensorrt.cuda_driver import Device
 from unblur.runtime.tensorrt.engine_file import Flavour

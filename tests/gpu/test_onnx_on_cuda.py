@@ -12,7 +12,7 @@ from unblur.runtime.frames import Padding, batch_from_frame
 from unblur.runtime.metrics import psnr_float_db
 from unblur.runtime.model.onnx_runner import OnnxRunner
 from unblur.runtime.quality.tolerances import FLOOR_DB
-from unblur.runtime.runner import Precision
+from unblur.runtime.spec import Precision
 from unblur.runtime.tensorrt.cuda_driver import Device
 
 

@@ -30,7 +30,7 @@ from unblur.runtime.model.bundle import ENGINES, BundleManifest, Variant, seal_b
 from unblur.runtime.model.golden import make_golden
 from unblur.runtime.model.onnx_runner import OnnxRunner
 from unblur.runtime.quality import verify as engine_checks
-from unblur.runtime.runner import Precision
+from unblur.runtime.spec import Precision
 from unblur.runtime.tensorrt import engine_runner
 
 

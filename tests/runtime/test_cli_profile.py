@@ -43,7 +43,7 @@ def test_the_document_of_everything(tiny_bundle: Path, tmp_path: Path) -> None:
     assert (document["model"], document["precision"], document["steps"]) == ("tiny.unblur", "fp32", 2)
     assert (document["size"], document["padded_size"]) == ([60, 96], [64, 96])
     assert document["cold_ms"]["open"] > 0
-    parts, p50 = document["parts_ms"], document["latency_ms"]["p50"]
+    parts, p50 = document["timing"], document["latency_ms"]["p50"]
     assert 0.1 * p50 < sum(parts.values()) < 10 * p50  # not of the same inferences
     assert document["against"]["precision"] == "int8"
     assert len(document["sweeps"]["sizes"]["points"]) >= 3

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from unblur.runtime import runner as runner_module
 from unblur.runtime.frames import Frame
+from unblur.runtime.model import open_model as runner_module
 from unblur.runtime.model.deblurrer import Deblurrer, deblur
-from unblur.runtime.runner import Runner
+from unblur.runtime.runner import Runner, RunnerOptions
 
 
 def whole_picture(onnx: Path, frame: Frame) -> Frame:
@@ -88,7 +88,7 @@ def test_a_runner_opened_by_name_is_closed(
     tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch, frame: Frame
 ) -> None:
     monkeypatch.setattr(runner_module, "_SHIPPED", tiny_bundle.parent)
-    with Deblurrer("tiny", steps=1) as deblurrer:
+    with Deblurrer("tiny", RunnerOptions(steps=1)) as deblurrer:
         assert deblurrer.spec.steps == 1
     with pytest.raises(ValueError, match="the runner is closed"):
         deblurrer(frame)

@@ -109,10 +109,10 @@ def test_the_parts_of_the_time_of_a_batch(discrete: Workshop) -> None:
         assert isinstance(runner, TimedRunner)
         for seed in range(4):  # enqueued, captured, launched, launched
             batch = batch_of(SMALL, seed)
-            restored, parts = runner.timed_infer(batch)
+            restored, timing = runner.timed_infer(batch)
             np.testing.assert_array_equal(restored, computed(batch))
-            assert (parts.copy_in, parts.device, parts.copy_out) == tuple(COST_MS.values())
-            assert parts.host >= 0
+            assert (timing.copy_in_ms, timing.device_ms, timing.copy_out_ms) == tuple(COST_MS.values())
+            assert timing.host_ms >= 0
     one = ["copy in", "engine", "copy out"]
     assert discrete.cuda.done == [*one, *(["copy in", "graph", "engine", "copy out"] * 3)]
 
@@ -122,14 +122,14 @@ def test_host_time_is_what_the_gpu_does_not_explain(discrete: Workshop, monkeypa
     seconds = iter([7.0, 7.0 + (gpu_ms + 1.5) / 1e3])
     monkeypatch.setattr(engine_timing.time, "perf_counter", lambda: next(seconds))
     with discrete.open() as runner:
-        _, parts = runner.timed_infer(batch_of(SMALL))
-    assert parts.host == pytest.approx(1.5)
+        _, timing = runner.timed_infer(batch_of(SMALL))
+    assert timing.host_ms == pytest.approx(1.5)
 
 
 def test_an_integrated_gpu_copies_in_no_time(tmp_path: Path) -> None:
     with Workshop(tmp_path, ORIN).open() as runner:
-        _, parts = runner.timed_infer(batch_of(SMALL))
-    assert (parts.copy_in, parts.device, parts.copy_out) == (0, COST_MS["engine"], 0)
+        _, timing = runner.timed_infer(batch_of(SMALL))
+    assert (timing.copy_in_ms, timing.device_ms, timing.copy_out_ms) == (0, COST_MS["engine"], 0)
 
 
 def test_timed_and_untimed_batches_take_turns(workshop: Workshop) -> None:

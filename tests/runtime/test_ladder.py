@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from timed_runner import HandClock, TimedRunner
 
-from unblur.runtime.loops.ladder import Controller, Ladder, RungChoice, open_ladder
+from unblur.runtime.loops.ladder import Controller, Ladder, open_ladder
 from unblur.runtime.model.deblurrer import Deblurrer
+from unblur.runtime.runner import RunnerOptions
 
 SIZE_HW = (8, 8)
 FRAME = np.full((*SIZE_HW, 3), 100, np.uint8)
@@ -126,7 +127,7 @@ def test_costs_must_rise(costs_ms: list[float]) -> None:
 
 
 def test_a_bundle_is_opened_at_every_number_of_steps_it_has(tiny_bundle: Path) -> None:
-    with open_ladder(tiny_bundle, (64, 96), RungChoice()) as ladder:
+    with open_ladder(tiny_bundle, (64, 96)) as ladder:
         assert [cost.steps for cost in ladder.costs] == [1, 2]
         assert ladder.top.spec.steps == 2
         assert ladder.costs[0].ms <= ladder.costs[1].ms
@@ -134,14 +135,14 @@ def test_a_bundle_is_opened_at_every_number_of_steps_it_has(tiny_bundle: Path) -
 
 def test_where_the_rungs_run_is_told_once(tiny_bundle: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "unblur")
-    open_ladder(tiny_bundle, (64, 96), RungChoice()).close()
+    open_ladder(tiny_bundle, (64, 96)).close()
     (line,) = caplog.messages
     assert line.startswith("tiny fp32 runs on cpu ")
     assert line.endswith(": it has no engine")
 
 
 def test_one_number_of_steps_or_a_single_file_is_one_rung(tiny_bundle: Path, tiny_onnx: Path) -> None:
-    with open_ladder(tiny_bundle, (64, 96), RungChoice(), steps=1) as ladder:
+    with open_ladder(tiny_bundle, (64, 96), RunnerOptions(steps=1)) as ladder:
         assert [cost.steps for cost in ladder.costs] == [1]
-    with open_ladder(tiny_onnx, (64, 96), RungChoice()) as ladder:
+    with open_ladder(tiny_onnx, (64, 96)) as ladder:
         assert [cost.steps for cost in ladder.costs] == [2]

@@ -63,12 +63,12 @@ def test_the_parts_of_its_time(tiny_onnx: Path) -> None:
         assert isinstance(runner, TimedRunner)
         expected = runner.infer(batch).copy()
         started = time.perf_counter()
-        restored, parts = runner.timed_infer(batch)
+        restored, timing = runner.timed_infer(batch)
         whole_ms = (time.perf_counter() - started) * 1e3
     np.testing.assert_array_equal(restored, expected)
-    assert (parts.copy_in, parts.copy_out) == (0, 0)
-    assert 0 < parts.host < parts.device
-    assert parts.host + parts.device <= whole_ms
+    assert (timing.copy_in_ms, timing.copy_out_ms) == (0, 0)
+    assert 0 < timing.host_ms < timing.device_ms
+    assert timing.host_ms + timing.device_ms <= whole_ms
 
 
 def test_a_view_that_is_not_contiguous_is_fine(tiny_onnx: Path) -> None:

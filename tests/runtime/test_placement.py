@@ -12,9 +12,10 @@ from engine_workshop import FITS_GOLDEN, Workshop
 from numpy.typing import NDArray
 
 from unblur.runtime.errors import BadInput, DeviceError, EngineMismatch, SpecMismatch
-from unblur.runtime.loops.ladder import RungChoice, open_ladder
+from unblur.runtime.loops.ladder import open_ladder
 from unblur.runtime.model.deblurrer import Deblurrer
 from unblur.runtime.model.open_model import CHECKED_SUFFIX, open_runner
+from unblur.runtime.runner import RunnerOptions
 from unblur.runtime.tensorrt import engine_runner
 from unblur.runtime.tensorrt.engine_file import Profile
 
@@ -41,7 +42,7 @@ def test_the_precision_that_is_asked_for(workshop: Workshop) -> None:
     for precision in ("fp32", "fp16", "int8"):
         workshop.build_variant(precision)
     for precision in ("fp32", "fp16", "int8"):
-        with open_runner(workshop.folder.parent, precision=precision) as runner:
+        with open_runner(workshop.folder.parent, RunnerOptions(precision=precision)) as runner:
             assert (runner.precision, runner.device) == (precision, GPU)
 
 
@@ -126,19 +127,19 @@ def test_engines_without_a_driver(workshop: Workshop, monkeypatch: pytest.Monkey
     with open_runner(workshop.folder.parent) as runner:
         assert runner.device == CPU
     with pytest.raises(EngineMismatch, match=r"does not run on TensorRT: fp16 engine: there is no CUDA driver"):
-        open_runner(workshop.folder.parent, device="tensorrt")
+        open_runner(workshop.folder.parent, RunnerOptions(device="tensorrt"))
 
 
 def test_the_cpu_if_it_is_asked_for(workshop: Workshop, log: pytest.LogCaptureFixture) -> None:
     workshop.build_variant("fp16")
-    with open_runner(workshop.folder.parent, device="cpu") as runner:
+    with open_runner(workshop.folder.parent, RunnerOptions(device="cpu")) as runner:
         assert (runner.precision, runner.device) == ("fp32", CPU)
     assert log.messages == [f"tiny fp32 runs on {CPU}: asked for cpu"]
 
 
 def test_a_reference_is_never_an_engine(workshop: Workshop) -> None:
     workshop.build_variant("fp32")
-    with open_runner(workshop.folder.parent, graph_optimization=False) as runner:
+    with open_runner(workshop.folder.parent, RunnerOptions(graph_optimization=False)) as runner:
         assert runner.device == CPU
 
 
@@ -147,14 +148,14 @@ def test_an_engine_file_by_its_path(workshop: Workshop) -> None:
     with open_runner(engine) as runner:
         assert (runner.precision, runner.device) == ("fp16", GPU)
     with pytest.raises(SpecMismatch, match="is fp16, asked for int8"):
-        open_runner(engine, precision="int8")
+        open_runner(engine, RunnerOptions(precision="int8"))
     with pytest.raises(BadInput, match=r"is a TensorRT engine, which does not run on cpu; give its bundle"):
-        open_runner(engine, device="cpu")
+        open_runner(engine, RunnerOptions(device="cpu"))
 
 
 def test_an_onnx_file_is_no_engine(tiny_onnx: Path) -> None:
     with pytest.raises(BadInput, match=r"is no engine; make one with `unblur build`"):
-        open_runner(tiny_onnx, device="tensorrt")
+        open_runner(tiny_onnx, RunnerOptions(device="tensorrt"))
 
 
 def test_a_gpu_that_onnx_runtime_cannot_start(
@@ -168,7 +169,7 @@ def test_a_gpu_that_onnx_runtime_cannot_start(
         assert runner.device == CPU
     assert log.messages[0].startswith("ONNX Runtime does not run on the GPU: CUDAExecutionProvider could not be")
     with pytest.raises(DeviceError, match="could not be started; check the driver"):
-        open_runner(tiny_onnx, device="cuda")
+        open_runner(tiny_onnx, RunnerOptions(device="cuda"))
 
 
 def _on_the_cpu(session: type[onnxruntime.InferenceSession]) -> Callable[..., onnxruntime.InferenceSession]:
@@ -179,14 +180,14 @@ def test_deblurrer_hands_whole_frames_to_the_engine_and_tiles_the_rest(
     workshop: Workshop, frame: NDArray[np.uint8]
 ) -> None:
     workshop.build_variant("fp32")
-    with Deblurrer(workshop.folder.parent, device="cpu") as deblur:
+    with Deblurrer(workshop.folder.parent, RunnerOptions(device="cpu")) as deblur:
         expected = deblur(frame)
     workshop.cuda.done.clear()
-    with Deblurrer(workshop.folder.parent, device="tensorrt") as deblur:
+    with Deblurrer(workshop.folder.parent, RunnerOptions(device="tensorrt")) as deblur:
         np.testing.assert_array_equal(deblur(frame), expected)
     assert "frame from batch" in workshop.cuda.done
     workshop.cuda.done.clear()
-    with Deblurrer(workshop.folder.parent, device="tensorrt", tile=64 * 80) as deblur:
+    with Deblurrer(workshop.folder.parent, RunnerOptions(device="tensorrt"), tile=64 * 80) as deblur:
         assert np.abs(deblur(frame).astype(int) - expected).max() <= 1
     assert "frame from batch" not in workshop.cuda.done
 
@@ -195,7 +196,7 @@ def test_a_ladder_of_engines(workshop: Workshop, log: pytest.LogCaptureFixture) 
     for steps in (1, 2):
         workshop.build_variant("fp16", steps=steps)
     workshop.build_variant("fp32", steps=1)
-    with open_ladder(workshop.folder.parent, (64, 96), RungChoice()) as ladder:
+    with open_ladder(workshop.folder.parent, (64, 96)) as ladder:
         assert [cost.steps for cost in ladder.costs] == [1, 2]
         assert {(rung.runner.precision, rung.runner.device) for rung in ladder.rungs} == {("fp16", GPU)}
     assert log.messages == [f"tiny fp16 runs on {GPU}: its engine fits this device"]
@@ -203,7 +204,7 @@ def test_a_ladder_of_engines(workshop: Workshop, log: pytest.LogCaptureFixture) 
 
 def test_a_single_engine_is_a_ladder_of_one_rung(workshop: Workshop, log: pytest.LogCaptureFixture) -> None:
     workshop.build_variant("fp16")
-    with open_ladder(workshop.folder.parent, (64, 96), RungChoice()) as ladder:
+    with open_ladder(workshop.folder.parent, (64, 96)) as ladder:
         assert [cost.steps for cost in ladder.costs] == [2]
     assert log.messages == [
         f"tiny fp16 runs on {GPU}: its engine fits this device",
@@ -216,4 +217,4 @@ def test_an_engine_at_fewer_steps_is_checked_against_its_own_file(workshop: Work
     small = Profile((1, 3, 16, 16), (1, 3, 48, 64), (1, 3, 64, 96))
     wrong = workshop.build_variant("fp16", small, steps=1, onnx=str(workshop.folder.parent / "fp16.onnx"))
     with pytest.raises(EngineMismatch, match=f"{wrong.name} is .* dB from fp16-1.onnx"):
-        open_runner(workshop.folder.parent, precision="fp16", steps=1, device="tensorrt")
+        open_runner(workshop.folder.parent, RunnerOptions(precision="fp16", steps=1, device="tensorrt"))

@@ -20,7 +20,7 @@ from unblur.runtime.machine.sensors import hottest_c
 from unblur.runtime.media.interfaces import TimedFrame
 from unblur.runtime.model.deblurrer import Deblurrer
 from unblur.runtime.preview.viewers import History, Message, Pictures, Shown, Viewer, encode
-from unblur.runtime.runner import Precision
+from unblur.runtime.spec import Precision
 
 
 def result_of(level: int, size_hw: tuple[int, int] = (64, 96)) -> LiveResult:

@@ -15,7 +15,7 @@ from unblur.runtime.profile.layers_tensorrt import engine_layers
 from unblur.runtime.profile.measure import Control, Plan, profile_runner
 from unblur.runtime.profile.profile_model import ModelChoice, ProfileRequest, add_layers, profile_model
 from unblur.runtime.profile.text import layer_tables
-from unblur.runtime.runner import Runner
+from unblur.runtime.runner import Runner, RunnerOptions
 
 PLAN = Plan((64, 96), seconds=0.1, warm_up_s=0.1, telemetry=False)
 REPORT = Path(__file__).parent / "inspector/tensorrt-10.json"
@@ -30,7 +30,7 @@ def screen(profile: Profile) -> str:
 
 
 def test_layers_on_the_roofline_of_this_cpu_and_why_int8_is_not_faster(tiny_bundle: Path) -> None:
-    choice = ModelChoice(str(tiny_bundle), "int8", threads=1)
+    choice = ModelChoice(str(tiny_bundle), RunnerOptions(precision="int8", threads=1))
     profile = profile_model(ProfileRequest(choice, PLAN, layers=True), Control())
     assert profile.layers is not None
     assert profile.roofline is not None
@@ -46,7 +46,7 @@ def test_layers_on_the_roofline_of_this_cpu_and_why_int8_is_not_faster(tiny_bund
 
 
 def test_a_model_without_int8_gets_no_advice(make_onnx: Callable[..., Path]) -> None:
-    choice = ModelChoice(str(make_onnx(steps=1)), threads=1)
+    choice = ModelChoice(str(make_onnx(steps=1)), RunnerOptions(threads=1))
     profile = profile_model(ProfileRequest(choice, PLAN, layers=True), Control())
     assert profile.layers
     assert profile.int8_advice is None
@@ -62,7 +62,7 @@ def test_layers_of_an_engine(workshop: Workshop, monkeypatch: pytest.MonkeyPatch
     request = ProfileRequest(ModelChoice(str(workshop.folder.parent)), PLAN, layers=True)
     profile = profile_model(request, Control())
     assert profile.device.startswith("cuda:0")
-    assert profile.parts_ms is not None
+    assert profile.timing is not None
     assert profile.layers is not None
     assert [layer.name for layer in profile.layers] == names
     assert profile.roofline is not None

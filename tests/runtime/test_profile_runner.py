@@ -13,7 +13,7 @@ from unblur.runtime.errors import BadInput
 from unblur.runtime.frames import Batch
 from unblur.runtime.profile.document import Profile
 from unblur.runtime.profile.measure import LEAST_SAMPLES, SUSTAINED_SAMPLES, Control, Plan, profile_runner
-from unblur.runtime.runner import Parts
+from unblur.runtime.runner import InferenceTiming
 
 PLAN = Plan(size_hw=(16, 16), seconds=30, telemetry=False)
 
@@ -148,8 +148,8 @@ def test_a_sustained_run_is_long_enough_to_be_judged() -> None:
 class PartedRunner(CostedRunner):
     """Tells parts that grow: the device's is the number of the call."""
 
-    def timed_infer(self, batch: Batch) -> tuple[Batch, Parts]:
-        return self.infer(batch), Parts(host=1.0, copy_in=2.0, device=float(len(self.batches)), copy_out=3.0)
+    def timed_infer(self, batch: Batch) -> tuple[Batch, InferenceTiming]:
+        return self.infer(batch), InferenceTiming(1.0, 2.0, float(len(self.batches)), 3.0)
 
 
 def test_the_parts_are_medians_of_inferences_that_do_not_count() -> None:
@@ -158,11 +158,11 @@ def test_the_parts_are_medians_of_inferences_that_do_not_count() -> None:
     profile = profile_runner(runner, PLAN, control=Control(clock=nanoseconds(clock)))
     counted = 1 + profile.warmup.samples + profile.samples
     assert len(runner.batches) == counted + 11
-    assert profile.parts_ms == Parts(host=1.0, copy_in=2.0, device=counted + 6.5, copy_out=3.0)
+    assert profile.timing == InferenceTiming(1.0, 2.0, counted + 6.5, 3.0)
 
 
 def test_a_runner_that_cannot_tell_its_parts_has_none() -> None:
-    assert profile_of(noisy(10)).parts_ms is None
+    assert profile_of(noisy(10)).timing is None
 
 
 def test_the_sensors_are_read_beside_it() -> None:

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from unblur.runtime import runner as runner_module
 from unblur.runtime.errors import BadInput, BundleError, SpecMismatch
+from unblur.runtime.model import open_model as runner_module
 from unblur.runtime.model.bundle import MANIFEST, BundleManifest, seal_bundle
 from unblur.runtime.model.open_model import find_model, open_runner, shipped_presets
+from unblur.runtime.runner import RunnerOptions
 
 
 @pytest.fixture
@@ -30,9 +31,9 @@ def test_a_bundle_gives_fp32_at_full_steps(tiny_bundle: Path) -> None:
 
 
 def test_a_bundle_gives_the_variant_asked_for(tiny_bundle: Path) -> None:
-    with open_runner(tiny_bundle, precision="int8", threads=1, graph_optimization=False) as runner:
+    with open_runner(tiny_bundle, RunnerOptions(precision="int8", threads=1, graph_optimization=False)) as runner:
         assert (runner.precision, runner.spec.steps) == ("int8", 2)
-    with open_runner(tiny_bundle, steps=1) as runner:
+    with open_runner(tiny_bundle, RunnerOptions(steps=1)) as runner:
         assert (runner.precision, runner.spec.steps) == ("fp32", 1)
 
 
@@ -63,11 +64,11 @@ def test_a_file_that_is_no_model(tmp_path: Path) -> None:
 
 def test_a_variant_that_is_not_there(tiny_bundle: Path, tiny_onnx: Path) -> None:
     with pytest.raises(SpecMismatch, match="no int8 variant at 1 steps; it has fp32 at 2"):
-        open_runner(tiny_bundle, precision="int8", steps=1)
+        open_runner(tiny_bundle, RunnerOptions(precision="int8", steps=1))
     with pytest.raises(SpecMismatch, match="is fp32, asked for int8"):
-        open_runner(tiny_onnx, precision="int8")
+        open_runner(tiny_onnx, RunnerOptions(precision="int8"))
     with pytest.raises(SpecMismatch, match="runs 2 steps, asked for 6; export it again with --steps 6"):
-        open_runner(tiny_onnx, steps=6)
+        open_runner(tiny_onnx, RunnerOptions(steps=6))
 
 
 def test_a_damaged_bundle_is_refused_before_it_is_opened(tiny_bundle: Path) -> None:
