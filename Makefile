@@ -21,7 +21,7 @@ help:  ## List the targets
 setup: $(INSTALLED)  ## Make .venv and install unblur with everything its demo and tests need
 
 demo: $(INSTALLED)  ## Deploy PRESET, restore a shaken photograph and clip with it; results in demo/
-	$(BIN)/python docs/demo.py --preset $(PRESET) --out demo
+	$(BIN)/python docs/demo.py --preset $(PRESET) --output demo
 
 test: $(INSTALLED)  ## Run the tests; ARGS goes to pytest
 ifeq ($(ARGS),)
@@ -47,7 +47,7 @@ bundles: $(INSTALLED)  ## Make the bundles that ship in the runtime from the wei
 	mkdir -p build/photographs
 	cp $(addprefix $(SKIMAGE)/,chelsea.png coffee.png motorcycle_left.png rocket.jpg) build/photographs
 	for preset in lprn-n lprn-s; do \
-	  $(BIN)/unblur deploy $$preset --calibration build/photographs --blur \
+	  $(BIN)/unblur deploy $$preset --calibration build/photographs --synthetic-blur \
 	    -o runtime/bundles/$$preset.unblur || exit 1; \
 	done
 

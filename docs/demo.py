@@ -1,6 +1,6 @@
 """The demo, `make demo`: how much of what a shaking camera took away the shipped model gives back.
 
-    python docs/demo.py --preset lprn-s --out demo
+    python docs/demo.py --preset lprn-s --output demo
 
 A photograph that ships with scikit-image is moved along random camera paths and integrated, which gives a blurred
 still and a blurred clip whose sharp pictures are known. The commands of the README deploy the model, verify the
@@ -56,11 +56,11 @@ def main() -> None:
     """Run the demo in the folder that the command line names."""
     parser = argparse.ArgumentParser(description="Deploy a model, restore a shaken still and clip with it.")
     parser.add_argument("--preset", default="lprn-s", help="a shipped preset, or the path of a checkpoint")
-    parser.add_argument("--out", type=Path, default=Path("demo"), help="folder for everything that is made")
+    parser.add_argument("--output", type=Path, default=Path("demo"), help="folder for everything that is made")
     arguments = parser.parse_args()
     checkpoint = Path(arguments.preset)
     preset = str(checkpoint.resolve()) if checkpoint.is_file() else arguments.preset
-    demonstrate(preset, f"{checkpoint.stem}.unblur", arguments.out)
+    demonstrate(preset, f"{checkpoint.stem}.unblur", arguments.output)
 
 
 def demonstrate(preset: str, bundle: str, out: Path) -> None:
@@ -70,7 +70,7 @@ def demonstrate(preset: str, bundle: str, out: Path) -> None:
     still, clip = expose_still(photograph), list(expose_clip(photograph))
     write_inputs(out, still, clip)
 
-    unblur(out, "deploy", preset, "--calibration", "photos", "--blur", "-o", bundle)
+    unblur(out, "deploy", preset, "--calibration", "photos", "--synthetic-blur", "-o", bundle)
     unblur(out, "verify", bundle, "--pairs", "pairs")
     unblur(out, "run", bundle, "--source", "still.png", "--sink", "still_restored.png")
     unblur(out, "run", bundle, "--source", "clip.mp4", "--sink", "clip_restored.mp4")

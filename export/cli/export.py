@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from unblur.export.cli.build import build_for_bundle, checked_targets, engine_document, step_counts
+from unblur.runtime.cli.options import MaxImagesOption, SyntheticBlurOption
 from unblur.runtime.console import print_json, progress, stages_on, stderr, stdout
 from unblur.runtime.errors import ParityError, needs_extra
 from unblur.runtime.files import atomic_file
@@ -68,16 +69,12 @@ def deploy(
     steps: Annotated[
         str | None, typer.Option(help="Step counts of the anytime variants, e.g. 1,2,3 (the default); '' for none.")
     ] = None,
-    blur: Annotated[
-        bool, typer.Option("--blur", help="The calibration pictures are sharp: shake each one.")
-    ] = False,
+    synthetic_blur: SyntheticBlurOption = False,
     method: Annotated[Method, typer.Option(help="How INT8 ranges are chosen.")] = "minmax",
     budget_db: Annotated[
         float, typer.Option(min=0, help="Most PSNR that INT8 may lose on the calibration pictures.")
     ] = INT8_LOSS_LIMIT_DB,
-    count: Annotated[
-        int | None, typer.Option(min=2, help="Calibrate on this many pictures, chosen to cover the others.")
-    ] = None,
+    max_images: MaxImagesOption = None,
     sensitivity: Annotated[
         bool, typer.Option("--sensitivity", help="Show in the report what each layer costs in INT8.")
     ] = False,
@@ -95,7 +92,7 @@ def deploy(
         from unblur.calibration.int8_from_fp32 import Settings
         from unblur.export import deploy as room
     targets = checked_targets(target)
-    sample, coverage = _pick(calibration, count, blur=blur)
+    sample, coverage = _pick(calibration, max_images, blur=synthetic_blur)
     plan = room.Plan(
         checkpoint=_checkpoint(preset),
         sample=sample,

@@ -58,7 +58,7 @@ def test_deploy_prints_the_ledger_as_json(
     output = tmp_path / "small.unblur"
     result = _unblur(
         *("deploy", checkpoint, "--calibration", calibration_folder, "-o", output),
-        *("--pairs", pairs_folder, "--steps", "", "--blur", "--json"),
+        *("--pairs", pairs_folder, "--steps", "", "--synthetic-blur", "--json"),
     )
     assert result.exit_code == 0, result.exception
     report = json.loads(result.stdout)
@@ -82,7 +82,7 @@ def test_too_little_int8_is_warned_of(
 
     monkeypatch.setattr(report_int8, "LOW_INT8_MACS", 1.01)
     files = ("--calibration", calibration_folder, "-o", tmp_path / "small.unblur", "--steps", "")
-    result = _unblur("deploy", checkpoint, *files, "--count", "2", "--sensitivity", "--method", "mse")
+    result = _unblur("deploy", checkpoint, *files, "--max-images", "2", "--sensitivity", "--method", "mse")
     assert result.exit_code == 0, result.exception
     told = " ".join(result.stderr.split())
     assert re.search(r"INT8 does 9\d\.\d% of the multiply-accumulates and changes PSNR by [+-]0\.\d+ dB", told)
