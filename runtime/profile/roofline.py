@@ -178,8 +178,8 @@ OPERATIONS_A_CLOCK: Mapping[int, Mapping[Precision, int]] = {
     110: _THOR,
     120: _GEFORCE,
 }
-"""SM -> dense operations of a multiprocessor, by NVIDIA's whitepapers; fp32 without TF32, fp16 with sums in fp16.
-The same as in `unblur.export.estimate.devices`, which knows devices by name.
+"""SM -> dense operations of a multiprocessor in a clock, from NVIDIA's whitepapers; fp32 without TF32, fp16 with
+sums in fp16. docs/device_floors.py makes the table of docs/devices.md from it.
 """
 
 _COPIED_BYTES = 256 << 20  # more than the L2 cache of any GPU
