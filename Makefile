@@ -21,7 +21,7 @@ help:  ## List the targets
 setup: $(INSTALLED)  ## Make .venv and install unblur with everything its demo and tests need
 
 demo: $(INSTALLED)  ## Deploy PRESET, restore a shaken photograph and clip with it; results in demo/
-	$(BIN)/python docs/demo.py --preset $(PRESET) --output demo
+	$(BIN)/python docs/demo.py --preset $(PRESET) -o demo
 
 test: $(INSTALLED)  ## Run the tests; ARGS goes to pytest
 ifeq ($(ARGS),)

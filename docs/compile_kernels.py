@@ -1,11 +1,11 @@
-"""Compile runtime/engine/kernels.cu to runtime/engine/kernels.ptx, with NVRTC and without a GPU.
+"""Compile runtime/tensorrt/kernels.cu to runtime/tensorrt/kernels.ptx, with NVRTC and without a GPU.
 
     pip install nvidia-cuda-nvrtc-cu11==11.8.89
     python docs/compile_kernels.py
 
 PTX is compiled for the GPU by its driver, so that a device needs no CUDA compiler and no cache of its own. A
 driver refuses PTX of a later version than itself, and JetPack 5 has that of CUDA 11.4; the kernels use nothing
-that is newer than PTX 6.3 (CUDA 10.0), so the text says 6.3.
+that is newer than PTX 6.3 (CUDA 10.0), so that is the version it declares.
 """
 
 import argparse
@@ -15,21 +15,23 @@ import importlib.util
 import re
 from pathlib import Path
 
-ENGINE = Path(__file__).resolve().parents[1] / "runtime" / "engine"
-ARCHITECTURE = "compute_53"  # the oldest Jetson that CUDA 11 knows; newer ones take it as it is
+KERNELS = Path(__file__).resolve().parents[1] / "runtime" / "tensorrt"
+ARCHITECTURE = "compute_53"  # the oldest Jetson that CUDA 11 supports; newer ones run it unchanged
 PTX_VERSION = "6.3"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Compile runtime/engine/kernels.cu to runtime/engine/kernels.ptx.")
+    parser = argparse.ArgumentParser(
+        description="Compile runtime/tensorrt/kernels.cu to runtime/tensorrt/kernels.ptx."
+    )
     parser.add_argument("--nvrtc", type=Path, help="libnvrtc.so.11.2; default that of the installed wheel")
-    source = (ENGINE / "kernels.cu").read_bytes()
+    source = (KERNELS / "kernels.cu").read_bytes()
     library = parser.parse_args().nvrtc or installed_nvrtc()
     ptx = compile_ptx(ctypes.CDLL(str(library)), source)
     lines = [line for line in ptx.splitlines() if not line.startswith("//")]
     text = re.sub(r"\.version [\d.]+", f".version {PTX_VERSION}", "\n".join(lines).strip())
     digest = hashlib.sha256(source).hexdigest()
-    (ENGINE / "kernels.ptx").write_text(f"// docs/compile_kernels.py made this of kernels.cu {digest}\n{text}\n")
+    (KERNELS / "kernels.ptx").write_text(f"// docs/compile_kernels.py made this of kernels.cu {digest}\n{text}\n")
 
 
 def installed_nvrtc() -> Path:

@@ -1,10 +1,10 @@
-"""The demo, `make demo`: how much of what a shaking camera took away the shipped model gives back.
+"""The demo, `make demo`: how much of what camera shake took away the shipped model restores.
 
-    python docs/demo.py --preset lprn-s --output demo
+    python docs/demo.py --preset lprn-s -o demo
 
-A photograph that ships with scikit-image is moved along random camera paths and integrated, which gives a blurred
-still and a blurred clip whose sharp pictures are known. The commands of the README deploy the model, verify the
-bundle and restore both. All of it stays in the folder, with `before_after.png`; the PSNR is printed at the end.
+A photograph that comes with scikit-image is averaged along random camera paths, which gives a blurred still and a
+blurred clip whose sharp frames are known. The commands of the README deploy the model, verify the bundle and
+restore both. Everything stays in the folder, with `before_after.png`; the PSNR is printed at the end.
 """
 
 import argparse
@@ -15,30 +15,31 @@ from dataclasses import dataclass
 from fractions import Fraction
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
+import av
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from rich.console import Console
 from rich.table import Table
 
-from unblur.runtime.blur import shake_frame
-from unblur.runtime.files import atomic_file
-from unblur.runtime.frames import Frame
 from unblur.runtime.images import read_image, write_image
-from unblur.runtime.media.interfaces import MediaInfo, TimedFrame
-from unblur.runtime.media.open_media import open_sink, open_source
-from unblur.runtime.metrics import psnr_db
+
+Frame = NDArray[np.uint8]  # (H, W, 3), RGB
 
 PHOTOGRAPH = "astronaut.png"  # NASA, public domain; 512 x 512
 CALIBRATION = ("chelsea.png", "coffee.png", "motorcycle_left.png", "rocket.jpg")  # never the one that is restored
 SEED = 0
-SHAKE_PX = (4.0, 12.0)  # a hand: 1 to 2.5 percent of the width
-MARGIN = 16  # what a shake brings in from outside the photograph is not known, so it is cut off
+SHAKE_PX = (4.0, 12.0)  # length of a path: a hand, 1 to 2.5 percent of the width
+POSES = 64  # of the camera during an exposure
+GAMMA = 2.2  # light adds up in linear intensity
+MARGIN = 16  # no path leaves the photograph
 CLIP_HW = (384, 448)
 CLIP_FRAMES = 24
-RATE = Fraction(12)
+FPS = Fraction(12)
 VERIFIED_FRAMES = 4
-DETAILS = ((50, 140), (310, 240))  # (top, left) in the still of the two enlarged squares: a face, a name tag
+DETAILS = ((50, 140), (310, 240))  # (top, left) of the two enlarged squares in the still: a face, a name tag
 DETAIL_SIDE = 120
 GAP = 8
 LABEL_HEIGHT = 40
@@ -53,10 +54,10 @@ class Exposure:
 
 
 def main() -> None:
-    """Run the demo in the folder that the command line names."""
-    parser = argparse.ArgumentParser(description="Deploy a model, restore a shaken still and clip with it.")
+    """Read the command line and run the demo."""
+    parser = argparse.ArgumentParser(description="Deploy a model, then restore a blurred still and clip with it.")
     parser.add_argument("--preset", default="lprn-s", help="a shipped preset, or the path of a checkpoint")
-    parser.add_argument("--output", type=Path, default=Path("demo"), help="folder for everything that is made")
+    parser.add_argument("--output", "-o", type=Path, default=Path("demo"), help="folder for all results")
     arguments = parser.parse_args()
     checkpoint = Path(arguments.preset)
     preset = str(checkpoint.resolve()) if checkpoint.is_file() else arguments.preset
@@ -64,7 +65,7 @@ def main() -> None:
 
 
 def demonstrate(preset: str, bundle: str, out: Path) -> None:
-    """Make the blurred pictures in `out`, restore them by the commands a user would type, and measure."""
+    """Make blurred images in `out`, restore them with the commands a user would type, and measure the result."""
     out.mkdir(parents=True, exist_ok=True)
     photograph = read_image(example(PHOTOGRAPH))
     still, clip = expose_still(photograph), list(expose_clip(photograph))
@@ -76,9 +77,7 @@ def demonstrate(preset: str, bundle: str, out: Path) -> None:
     unblur(out, "run", bundle, "--source", "clip.mp4", "--sink", "clip_restored.mp4")
 
     restored = read_image(out / "still_restored.png")
-    picture = before_after(still, restored)
-    with atomic_file(out / "before_after.png") as temporary:
-        picture.save(temporary, optimize=True)
+    before_after(still, restored).save(out / "before_after.png", optimize=True)
     sharp_frames = [exposure.sharp for exposure in clip]
     print_gains(
         {
@@ -93,12 +92,12 @@ def demonstrate(preset: str, bundle: str, out: Path) -> None:
 
 
 def example(name: str) -> Path:
-    """A picture inside the scikit-image package."""
+    """An image inside the scikit-image package."""
     return Path(str(files("skimage"))) / "data" / name
 
 
 def expose_still(photograph: Frame) -> Exposure:
-    """The whole photograph under one shake."""
+    """The whole photograph in one exposure."""
     height, width = photograph.shape[:2]
     return expose(
         photograph, np.random.default_rng(SEED), (MARGIN, MARGIN), (height - 2 * MARGIN, width - 2 * MARGIN)
@@ -106,7 +105,7 @@ def expose_still(photograph: Frame) -> Exposure:
 
 
 def expose_clip(photograph: Frame) -> Iterator[Exposure]:
-    """A camera that pans from the lower left to the upper right and shakes anew in every frame."""
+    """A camera that pans from the lower left to the upper right, with a new path in every frame."""
     rng = np.random.default_rng(SEED + 1)
     travel = np.array(photograph.shape[:2]) - CLIP_HW - 2 * MARGIN
     for share in np.linspace(0, 1, CLIP_FRAMES):
@@ -117,10 +116,27 @@ def expose_clip(photograph: Frame) -> Iterator[Exposure]:
 def expose(
     photograph: Frame, rng: np.random.Generator, corner: tuple[int, int], size_hw: tuple[int, int]
 ) -> Exposure:
-    """The window of `size_hw` whose upper left is `corner` = (top, left), shaken and still."""
-    (top, left), (height, width) = corner, size_hw
-    window = (slice(top, top + height), slice(left, left + width))
-    return Exposure(shake_frame(photograph, rng, rng.uniform(*SHAKE_PX))[window], photograph[window])
+    """The window of `size_hw` whose upper left is `corner` = (top, left), averaged along a path and sharp."""
+
+    def window(image: NDArray[Any], top: int, left: int) -> NDArray[Any]:
+        return image[top : top + size_hw[0], left : left + size_hw[1]]
+
+    light = (np.arange(256) / 255.0) ** GAMMA
+    linear = light.astype(np.float32)[photograph]
+    path, poses = np.unique(corner + camera_path(rng), axis=0, return_counts=True)
+    mean = np.average([window(linear, *pose) for pose in path], axis=0, weights=poses)
+    blurred = np.rint(255 * mean ** (1 / GAMMA)).astype(np.uint8)
+    return Exposure(blurred, window(photograph, *corner))
+
+
+def camera_path(rng: np.random.Generator) -> NDArray[np.int64]:
+    """A bent line of random length, direction and curvature: (POSES, 2) in whole pixels, around the origin."""
+    along = np.linspace(-0.5, 0.5, POSES)
+    across = rng.uniform(-1, 1) * (along**2 - 1 / 12)
+    angle = rng.uniform(0, 2 * np.pi)
+    turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+    path = rng.uniform(*SHAKE_PX) * np.stack([along, across], axis=1) @ turn
+    return np.asarray(np.rint(path), np.int64)
 
 
 def write_inputs(out: Path, still: Exposure, clip: Sequence[Exposure]) -> None:
@@ -138,15 +154,17 @@ def write_inputs(out: Path, still: Exposure, clip: Sequence[Exposure]) -> None:
 
 def write_clip(path: Path, frames: Sequence[Frame]) -> None:
     """Write H.264 as a camera would: 8 bits, 4:2:0."""
-    info = MediaInfo(example(PHOTOGRAPH), "folder", CLIP_HW, len(frames), RATE, 1 / RATE)
-    with open_sink(str(path), info) as sink:
-        for index, frame in enumerate(frames):
-            sink.write(TimedFrame(frame, index / RATE, 1 / RATE))
-        sink.finish(complete=True)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=FPS, options={"crf": "18"})
+        stream.height, stream.width = frames[0].shape[:2]
+        stream.pix_fmt = "yuv420p"
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
 
 
 def unblur(folder: Path, *words: str) -> None:
-    """Run one command in `folder`, showing it; a command that fails ends the demo with its exit code."""
+    """Print and run one command in `folder`; a command that fails ends the demo with its exit code."""
     print(f"\n$ unblur {' '.join(words)}", flush=True)
     command = Path(sys.executable).with_name("unblur")
     if code := subprocess.run([command, *words], cwd=folder).returncode:
@@ -155,12 +173,19 @@ def unblur(folder: Path, *words: str) -> None:
 
 def mean_psnr_db(clip: Path, sharp: Sequence[Frame]) -> float:
     """PSNR of each decoded frame against its sharp reference, averaged over the clip, in dB."""
-    with open_source(str(clip)) as source:
-        return float(np.mean([psnr_db(frame.rgb, other) for frame, other in zip(source, sharp, strict=True)]))
+    with av.open(str(clip)) as container:
+        frames = [np.asarray(frame.to_ndarray(format="rgb24"), np.uint8) for frame in container.decode(video=0)]
+    return float(np.mean([psnr_db(frame, other) for frame, other in zip(frames, sharp, strict=True)]))
+
+
+def psnr_db(frame: Frame, reference: Frame) -> float:
+    """Peak signal-to-noise ratio of two 8-bit images, in dB; they differ somewhere."""
+    mean_square = np.mean((frame.astype(np.float64) - reference) ** 2)
+    return float(10 * np.log10(255**2 / mean_square))
 
 
 def print_gains(psnrs_db: dict[str, tuple[float, float]]) -> None:
-    """A line for each name of (blurred, restored)."""
+    """Print a table of psnrs_db: name -> (blurred, restored)."""
     table = Table("", "blurred", "restored", "gain", title="\nPSNR against the sharp reference, dB")
     for name, (blurred_db, restored_db) in psnrs_db.items():
         table.add_row(name, f"{blurred_db:.2f}", f"{restored_db:.2f}", f"{restored_db - blurred_db:+.2f}")

@@ -1,4 +1,4 @@
-"""The pictures that the demo makes and measures."""
+"""The images that the demo makes and measures."""
 
 import importlib.util
 import sys
@@ -10,7 +10,6 @@ import pytest
 from PIL import Image
 
 from unblur.runtime.images import read_image
-from unblur.runtime.metrics import psnr_db
 
 SCRIPT = Path(__file__).parents[1] / "docs/demo.py"
 
@@ -33,18 +32,26 @@ def test_the_sharp_reference_of_every_exposure_is_a_window_of_the_photograph(dem
     height, width = demo.CLIP_HW
     for exposure, (top, left) in ((clip[0], (112, 16)), (clip[-1], (16, 48))):
         np.testing.assert_array_equal(exposure.sharp, photograph[top : top + height, left : left + width])
-        assert psnr_db(exposure.blurred, exposure.sharp) < 30
+        assert demo.psnr_db(exposure.blurred, exposure.sharp) < 30
 
 
-def test_the_margin_hides_what_lies_outside_the_photograph(demo: ModuleType) -> None:
-    """The same shake of a picture that goes on beyond the photograph gives the same window."""
-    photograph = read_image(demo.example(demo.PHOTOGRAPH))
-    inner = photograph[32:-32, 32:-32]
-    size_hw = (inner.shape[0] - 2 * demo.MARGIN, inner.shape[1] - 2 * demo.MARGIN)
-    for seed in range(8):
-        known = demo.expose(photograph, np.random.default_rng(seed), (32 + demo.MARGIN,) * 2, size_hw)
-        cut = demo.expose(inner, np.random.default_rng(seed), (demo.MARGIN,) * 2, size_hw)
-        assert np.abs(known.blurred.astype(int) - cut.blurred).max() <= 1
+def test_no_camera_path_leaves_the_photograph(demo: ModuleType) -> None:
+    for seed in range(50):
+        path = demo.camera_path(np.random.default_rng(seed))
+        assert path.shape == (demo.POSES, 2)
+        assert np.abs(path).max() <= demo.MARGIN
+        assert demo.SHAKE_PX[0] / 2 < np.ptp(path, axis=0).max() <= demo.SHAKE_PX[1] + 1
+
+
+def test_blur_averages_linear_light_along_the_path(demo: ModuleType) -> None:
+    """A point of light keeps its energy; the same scene without detail stays as it is."""
+    grey = np.full((64, 64, 3), 128, np.uint8)
+    exposure = demo.expose(grey, np.random.default_rng(0), (16, 16), (32, 32))
+    np.testing.assert_array_equal(exposure.blurred, exposure.sharp)
+    point = np.zeros((65, 65, 3), np.uint8)
+    point[32, 32] = 255
+    blurred = demo.expose(point, np.random.default_rng(0), (16, 16), (33, 33)).blurred
+    assert ((blurred / 255.0) ** demo.GAMMA).sum() == pytest.approx(3.0, rel=0.05)
 
 
 def test_a_clip_is_written_and_measured_frame_by_frame(demo: ModuleType, tmp_path: Path) -> None:

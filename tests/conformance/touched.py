@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-FILES = ("export/trt_api.py", "runtime/engine/trt.py")
+FILES = ("export/trt_api.py", "runtime/tensorrt/trt.py")
 
 MODULE = ""
 ROOTS = {"self._trt", "trt", "module", "trt.module", "self._trt.module"}
@@ -94,7 +94,7 @@ def _owner(node: ast.expr, aliases: dict[str, str], file: str) -> str | None:
     text = ast.unparse(node)
     if text in aliases:
         return aliases[text]
-    if file == "runtime/engine/trt.py" and text in ("trt", "self._trt"):  # our own object, which holds the module
+    if file == "runtime/tensorrt/trt.py" and text in ("trt", "self._trt"):  # our own object, which holds the module
         return None
     if text in ROOTS:
         return MODULE

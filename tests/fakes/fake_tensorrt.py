@@ -1,4 +1,4 @@
-"""A TensorRT in memory, on the GPU of fake_cuda: what runtime/engine/trt.py uses, with the manners of the real one.
+"""A TensorRT in memory, on the GPU of fake_cuda: what runtime/tensorrt/trt.py uses, behaving like the real one.
 
 It answers False or None and logs the reason, never raises; it wants shape and addresses set before it executes; it
 refuses to be captured before it has run once with a shape; its context holds GPU memory until it dies. An engine
