@@ -18,7 +18,7 @@ from benchmarks.parts import Json, run, say, tell
 from unblur.calibration.images import find_sample
 from unblur.calibration.int8_from_fp32 import calibrate
 from unblur.calibration.onnx_model import write_onnx
-from unblur.export.build import Order, build_engines
+from unblur.export.build import BuildRequest, build_engines
 from unblur.export.engine_from_onnx import Source, read_source, targets_from_text
 from unblur.export.fp16 import fp16_from_fp32, int8_fp16_from_int8
 from unblur.export.onnx_from_network import onnx_from_network
@@ -43,8 +43,8 @@ def main(
     for preset in presets or PRESETS:
         with tempfile.TemporaryDirectory() as folder:
             for source in sources(preset, Path(folder)):
-                order = Order((source,), targets_from_text(target), Path(folder), (size,), force=True)
-                builds = [engine.record for _ in range(repeats) for engine in build_engines(order)]
+                request = BuildRequest((source,), targets_from_text(target), Path(folder), (size,), force=True)
+                builds = [engine.record for _ in range(repeats) for engine in build_engines(request)]
                 figures += figures_of(preset, source, builds)
                 say(row(preset, source, figures[-2].value, builds[0]))
     tell(Report("engine_build", tuple(figures)), json=json)

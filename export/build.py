@@ -17,6 +17,7 @@ from unblur.export.engine_from_onnx import (
     identify,
     profile_from_text,
     read_source,
+    targets_from_text,
 )
 from unblur.export.timing_cache import exclusive, timing_cache
 from unblur.export.trt_api import TrtApi, dla_needs_cache, load_api
@@ -38,7 +39,7 @@ from unblur.runtime.tensorrt.engine_file import (
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoredEngine:
     """An engine in its folder. built: what building it gave; None if it was there already."""
 
     path: Path
@@ -56,7 +57,7 @@ def store_engine(
     force: bool = False,
     detailed: bool = False,
     waiting: Callable[[], object] = lambda: None,
-) -> Stored:
+) -> StoredEngine:
     """The engine of that identity in `folder`, built now if it is not there or is damaged.
 
     Anything that matters changes the key, so a changed model or version is a new file beside the old one. If
@@ -71,13 +72,13 @@ def store_engine(
     with exclusive(folder / f".{identity.key}.lock", waiting):
         record = None if force else _present(path, identity)
         if record is not None and not detailed:
-            return Stored(path, record, None)
+            return StoredEngine(path, record, None)
         _remove_leftovers(path)
         timings = timing_cache(identity) if api.can_cache_timings else None
         built = engine_from_onnx(source, identity, api, watch, timings=timings, detailed=detailed)
         write_engine(folder, built.engine, built.record)
         built.keep_timings()
-    return Stored(path, built.record, built)
+    return StoredEngine(path, built.record, built)
 
 
 def _present(path: Path, identity: EngineIdentity) -> EngineRecord | None:
@@ -103,7 +104,7 @@ Steps = tuple[int, ...] | Literal["all"]
 
 
 @dataclass(frozen=True)
-class Order:
+class BuildRequest:
     """What to build. sizes: as `profile_from_text` takes them, a profile each; none for the usual one.
 
     force, detailed: see `store_engine`.
@@ -126,14 +127,16 @@ def _silent(source: Source, target: Target) -> tuple[BuildWatch, Callable[[], ob
     return BuildWatch(), lambda: None
 
 
-def build_engines(order: Order, watching: Watching = _silent) -> Iterator[Stored]:
+def build_engines(request: BuildRequest, watching: Watching = _silent) -> Iterator[StoredEngine]:
     """Build one engine per target and model, in that order, and yield each as soon as it is safe.
 
     All targets are checked before the first build, which may take minutes. Raises EngineMismatch if one cannot be
     built, MissingExtra or DeviceError if what builds it is not there.
     """
     jobs = [
-        (_identify(order, source, target), source, target) for target in order.targets for source in order.sources
+        (_identify(request, source, target), source, target)
+        for target in request.targets
+        for source in request.sources
     ]
     for identity, source, target in jobs:
         watch, waiting = watching(source, target)
@@ -141,12 +144,35 @@ def build_engines(order: Order, watching: Watching = _silent) -> Iterator[Stored
             source,
             identity,
             load_api(target.flavour),
-            order.folder,
+            request.folder,
             watch,
-            force=order.force,
-            detailed=order.detailed,
+            force=request.force,
+            detailed=request.detailed,
             waiting=waiting,
         )
+
+
+def build_engine(
+    model: str | Path,
+    target: str = "tensorrt",
+    *,
+    precision: Precision | None = None,
+    size: str = DEFAULT_SIZE,
+    steps: int | None = None,
+    folder: Path | None = None,
+    options: BuildOptions | None = None,
+) -> StoredEngine:
+    """Build one engine; one that is there already is not built again.
+
+    model: a shipped preset, a bundle or an .onnx file. target: "tensorrt" for the GPU of this machine, or an RTX
+    architecture such as "rtx-sm89", which needs no GPU. precision: of a bundle, by default fp16. size: "HxW", or
+    "MIN:OPT:MAX" of them. folder: of the engine, by default the model's own.
+    Raises what `find_sources` and `build_engines` raise.
+    """
+    sources, own = find_sources(model, () if precision is None else (precision,), () if steps is None else (steps,))
+    targets = targets_from_text(target)
+    request = BuildRequest(sources, targets, folder or own, (size,), options or BuildOptions())
+    return next(build_engines(request))
 
 
 def needs_cache(targets: Sequence[Target], options: BuildOptions) -> bool:
@@ -222,7 +248,7 @@ def _cache_of(bundle: Bundle) -> Path:
     return bundle.path / CACHE_FILE
 
 
-def _identify(order: Order, source: Source, target: Target) -> EngineIdentity:
+def _identify(request: BuildRequest, source: Source, target: Target) -> EngineIdentity:
     multiple = source.spec.multiple_of
-    profiles = [profile_from_text(size, multiple) for size in order.sizes or (DEFAULT_SIZE,)]
-    return identify(source, target, load_api(target.flavour), profiles, order.options)
+    profiles = [profile_from_text(size, multiple) for size in request.sizes or (DEFAULT_SIZE,)]
+    return identify(source, target, load_api(target.flavour), profiles, request.options)

@@ -40,12 +40,11 @@ OPTIONAL: Mapping[str, set[str]] = {  # each in the one module that needs it, wh
     "runtime/tensorrt/cuda_python.py": {"cuda"},
     "runtime/preview/app.py": {"starlette"},
     "runtime/preview/host.py": {"starlette", "uvicorn"},
-    "runtime/cli/preview.py": set(),  # imports the two above
     "runtime/loops/prometheus.py": {"prometheus_client"},
     "runtime/machine/nvml.py": {"pynvml"},
 }
 RUNTIME_FOR_TRAIN = {"spec", "frames", "images", "metrics", "blur", "errors", "files", "console", "quality"}
-RUNTIME_FOR_TRAIN |= {"media", "model", "cli"}  # clips to make pairs of; the table QAT is for; shared options
+RUNTIME_FOR_TRAIN |= {"media", "model"}  # clips that pairs are made of; the calibration table that QAT is for
 EXTRAS = ("torch", "onnx", "onnxscript", "onnxsim", "accelerate", "safetensors", "matplotlib", "jinja2")
 EXTRAS += ("tensorrt", "tensorrt_rtx", "pycuda", "cuda", "prometheus_client", "starlette", "uvicorn", "websockets")
 EXTRAS += ("pynvml",)

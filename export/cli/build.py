@@ -1,20 +1,21 @@
 """`unblur build`: engines for TensorRT on this device, or for RTX cards without one."""
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast, get_args
+from typing import Annotated, cast, get_args
 
 import typer
 from rich.progress import Progress
 
+from unblur.export.build import BuildRequest, StoredEngine, build_engines, find_sources, needs_cache
+from unblur.export.engine_from_onnx import BuildWatch, Source, Target, targets_from_text
+from unblur.export.trt_api import load_api
 from unblur.runtime.console import print_json, progress, stderr
-from unblur.runtime.errors import BadInput, needs_extra
+from unblur.runtime.errors import BadInput
 from unblur.runtime.files import atomic_file
-
-if TYPE_CHECKING:
-    from unblur.export.build import Order, Stored
-    from unblur.export.engine_from_onnx import BuildWatch, Source, Target
-    from unblur.runtime.spec import Precision
+from unblur.runtime.spec import Precision
+from unblur.runtime.tensorrt.engine_file import BuildOptions
 
 _TARGET_HELP = "tensorrt for the GPU of this device, or RTX cards: rtx-sm86,rtx-sm89,rtx-sm120 (needs no GPU)."
 
@@ -52,7 +53,7 @@ def build(
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Build even if the engine is there.")] = False,
     layers: Annotated[Path | None, typer.Option(help="Write a report of the layers, JSON.")] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
 ) -> None:
     """Build TensorRT engines from a model; an engine that is there already is not built again.
 
@@ -61,9 +62,6 @@ def build(
     A DLA up to TensorRT 10.7 takes INT8 from the calibration cache in the bundle, or that of --calibration-cache.
     """
     targets = checked_targets(target)
-    from unblur.export.build import Order, find_sources, needs_cache
-    from unblur.runtime.tensorrt.engine_file import BuildOptions
-
     options = BuildOptions(
         level=level,
         workspace_mb=workspace_mb,
@@ -78,7 +76,7 @@ def build(
         cache=calibration_cache,
         implicit=needs_cache(targets, options),
     )
-    order = Order(
+    request = BuildRequest(
         sources=sources,
         targets=targets,
         folder=output or folder,
@@ -87,51 +85,44 @@ def build(
         force=force,
         detailed=layers is not None,
     )
-    engines = build_with_progress(order)
+    engines = build_with_progress(request)
     if layers is not None:
         _write_layers(layers, engines)
-    if json:
+    if as_json:
         print_json({**engine_document(engines[0]), "engines": [engine_document(engine) for engine in engines]})
 
 
-def checked_targets(text: str | None) -> "tuple[Target, ...]":
+def checked_targets(text: str | None) -> tuple[Target, ...]:
     """What --target says, nothing without it; BadInput if it is wrong, MissingExtra if its builder is not there."""
     if text is None:
         return ()
-    with needs_extra("rtx" if text.startswith("rtx") else "tensorrt"):
-        from unblur.export.engine_from_onnx import targets_from_text
-        from unblur.export.trt_api import load_api
     targets = targets_from_text(text)
     for target in targets:
         load_api(target.flavour)
     return targets
 
 
-def build_for_bundle(bundle: Path, targets: "tuple[Target, ...]") -> list["Stored"]:
+def build_for_bundle(bundle: Path, targets: tuple[Target, ...]) -> list[StoredEngine]:
     """An engine of the usual size for each target and precision, in the bundle's own folder."""
-    from unblur.export.build import Order, find_sources
-
     sources, folder = find_sources(bundle, ("fp32", "fp16", "int8"))
-    return build_with_progress(Order(sources=sources, targets=targets, folder=folder))
+    return build_with_progress(BuildRequest(sources=sources, targets=targets, folder=folder))
 
 
-def build_with_progress(order: "Order") -> list["Stored"]:
-    """Build what is ordered, with a bar for each engine and a line when it is done."""
-    from unblur.export.build import build_engines
-
+def build_with_progress(request: BuildRequest) -> list[StoredEngine]:
+    """Build what is requested, with a bar for each engine and a line when it is done."""
     engines = []
     with progress("steps") as bar:
 
-        def watching(source: "Source", target: "Target") -> "tuple[BuildWatch, Callable[[], object]]":
+        def watching(source: Source, target: Target) -> tuple[BuildWatch, Callable[[], object]]:
             return _watch(bar, f"{source.precision} at {source.spec.steps} steps for {target}")
 
-        for engine in build_engines(order, watching):
+        for engine in build_engines(request, watching):
             engines.append(engine)
             stderr.print(_line(engine), soft_wrap=True)
     return engines
 
 
-def engine_document(engine: "Stored") -> dict[str, object]:
+def engine_document(engine: StoredEngine) -> dict[str, object]:
     """What --json says of one engine. built: false if it was there already."""
     identity = engine.record.identity
     return {
@@ -149,10 +140,8 @@ def engine_document(engine: "Stored") -> dict[str, object]:
     }
 
 
-def precisions_from_text(text: str | None) -> "tuple[Precision, ...]":
+def precisions_from_text(text: str | None) -> tuple[Precision, ...]:
     """ "fp16,int8", each once; empty without text. BadInput if one is none."""
-    from unblur.runtime.spec import Precision
-
     names = [] if text is None else [part.strip() for part in text.split(",")]
     for name in names:
         if name not in get_args(Precision):
@@ -168,10 +157,8 @@ def step_counts(text: str) -> tuple[int, ...]:
     return tuple(dict.fromkeys(int(count) for count in counts))
 
 
-def _watch(bar: Progress, what: str) -> "tuple[BuildWatch, Callable[[], object]]":
+def _watch(bar: Progress, what: str) -> tuple[BuildWatch, Callable[[], object]]:
     """A build as a task of the progress bar."""
-    from unblur.export.engine_from_onnx import BuildWatch
-
     task = bar.add_task(what, total=None, note="")
 
     class BarWatch(BuildWatch):
@@ -184,22 +171,20 @@ def _watch(bar: Progress, what: str) -> "tuple[BuildWatch, Callable[[], object]]
     return BarWatch(), lambda: bar.update(task, description=f"{what}: waiting for another process")
 
 
-def _line(engine: "Stored") -> str:
+def _line(engine: StoredEngine) -> str:
     record = engine.record
     how = "was there already" if engine.built is None else f"built in {record.seconds:.1f} s"
     return f"{engine.path}: {record.engine_bytes:,} bytes, {how}"
 
 
-def _write_layers(path: Path, engines: Sequence["Stored"]) -> None:
-    from json import dumps, loads
-
+def _write_layers(path: Path, engines: Sequence[StoredEngine]) -> None:
     report = {
         engine.record.identity.key: {
             "network": engine.built.layers,
-            "engine": None if engine.built.inspection is None else loads(engine.built.inspection),
+            "engine": None if engine.built.inspection is None else json.loads(engine.built.inspection),
         }
         for engine in engines
         if engine.built is not None
     }
     with atomic_file(path) as temporary:
-        temporary.write_text(dumps(report, indent=1) + "\n")
+        temporary.write_text(json.dumps(report, indent=1) + "\n")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from unblur.calibration.sensitivity_plot import sensitivity_figure
-from unblur.export.report.data import BundleReport, Int8Report, Judged
+from unblur.export.report.data import BundleReport, Int8Report, TruthQuality
 from unblur.export.report.plots import inline_figure
 from unblur.export.report.render import percent_text, render, signed_text
 from unblur.runtime.profile.document import Profile
@@ -33,7 +33,7 @@ class Column:
 
     name: str
     report: BundleReport
-    judged: Judged | None
+    judged: TruthQuality | None
     facts: tuple[Fact, ...]
     card: Mapping[str, str]
     sensitivity: Markup | None
@@ -58,7 +58,7 @@ def bundle_column(name: str, report: BundleReport) -> Column:
     )
 
 
-def bundle_facts(report: BundleReport, judged: Judged | None) -> tuple[Fact, ...]:
+def bundle_facts(report: BundleReport, judged: TruthQuality | None) -> tuple[Fact, ...]:
     """What tells the bundle from others at a glance, without a measurement on a device."""
     int8, spec = report.int8, report.spec
     return (
@@ -91,7 +91,7 @@ def model_card(report: BundleReport) -> dict[str, str]:
     }
 
 
-def _gain(judged: Judged | None) -> tuple[str, str]:
+def _gain(judged: TruthQuality | None) -> tuple[str, str]:
     """What the first form wins over the blurred pictures: value and unit."""
     if judged is None or judged.qualities[0].db is None:
         return "?", "not measured"

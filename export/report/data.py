@@ -1,4 +1,4 @@
-"""What the report on a bundle says, apart from how it looks: `report.json`, beside `report.html` in every bundle.
+"""The data of the report on a bundle: `report.json`, beside `report.html` in every bundle.
 
     report = read_report(read_bundle(Path("lprn-s.unblur")))
     report.ledger.qualities, report.int8.macs_share
@@ -37,7 +37,7 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Exhibit:
+class CropComparison:
     """One crop of one frame in several forms, left to right. name: of the frame."""
 
     name: str
@@ -79,7 +79,7 @@ class Int8Report:
 
 
 @dataclass(frozen=True)
-class Judged:
+class TruthQuality:
     """Quality against ground truth, mean over some frames. blurred_db: PSNR of the frames before. qualities: of the
     forms after, those at all steps first.
     """
@@ -89,7 +89,7 @@ class Judged:
     qualities: tuple[Quality, ...]
 
     @classmethod
-    def of(cls, ledger: Ledger) -> "Judged | None":
+    def of(cls, ledger: Ledger) -> "TruthQuality | None":
         """None if the ledger had no ground truth."""
         return None if ledger.blurred_db is None else cls(ledger.frames, ledger.blurred_db, ledger.qualities)
 
@@ -113,15 +113,15 @@ class BundleReport:
     models: tuple[ModelFile, ...]
     ledger: Ledger
     int8: Int8Report
-    exhibits: tuple[Exhibit, ...]
+    exhibits: tuple[CropComparison, ...]
     versions: Mapping[str, str]
     created: str
     schema: int = SCHEMA
 
     @property
-    def judged(self) -> Judged | None:
+    def judged(self) -> TruthQuality | None:
         """None if the bundle was deployed without pairs."""
-        return Judged.of(self.ledger)
+        return TruthQuality.of(self.ledger)
 
     def to_json(self) -> str:
         """The text of `report.json`."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import get_args
 
-from unblur.export.report.data import BundleReport, Judged, read_report
+from unblur.export.report.data import BundleReport, TruthQuality, read_report
 from unblur.runtime.console import Stage, silent
 from unblur.runtime.errors import BadInput, EngineMismatch
 from unblur.runtime.model.bundle import SUFFIX, Bundle, read_bundle
@@ -26,7 +26,7 @@ SCHEMA = 1
 
 
 @dataclass(frozen=True)
-class Subject:
+class MeasuredBundle:
     """One bundle on the page.
 
     name: of the bundle's folder, or the preset. profiles: fewest steps first. judged: what it restores, as it was
@@ -37,7 +37,7 @@ class Subject:
     bundle: Bundle
     report: BundleReport
     profiles: tuple[Profile, ...]
-    judged: Judged | None
+    judged: TruthQuality | None
 
     def db(self, profile: Profile) -> float | None:
         """PSNR of the form that was profiled, None if it was not measured."""
@@ -62,7 +62,7 @@ class Subject:
         }
 
 
-def read_subjects(models: Sequence[str], profile_files: Sequence[Path]) -> list[Subject]:
+def read_bundles(models: Sequence[str], profile_files: Sequence[Path]) -> list[MeasuredBundle]:
     """The bundles that `models` name, each with its profiles and the quality it was deployed with.
 
     Raises BadInput for what is no bundle or no profile, and for a profile that fits none of the bundles or several;
@@ -102,9 +102,9 @@ def _owner(profile: Profile, bundles: dict[str, Bundle], file: Path) -> str:
     )
 
 
-def _subject(name: str, bundle: Bundle, profiles: Sequence[Profile]) -> Subject:
+def _subject(name: str, bundle: Bundle, profiles: Sequence[Profile]) -> MeasuredBundle:
     report = read_report(bundle)
-    return Subject(
+    return MeasuredBundle(
         name=name,
         bundle=bundle,
         report=report,
@@ -116,17 +116,17 @@ def _subject(name: str, bundle: Bundle, profiles: Sequence[Profile]) -> Subject:
 _log = logging.getLogger(__name__)
 
 
-def with_profiles(subject: Subject, plan: Plan, stage: Stage = silent) -> Subject:
-    """The subject profiled in the fastest form that runs here, at every number of steps; at all with its layers."""
-    counts = sorted({model.steps for model in subject.report.models})
-    advance = stage(f"profiling {subject.name}", len(counts))
+def with_profiles(measured: MeasuredBundle, plan: Plan, stage: Stage = silent) -> MeasuredBundle:
+    """Profile the fastest variant that runs here at every number of steps, and its layers at the last."""
+    counts = sorted({model.steps for model in measured.report.models})
+    advance = stage(f"profiling {measured.name}", len(counts))
     profiles = []
     for steps in counts:
-        choice = ModelChoice(str(subject.bundle.path), RunnerOptions(steps=steps))
+        choice = ModelChoice(str(measured.bundle.path), RunnerOptions(steps=steps))
         request = ProfileRequest(choice, plan, layers=steps == counts[-1] and _tells_layers(choice))
         profiles.append(_profile(request))
         advance()
-    return replace(subject, profiles=tuple(profiles))
+    return replace(measured, profiles=tuple(profiles))
 
 
 def _profile(request: ProfileRequest) -> Profile:
@@ -147,19 +147,19 @@ def _tells_layers(choice: ModelChoice) -> bool:
         return isinstance(runner, EngineRunner) or runner.device.startswith("cpu")
 
 
-def with_quality(subject: Subject, pairs: Sequence[Pair], stage: Stage = silent) -> Subject:
-    """The subject judged on pairs: each form that was profiled, or fp32 at every number of steps."""
-    profiled: set[tuple[Precision, int]] = {(profile.precision, profile.steps) for profile in subject.profiles}
-    forms = profiled or {("fp32", model.steps) for model in subject.report.models}
-    advance = stage(f"judging {subject.name}", len(forms) * len(pairs))
+def with_quality(measured: MeasuredBundle, pairs: Sequence[Pair], stage: Stage = silent) -> MeasuredBundle:
+    """Measure the quality on pairs, of each variant that was profiled, or of fp32 at every number of steps."""
+    profiled: set[tuple[Precision, int]] = {(profile.precision, profile.steps) for profile in measured.profiles}
+    forms = profiled or {("fp32", model.steps) for model in measured.report.models}
+    advance = stage(f"judging {measured.name}", len(forms) * len(pairs))
     ledgers = []
     for precision, steps in sorted(forms, key=lambda form: (-form[1], get_args(Precision).index(form[0]))):
         with open_runner(
-            subject.bundle.path,
+            measured.bundle.path,
             RunnerOptions(
                 precision=precision, steps=steps, graph_optimization=precision != "int8", device="cpu", quiet=True
             ),
         ) as runner:
             ledgers.append(measure([runner], pairs, advance))
     qualities = tuple(quality for ledger in ledgers for quality in ledger.qualities)
-    return replace(subject, judged=Judged.of(Ledger(len(pairs), ledgers[0].blurred_db, qualities, hops=())))
+    return replace(measured, judged=TruthQuality.of(Ledger(len(pairs), ledgers[0].blurred_db, qualities, hops=())))

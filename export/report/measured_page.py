@@ -1,4 +1,4 @@
-"""The page of `unblur report`: one bundle or several, with what was measured of them on devices."""
+"""The page of `unblur report`: one bundle or several, with what was measured on devices."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from markupsafe import Markup
 
 from unblur.export.report.bundle_page import SECTIONS, Column, Fact, bundle_column, bundle_facts
-from unblur.export.report.measure import Subject
+from unblur.export.report.measure import MeasuredBundle
 from unblur.export.report.plots import latency_histogram, latency_series, size_plot, sustained_plot
 from unblur.export.report.render import render
 from unblur.export.report.sections import LayerView, layer_view, overview_of, steps_plot
@@ -17,8 +17,8 @@ _SECTIONS = (*SECTIONS[:3], "speed.html", "layers.html", *SECTIONS[3:], "power.h
 
 
 @dataclass(frozen=True)
-class Closeup:
-    """One profile at all steps, in pictures. sustained, sizes: None unless they were asked for."""
+class ProfilePlots:
+    """The plots of one profile at all steps. sustained, sizes: None unless they were asked for."""
 
     profile: Profile
     histogram: Markup
@@ -31,52 +31,52 @@ class Closeup:
 class MeasuredColumn(Column):
     """One bundle on the page, with its measurements."""
 
-    subject: Subject = field(kw_only=True)
-    closeups: tuple[Closeup, ...] = field(kw_only=True)
-    insides: tuple[LayerView, ...] = field(kw_only=True)
+    measured: MeasuredBundle = field(kw_only=True)
+    plots: tuple[ProfilePlots, ...] = field(kw_only=True)
+    layer_views: tuple[LayerView, ...] = field(kw_only=True)
     tradeoff: Markup | None = field(kw_only=True)
 
 
-def measured_page(subjects: Sequence[Subject]) -> str:
-    """The whole page; equal subjects give equal text."""
+def measured_page(bundles: Sequence[MeasuredBundle]) -> str:
+    """The whole page; equal bundles give equal text."""
     return render(
-        title=", ".join(subject.name for subject in subjects),
+        title=", ".join(measured.name for measured in bundles),
         sections=_SECTIONS,
-        columns=[measured_column(subject) for subject in subjects],
-        overview=overview_of(subjects) if len(subjects) > 1 else None,
+        columns=[measured_column(measured) for measured in bundles],
+        overview=overview_of(bundles) if len(bundles) > 1 else None,
         data="unblur report --json",
     )
 
 
-def measured_column(subject: Subject) -> MeasuredColumn:
+def measured_column(measured: MeasuredBundle) -> MeasuredColumn:
     """What the templates show of a bundle and its profiles."""
-    report = subject.report
-    base = bundle_column(subject.name, report)
-    views = (layer_view(profile) for profile in subject.profiles)
+    report = measured.report
+    base = bundle_column(measured.name, report)
+    views = (layer_view(profile) for profile in measured.profiles)
     return MeasuredColumn(
         name=base.name,
         report=report,
-        judged=subject.judged,
-        facts=(*_speed_facts(subject), *bundle_facts(report, subject.judged)),
+        judged=measured.judged,
+        facts=(*_speed_facts(measured), *bundle_facts(report, measured.judged)),
         card=base.card,
         sensitivity=base.sensitivity,
-        advised=tuple(profile for profile in subject.profiles if profile.int8_advice is not None),
-        subject=subject,
-        closeups=tuple(_closeup(profile) for profile in _looked_at_closely(subject)),
-        insides=tuple(view for view in views if view is not None),
-        tradeoff=steps_plot([subject]),
+        advised=tuple(profile for profile in measured.profiles if profile.int8_advice is not None),
+        measured=measured,
+        plots=tuple(_plots_of(profile) for profile in _plotted(measured)),
+        layer_views=tuple(view for view in views if view is not None),
+        tradeoff=steps_plot([measured]),
     )
 
 
-def _looked_at_closely(subject: Subject) -> list[Profile]:
+def _plotted(measured: MeasuredBundle) -> list[Profile]:
     """Those at the bundle's own number of steps; the main one if there is none."""
-    own = [profile for profile in subject.profiles if profile.steps == subject.report.spec.steps]
-    return own or [profile for profile in subject.profiles if profile is subject.main]
+    own = [profile for profile in measured.profiles if profile.steps == measured.report.spec.steps]
+    return own or [profile for profile in measured.profiles if profile is measured.main]
 
 
-def _closeup(profile: Profile) -> Closeup:
+def _plots_of(profile: Profile) -> ProfilePlots:
     sizes = profile.sweeps.sizes if profile.sweeps else None
-    return Closeup(
+    return ProfilePlots(
         profile=profile,
         histogram=latency_histogram(profile),
         series=latency_series(profile),
@@ -85,8 +85,8 @@ def _closeup(profile: Profile) -> Closeup:
     )
 
 
-def _speed_facts(subject: Subject) -> tuple[Fact, ...]:
-    main = subject.main
+def _speed_facts(measured: MeasuredBundle) -> tuple[Fact, ...]:
+    main = measured.main
     if main is None:
         return ()
     return (

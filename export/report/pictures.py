@@ -6,7 +6,7 @@ import io
 import numpy as np
 from PIL import Image
 
-from unblur.export.report.data import Exhibit, Picture
+from unblur.export.report.data import CropComparison, Picture
 from unblur.runtime.frames import Frame
 from unblur.runtime.metrics import psnr_db
 
@@ -16,14 +16,14 @@ _STRIDE = 32
 _GAIN, _INT8_GAIN = 4, 32
 
 
-def exhibit(name: str, blurred: Frame, restored: Frame, int8: Frame, sharp: Frame | None) -> Exhibit:
+def compare_crops(name: str, blurred: Frame, restored: Frame, int8: Frame, sharp: Frame | None) -> CropComparison:
     """A crop before and after, what INT8 makes different, and how far it is from ground truth if there is any.
 
     restored, int8: by the float32 and the INT8 form. All are uint8 (H, W, 3) of one size.
     """
     crop = _liveliest(blurred if sharp is None else sharp)
     frames = (blurred[crop], restored[crop], int8[crop])
-    return Exhibit(name, _without_truth(*frames) if sharp is None else _with_truth(*frames, sharp[crop]))
+    return CropComparison(name, _without_truth(*frames) if sharp is None else _with_truth(*frames, sharp[crop]))
 
 
 def _without_truth(blurred: Frame, restored: Frame, int8: Frame) -> tuple[Picture, ...]:

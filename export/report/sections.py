@@ -7,7 +7,7 @@ from statistics import fmean
 from markupsafe import Markup
 
 from unblur.export.report.data import BundleReport
-from unblur.export.report.measure import Subject
+from unblur.export.report.measure import MeasuredBundle
 from unblur.export.report.plots import Curve, roofline, tradeoff
 from unblur.export.report.render import db_text, percent_text, signed_text, size_text
 from unblur.runtime.profile.document import Profile
@@ -27,14 +27,14 @@ class Overview:
     tradeoff: Markup | None
 
 
-def overview_of(subjects: Sequence[Subject]) -> Overview:
+def overview_of(bundles: Sequence[MeasuredBundle]) -> Overview:
     """The metrics that at least one bundle has."""
-    found = [{**_fixed(each.report), **_quality(each), **_speed(each.main)} for each in subjects]
+    found = [{**_fixed(each.report), **_quality(each), **_speed(each.main)} for each in bundles]
     names = dict.fromkeys(name for metrics in found for name in metrics)
     return Overview(
-        names=tuple(subject.name for subject in subjects),
+        names=tuple(measured.name for measured in bundles),
         rows={name: tuple(metrics.get(name, "") for metrics in found) for name in names},
-        tradeoff=steps_plot(subjects),
+        tradeoff=steps_plot(bundles),
     )
 
 
@@ -50,8 +50,8 @@ def _fixed(report: BundleReport) -> dict[str, str]:
     }
 
 
-def _quality(subject: Subject) -> dict[str, str]:
-    judged = subject.judged
+def _quality(measured: MeasuredBundle) -> dict[str, str]:
+    judged = measured.judged
     if judged is None or judged.qualities[0].db is None:
         return {}
     best_db = judged.qualities[0].db
@@ -75,22 +75,22 @@ def _speed(main: Profile | None) -> dict[str, str]:
     }
 
 
-def steps_plot(subjects: Sequence[Subject]) -> Markup | None:
+def steps_plot(bundles: Sequence[MeasuredBundle]) -> Markup | None:
     """What the steps are worth, a curve per bundle, precision, size and device; None without profiles."""
-    curves = [curve for subject in subjects for curve in _curves(subject)]
-    before = {subject.judged.blurred_db for subject in subjects if subject.judged is not None}
+    curves = [curve for measured in bundles for curve in _curves(measured)]
+    before = {measured.judged.blurred_db for measured in bundles if measured.judged is not None}
     return tradeoff(curves, before.pop() if len(before) == 1 else None) if curves else None
 
 
-def _curves(subject: Subject) -> list[Curve]:
+def _curves(measured: MeasuredBundle) -> list[Curve]:
     groups: dict[tuple[str, str, tuple[int, ...]], list[Profile]] = {}
-    for profile in subject.profiles:
+    for profile in measured.profiles:
         groups.setdefault((profile.precision, profile.device, profile.size), []).append(profile)
-    return [_curve(f"{subject.name} {precision}", subject, group) for (precision, *_), group in groups.items()]
+    return [_curve(f"{measured.name} {precision}", measured, group) for (precision, *_), group in groups.items()]
 
 
-def _curve(name: str, subject: Subject, profiles: Sequence[Profile]) -> Curve:
-    db = [value for profile in profiles if (value := subject.db(profile)) is not None]
+def _curve(name: str, measured: MeasuredBundle, profiles: Sequence[Profile]) -> Curve:
+    db = [value for profile in profiles if (value := measured.db(profile)) is not None]
     return Curve(
         name=name,
         steps=tuple(profile.steps for profile in profiles),

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from typing import cast, get_args
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from unblur.runtime.profile.document import Percentiles, Point, SizeSweep, Sweep
 from unblur.runtime.profile.latency import summarise
 from unblur.runtime.profile.measure import Control, Plan, Series, measure, ready_to_measure, unwatched
 from unblur.runtime.runner import Runner
+from unblur.runtime.spec import Device
 
 Size = tuple[int, int]
 
@@ -39,6 +41,14 @@ def size_from_text(text: str, option: str = "--size") -> Size:
     if match is None or 0 in (size_hw := (int(match[1]), int(match[2]))):
         raise BadInput(f"{option} is '{text}', expected height x width such as 720x1280")
     return size_hw
+
+
+def device_from_text(text: str) -> Device:
+    """One of the devices that `open_runner` takes; BadInput if it is none."""
+    known = get_args(Device)
+    if text not in known:
+        raise BadInput(f"there is no device '{text}', expected one of {', '.join(known)}")
+    return cast("Device", text)
 
 
 def sweeps_from_text(texts: Iterable[str]) -> SweepRequest:

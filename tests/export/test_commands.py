@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
+import unblur.export
 from unblur.calibration.onnx_model import precision_of, read_onnx, spec_of
 from unblur.runtime.cli.main import app
 from unblur.runtime.errors import BadInput, ParityError, SpecMismatch
@@ -78,9 +79,9 @@ def test_deploy_prints_the_ledger_as_json(
 def test_too_little_int8_is_warned_of(
     checkpoint: Path, calibration_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from unblur.export.report import data as report_int8
+    from unblur.export.report import data
 
-    monkeypatch.setattr(report_int8, "LOW_INT8_MACS", 1.01)
+    monkeypatch.setattr(data, "LOW_INT8_MACS", 1.01)
     files = ("--calibration", calibration_folder, "-o", tmp_path / "small.unblur", "--steps", "")
     result = _unblur("deploy", checkpoint, *files, "--max-images", "2", "--sensitivity", "--method", "mse")
     assert result.exit_code == 0, result.exception
@@ -89,7 +90,7 @@ def test_too_little_int8_is_warned_of(
     assert re.search(r"warning: only \d+% of the multiply-accumulates run in INT8", told)
     page = (tmp_path / "small.unblur" / "report.html").read_text()
     assert "What each layer costs in INT8" in page
-    assert "2 of 3 pictures" in page
+    assert "2 of 3 images" in page
 
 
 @pytest.mark.usefixtures("quick_export")
@@ -172,26 +173,30 @@ def test_no_calibration_pictures_is_told(checkpoint: Path, tmp_path: Path) -> No
 _WITHOUT_TORCH = """
 import sys
 sys.modules.update(torch=None, onnx=None, onnxsim=None)
-import typer
-from unblur.runtime.cli.main import app
-app(sys.argv[1:])
+from unblur.runtime.cli.main import main
+main()
 """
 
 
-def _unblur_without_torch(*arguments: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run([sys.executable, "-c", _WITHOUT_TORCH, *arguments], capture_output=True, text=True)
+@pytest.mark.parametrize("command", ["export", "deploy", "report"])
+def test_without_torch_the_extra_is_named(command: str) -> None:
+    finished = subprocess.run(
+        [sys.executable, "-c", _WITHOUT_TORCH, command, "--help"], capture_output=True, text=True
+    )
+    assert finished.returncode == 2
+    assert finished.stderr.startswith("unblur: this command needs the Python package 'onnx")
+    assert finished.stderr.endswith("pip install 'unblur[export]'\n")
 
 
-@pytest.mark.parametrize("command", ["export", "deploy", "calibrate"])
-def test_help_needs_neither_torch_nor_onnx(command: str) -> None:
-    finished = _unblur_without_torch(command, "--help")
-    assert finished.returncode == 0, finished.stderr
-    assert "--output" in finished.stdout
-
-
-@pytest.mark.parametrize("command", ["export", "deploy"])
-def test_without_torch_the_extra_is_named(command: str, tmp_path: Path) -> None:
-    options = ["--calibration", str(tmp_path)] if command == "deploy" else []
-    finished = _unblur_without_torch(command, "lprn-s", *options, "-o", str(tmp_path / "out.unblur"))
-    assert "MissingExtra: this command needs the Python package" in finished.stderr
-    assert "pip install 'unblur[export]'" in finished.stderr
+def test_the_front_door_names_what_is_there_and_imports_nothing_heavy() -> None:
+    code = "import sys, unblur.export as room; print(*room.__all__); print('torch' in sys.modules)"
+    finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    names, heavy = finished.stdout.splitlines()
+    assert heavy == "False"
+    assert names.split() == sorted(unblur.export.__all__)
+    assert len(unblur.export.__all__) < 10
+    for name in unblur.export.__all__:
+        assert getattr(unblur.export, name).__name__ == name
+    assert set(unblur.export.__all__) <= set(dir(unblur.export))
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        unblur.export.nothing  # noqa: B018

@@ -9,8 +9,8 @@ from onnx import ModelProto, numpy_helper
 
 from unblur.calibration.images import find_sample
 from unblur.calibration.onnx_model import precision_of, read_onnx, spec_of
-from unblur.export import deploy as room
-from unblur.export.deploy import Deployment, Plan, RejectedBundle, deploy
+from unblur.export import deployment as room
+from unblur.export.deployment import Deployment, DeployPlan, RejectedBundle, deploy
 from unblur.export.report.bundle_page import bundle_page
 from unblur.export.report.data import read_report
 from unblur.runtime.errors import BadInput, CalibrationError
@@ -22,12 +22,14 @@ from unblur.train.networks import DeblurringNetwork, count_parameters
 
 
 @pytest.fixture(scope="module")
-def plan(checkpoint: Path, calibration_folder: Path, pairs_folder: Path) -> Plan:
-    return Plan(checkpoint, find_sample(calibration_folder), tuple(find_pairs(pairs_folder)))
+def plan(checkpoint: Path, calibration_folder: Path, pairs_folder: Path) -> DeployPlan:
+    return DeployPlan(checkpoint, find_sample(calibration_folder), tuple(find_pairs(pairs_folder)))
 
 
 @pytest.fixture(scope="module")
-def deployment(plan: Plan, exports: dict[int, ModelProto], tmp_path_factory: pytest.TempPathFactory) -> Deployment:
+def deployment(
+    plan: DeployPlan, exports: dict[int, ModelProto], tmp_path_factory: pytest.TempPathFactory
+) -> Deployment:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(room, "onnx_from_network", lambda network: exports[network.steps])
         return deploy(plan, tmp_path_factory.mktemp("deployed") / "small.unblur")
@@ -112,7 +114,7 @@ def test_the_manifest_says_what_built_it(deployment: Deployment) -> None:
 def test_the_report_shows_the_pairs(deployment: Deployment) -> None:
     page = (deployment.bundle / "report.html").read_text()
     assert page.count("<img ") == 12
-    assert "All 6 hops pass on 2 frames" in page
+    assert "All 6 parity checks pass on 2 frames" in page
 
 
 def test_the_report_is_there_as_data(deployment: Deployment, network: DeblurringNetwork) -> None:
@@ -129,7 +131,7 @@ def test_the_report_is_there_as_data(deployment: Deployment, network: Deblurring
 
 @pytest.mark.usefixtures("quick_export")
 def test_a_repeat_gives_the_same_bytes_in_place_of_the_old_bundle(
-    plan: Plan, deployment: Deployment, tmp_path: Path
+    plan: DeployPlan, deployment: Deployment, tmp_path: Path
 ) -> None:
     stages: list[str] = []
     counted: list[str] = []
@@ -147,7 +149,9 @@ def test_a_repeat_gives_the_same_bytes_in_place_of_the_old_bundle(
 
 
 @pytest.mark.usefixtures("quick_export")
-def test_the_date_comes_from_the_environment(plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_date_comes_from_the_environment(
+    plan: DeployPlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "1790000000")
     result = deploy(replace(plan, steps=(), pairs=()), tmp_path / "dated.unblur")
     assert result.manifest.created == "2026-09-21T14:13:20Z"
@@ -172,7 +176,7 @@ def broken(fp32: ModelProto, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("broken")
-def test_a_failed_ledger_writes_nothing(plan: Plan, tmp_path: Path) -> None:
+def test_a_failed_ledger_writes_nothing(plan: DeployPlan, tmp_path: Path) -> None:
     with pytest.raises(
         RejectedBundle, match=r"fails at 'torch -> fp32' \(2 steps\): .* no bundle was written"
     ) as caught:
@@ -183,19 +187,19 @@ def test_a_failed_ledger_writes_nothing(plan: Plan, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("broken")
-def test_a_failed_bundle_can_be_kept(plan: Plan, tmp_path: Path) -> None:
+def test_a_failed_bundle_can_be_kept(plan: DeployPlan, tmp_path: Path) -> None:
     kept = deploy(replace(plan, steps=(), keep_failed=True), tmp_path / "bad.unblur")
     assert not read_bundle(kept.bundle).manifest.ledger[0].passed
-    assert "1 of 3 hops fail" in (kept.bundle / "report.html").read_text()
+    assert "1 of 3 parity checks fail" in (kept.bundle / "report.html").read_text()
 
 
-def test_a_name_without_the_suffix_is_refused(plan: Plan, tmp_path: Path) -> None:
+def test_a_name_without_the_suffix_is_refused(plan: DeployPlan, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"its name ends in \.unblur"):
         deploy(plan, tmp_path / "small")
 
 
 @pytest.mark.parametrize("kind", ["file", "folder"])
-def test_what_is_no_bundle_is_never_replaced(plan: Plan, tmp_path: Path, kind: str) -> None:
+def test_what_is_no_bundle_is_never_replaced(plan: DeployPlan, tmp_path: Path, kind: str) -> None:
     out = tmp_path / "precious.unblur"
     if kind == "file":
         out.write_text("mine")
@@ -207,18 +211,18 @@ def test_what_is_no_bundle_is_never_replaced(plan: Plan, tmp_path: Path, kind: s
     assert (out if kind == "file" else out / "thesis.txt").read_text() == "mine"
 
 
-def test_a_missing_folder_is_told_before_the_work(plan: Plan, tmp_path: Path) -> None:
+def test_a_missing_folder_is_told_before_the_work(plan: DeployPlan, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"the folder .* does not exist"):
         deploy(plan, tmp_path / "nowhere" / "small.unblur")
 
 
-def test_more_steps_than_the_network_has_are_refused(plan: Plan, tmp_path: Path) -> None:
+def test_more_steps_than_the_network_has_are_refused(plan: DeployPlan, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"at the steps \[1, 7\]; this network has 1 to 2"):
         deploy(replace(plan, steps=(1, 7)), tmp_path / "small.unblur")
 
 
 @pytest.mark.usefixtures("quick_export")
-def test_a_damaged_calibration_picture_leaves_nothing(plan: Plan, tmp_path: Path) -> None:
+def test_a_damaged_calibration_picture_leaves_nothing(plan: DeployPlan, tmp_path: Path) -> None:
     (tmp_path / "pictures").mkdir()
     (tmp_path / "pictures" / "half.png").write_bytes(plan.sample.paths[0].read_bytes()[:999])
     (tmp_path / "pictures" / "whole.png").write_bytes(plan.sample.paths[1].read_bytes())
@@ -228,7 +232,7 @@ def test_a_damaged_calibration_picture_leaves_nothing(plan: Plan, tmp_path: Path
 
 
 def test_weights_that_diverged_are_told(
-    plan: Plan, tmp_path: Path, fp32: ModelProto, monkeypatch: pytest.MonkeyPatch
+    plan: DeployPlan, tmp_path: Path, fp32: ModelProto, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     diverged = _with_bias(fp32, "embed.bias", float("nan"))
     monkeypatch.setattr(room, "onnx_from_network", lambda network: diverged)

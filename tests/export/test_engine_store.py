@@ -11,7 +11,7 @@ import pytest
 from onnx import ModelProto
 
 from unblur.calibration.onnx_model import write_onnx
-from unblur.export.build import Stored, store_engine
+from unblur.export.build import StoredEngine, store_engine
 from unblur.export.engine_from_onnx import BuildWatch, Source, Target, identify, profile_from_text, read_source
 from unblur.export.timing_cache import TimingCache, exclusive, timing_cache
 from unblur.export.trt_api import load_api
@@ -20,7 +20,7 @@ from unblur.runtime.tensorrt.engine_file import BuildOptions, EngineIdentity, fi
 
 pytest.importorskip("tensorrt_rtx", reason="NO RTX ENGINE IS BUILT: pip install 'unblur[rtx]'")
 
-Store = Callable[..., Stored]
+Store = Callable[..., StoredEngine]
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def identity(source: Source) -> EngineIdentity:
 
 @pytest.fixture
 def store(source: Source, identity: EngineIdentity, tmp_path: Path) -> Store:
-    def run(**options: bool) -> Stored:
+    def run(**options: bool) -> StoredEngine:
         return store_engine(source, identity, load_api("rtx"), tmp_path / "engines", BuildWatch(), **options)
 
     return run

@@ -25,7 +25,14 @@ def test_numbers_and_the_model_card_are_told() -> None:
     assert "<b>GoPro" not in page
     text = text_of(page)
     for said in (
-        *("All 2 hops pass on 2 frames.", "<b>GoPro</b>", "the whole frame", "75,067", "29.3 GFLOP", "0.16 MB"),
+        *(
+            "All 2 parity checks pass on 2 frames.",
+            "<b>GoPro</b>",
+            "the whole frame",
+            "75,067",
+            "29.3 GFLOP",
+            "0.16 MB",
+        ),
         *(
             "PSNR gain +1.50 dB",
             "torch \N{RIGHTWARDS ARROW} fp32",
@@ -38,7 +45,7 @@ def test_numbers_and_the_model_card_are_told() -> None:
         *(
             "before, 19.20 dB",
             "98.0 % of the multiply-accumulates",
-            "-0.035 dB in the mean",
+            "-0.035 dB on average",
             "-0.050 dB in the worst",
         ),
         *("(0.1 dB were allowed)", "In float stays: head.weight."),
@@ -52,7 +59,7 @@ def test_numbers_and_the_model_card_are_told() -> None:
 def test_a_failed_hop_says_why() -> None:
     failed = replace(HOP, passed=False, reason="20.0 dB < 35", psnr_db=float("nan"))
     text = text_of(bundle_page(replace(REPORT, ledger=replace(LEDGER, hops=(HOP, failed)))))
-    assert "1 of 2 hops fail on 2 frames." in text
+    assert "1 of 2 parity checks fail on 2 frames." in text
     assert "20.0 dB < 35" in text
     assert "not finite" in text
 

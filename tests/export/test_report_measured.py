@@ -9,8 +9,8 @@ from html_text import text_of
 from made_up_profile import bare_profile, full_profile
 from made_up_report import INT8, REPORT
 
-from unblur.export.report.data import Judged
-from unblur.export.report.measure import Subject
+from unblur.export.report.data import TruthQuality
+from unblur.export.report.measure import MeasuredBundle
 from unblur.export.report.measured_page import measured_page
 from unblur.export.report.plots import latency_series
 from unblur.runtime.model.bundle import Bundle, BundleManifest
@@ -22,15 +22,17 @@ HALF = replace(INT8, macs_share=0.5)
 BUNDLE = Bundle(Path("x.unblur"), BundleManifest("lprn-x", REPORT.spec, "", {}, ()))
 
 
-def subject(*profiles: Profile, name: str = "mine", judged: bool = True) -> Subject:
+def measured(*profiles: Profile, name: str = "mine", judged: bool = True) -> MeasuredBundle:
     """judged: its quality was measured on two frames."""
     qualities = tuple(Quality(each.precision, each.steps, 26 + each.steps / 10, 0.9) for each in profiles)
-    return Subject(name, BUNDLE, REPORT, profiles, Judged(2, 25.5, qualities) if judged and profiles else None)
+    return MeasuredBundle(
+        name, BUNDLE, REPORT, profiles, TruthQuality(2, 25.5, qualities) if judged and profiles else None
+    )
 
 
 @pytest.fixture(scope="module")
 def page() -> str:
-    return measured_page([subject(bare_profile(1, 4.0), FULL)])
+    return measured_page([measured(bare_profile(1, 4.0), FULL)])
 
 
 def test_everything_that_was_measured_is_told(page: str) -> None:
@@ -68,9 +70,9 @@ def test_it_is_one_file_that_opens_without_a_network(page: str) -> None:
 
 
 def test_several_bundles_stand_side_by_side() -> None:
-    small = replace(subject(bare_profile(), name="other"), report=replace(REPORT, parameters=5, int8=HALF))
-    first = subject(replace(bare_profile(), telemetry=FULL.telemetry))
-    page = measured_page([first, small, subject(name="none", judged=False)])
+    small = replace(measured(bare_profile(), name="other"), report=replace(REPORT, parameters=5, int8=HALF))
+    first = measured(replace(bare_profile(), telemetry=FULL.telemetry))
+    page = measured_page([first, small, measured(name="none", judged=False)])
     text = text_of(page)
     assert page.count("<article>") == 3
     assert "--count: 3" in page
@@ -81,18 +83,18 @@ def test_several_bundles_stand_side_by_side() -> None:
 
 
 def test_what_was_not_measured_is_said() -> None:
-    text = text_of(measured_page([subject()]))
-    for said in ("give --profile FILE", "unblur profile --layers looks inside", "Nothing was profiled"):
+    text = text_of(measured_page([measured()]))
+    for said in ("give --profile FILE", "unblur profile --layers times each layer", "Nothing was profiled"):
         assert said in re.sub(r" ([,.])", r"\1", text)
     blind = replace(bare_profile(), stationary=False, timing=None)
-    text = text_of(measured_page([subject(blind)]))
-    assert "did not keep its level at 3 steps" in text
-    assert "not available: this runner does not tell" in text
+    text = text_of(measured_page([measured(blind)]))
+    assert "drifted at 3 steps" in text
+    assert "not available: this runner does not report it" in text
 
 
 def test_without_quality_the_curve_is_time_over_steps() -> None:
     profiles = (bare_profile(1, 4.0), bare_profile(3, 9.0))
-    page = measured_page([subject(*profiles, judged=False)])
+    page = measured_page([measured(*profiles, judged=False)])
     assert "Milliseconds per frame against recursion steps, of mine fp32" in page
 
 
@@ -105,5 +107,5 @@ def test_a_thousand_inferences_stay_a_small_plot() -> None:
 @pytest.mark.parametrize("inside", [True, False])
 def test_the_profile_at_all_steps_that_looked_inside_is_the_one_shown(inside: bool) -> None:
     profiles = (bare_profile(1), bare_profile(3, 9.0), *((FULL,) if inside else ()))
-    assert subject(*profiles).main is profiles[-1]
-    assert subject().main is None
+    assert measured(*profiles).main is profiles[-1]
+    assert measured().main is None

@@ -10,7 +10,7 @@ from made_up_profile import bare_profile, full_profile
 from made_up_report import POOR_INT8, REPORT
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from unblur.export.report.measure import Subject
+from unblur.export.report.measure import MeasuredBundle
 from unblur.export.report.measured_page import measured_page
 from unblur.runtime.model.bundle import Bundle, BundleManifest
 
@@ -41,12 +41,12 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Of a page on two bundles, the first with everything that a report can show."""
     whole = replace(REPORT, int8=POOR_INT8)
     bundle = Bundle(Path("x.unblur"), BundleManifest("lprn-x", REPORT.spec, "", {}, ()))
-    subjects = [
-        Subject("first", bundle, whole, (bare_profile(1, 4.0), full_profile()), whole.judged),
-        Subject("second", bundle, REPORT, (), None),
+    bundles = [
+        MeasuredBundle("first", bundle, whole, (bare_profile(1, 4.0), full_profile()), whole.judged),
+        MeasuredBundle("second", bundle, REPORT, (), None),
     ]
     path = tmp_path_factory.mktemp("page") / "report.html"
-    path.write_text(measured_page(subjects))
+    path.write_text(measured_page(bundles))
     return path.as_uri()
 
 

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from unblur.export.report.data import Picture
-from unblur.export.report.pictures import exhibit
+from unblur.export.report.pictures import compare_crops
 
 
 def decoded(picture: Picture) -> NDArray[np.uint8]:
@@ -19,7 +19,7 @@ def test_the_liveliest_crop_is_shown(has_truth: bool) -> None:
     sharp = np.full((400, 600, 3), 90, np.uint8)
     sharp[210:390:2, 400:590] = 200
     restored = sharp - 10
-    shown = exhibit("street", sharp // 2, restored, restored + 1, sharp if has_truth else None)
+    shown = compare_crops("street", sharp // 2, restored, restored + 1, sharp if has_truth else None)
     pictures = {picture.caption: decoded(picture) for picture in shown.pictures}
     if has_truth:
         assert list(pictures) == [
@@ -38,5 +38,5 @@ def test_the_liveliest_crop_is_shown(has_truth: bool) -> None:
 
 def test_a_small_frame_is_shown_whole() -> None:
     frame = np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)
-    shown = exhibit("stamp", frame, frame, frame, None)
+    shown = compare_crops("stamp", frame, frame, frame, None)
     assert {decoded(picture).shape for picture in shown.pictures} == {(40, 50, 3)}

@@ -8,7 +8,7 @@ import pytest
 
 from unblur.calibration.images import find_sample
 from unblur.calibration.onnx_model import onnx_bytes
-from unblur.export.deploy import Plan, deploy
+from unblur.export.deployment import DeployPlan, deploy
 from unblur.export.fp16 import fp16_from_fp32
 from unblur.export.onnx_from_network import onnx_from_network, simplify
 from unblur.runtime.model.bundle import read_bundle
@@ -67,7 +67,7 @@ def test_every_number_of_steps_comes_in_every_precision(preset: str) -> None:
 
 def test_deploying_again_gives_the_shipped_bundle(photographs: Path, tmp_path: Path) -> None:
     sample = find_sample(photographs, synthetic_blur=True)
-    again = deploy(Plan(shipped_checkpoint("lprn-n"), sample), tmp_path / "lprn-n.unblur")
+    again = deploy(DeployPlan(shipped_checkpoint("lprn-n"), sample), tmp_path / "lprn-n.unblur")
     shipped = read_bundle(shipped_presets()["lprn-n"])
     assert set(again.manifest.files) == set(shipped.manifest.files)
     assert again.manifest.variants == shipped.manifest.variants

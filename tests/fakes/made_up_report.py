@@ -5,7 +5,7 @@ from dataclasses import replace
 from unblur.calibration.images import Coverage, FeatureCoverage
 from unblur.calibration.ranges import Drift
 from unblur.calibration.search import LayerCost, Sensitivity
-from unblur.export.report.data import BundleReport, Exhibit, Int8Report, ModelFile, Picture
+from unblur.export.report.data import BundleReport, CropComparison, Int8Report, ModelFile, Picture
 from unblur.runtime.quality.parity import Hop, Ledger, Quality
 from unblur.runtime.spec import ModelSpec
 
@@ -63,7 +63,7 @@ REPORT = BundleReport(
     models=(ModelFile("fp32", 3, 300_000), ModelFile("fp16", 3, 160_000), ModelFile("fp16", 1, 150_000)),
     ledger=LEDGER,
     int8=INT8,
-    exhibits=(Exhibit("a & b", (Picture("before", 19.2, PIXEL), Picture("sharp", None, PIXEL))),),
+    exhibits=(CropComparison("a & b", (Picture("before", 19.2, PIXEL), Picture("sharp", None, PIXEL))),),
     versions={"unblur": "0.1.0"},
     created="",
 )

@@ -42,14 +42,14 @@ def build(
         pytest.skip(f"not run: {error}")
 
     def built(precision: Precision, size: str) -> tuple[Path, Path]:
-        from unblur.export.build import Order, build_engines, find_sources
+        from unblur.export.build import BuildRequest, build_engines, find_sources
         from unblur.export.engine_from_onnx import targets_from_text
 
         onnx = make_onnx(precision)
         targets = targets_from_text("tensorrt" if flavour == "tensorrt" else f"rtx-sm{device.sm}")
-        order = Order(find_sources(onnx)[0], targets, tmp_path / "engines", (size,), detailed=True)
+        request = BuildRequest(find_sources(onnx)[0], targets, tmp_path / "engines", (size,), detailed=True)
         try:
-            (stored,) = build_engines(order)
+            (stored,) = build_engines(request)
         except EngineMismatch as error:
             pytest.skip(f"not run, since this GPU is not one of its targets: {error}")
         return stored.path, onnx

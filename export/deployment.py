@@ -27,8 +27,8 @@ from unblur.calibration.trt_cache import CACHE_FILE, cache_from_table
 from unblur.export.fp16 import fp16_from_fp32, int8_fp16_from_int8
 from unblur.export.onnx_from_network import onnx_from_network, simplify
 from unblur.export.report.bundle_page import bundle_page
-from unblur.export.report.data import REPORT_JSON, BundleReport, Exhibit, ModelFile, int8_report
-from unblur.export.report.pictures import exhibit
+from unblur.export.report.data import REPORT_JSON, BundleReport, CropComparison, ModelFile, int8_report
+from unblur.export.report.pictures import compare_crops
 from unblur.export.torch_runner import TorchRunner
 from unblur.runtime.console import Stage, silent
 from unblur.runtime.errors import BadInput, ParityError
@@ -58,7 +58,7 @@ _CACHE_TENSORRT = (10, 3, 0)  # JetPack 6.2's; `unblur build` puts the header of
 
 
 @dataclass(frozen=True)
-class Plan:
+class DeployPlan:
     """What to deploy and what to judge it on.
 
     sample: the pictures INT8 is calibrated on. pairs: the ledger is measured on them, against ground truth;
@@ -95,7 +95,7 @@ class RejectedBundle(ParityError):
         self.ledger = ledger
 
 
-def deploy(plan: Plan, out: Path, stage: Stage = silent) -> Deployment:
+def deploy(plan: DeployPlan, out: Path, stage: Stage = silent) -> Deployment:
     """Make the bundle `out`, whole or not at all; a bundle that is there already is replaced.
 
     Raises BadInput, SpecMismatch or CalibrationError if something given cannot be used, RejectedBundle if a hop of
@@ -149,7 +149,7 @@ def _file(precision: Precision, steps: int, own_steps: int) -> str:
 
 
 def _write_models(
-    folder: Path, network: DeblurringNetwork, variants: Sequence[Variant], plan: Plan, stage: Stage
+    folder: Path, network: DeblurringNetwork, variants: Sequence[Variant], plan: DeployPlan, stage: Stage
 ) -> Calibrated:
     """Write every variant, the calibration table, and its ranges for implicit INT8."""
     graphs = _write_float(folder, network, variants, stage)
@@ -187,7 +187,7 @@ def _int8(calibrated: Calibrated, fp32: ModelProto, steps: int) -> ModelProto:
 
 
 def _measure(
-    folder: Path, network: DeblurringNetwork, variants: Sequence[Variant], plan: Plan, stage: Stage
+    folder: Path, network: DeblurringNetwork, variants: Sequence[Variant], plan: DeployPlan, stage: Stage
 ) -> Ledger:
     """torch -> fp32 -> fp16 -> int8 at every number of steps."""
     frames: Sequence[Frame | Pair] = plan.pairs or list(plan.sample.spread(_PARITY_PICTURES).frames())
@@ -233,7 +233,7 @@ def _report(
     variants: Sequence[Variant],
     calibrated: Calibrated,
     ledger: Ledger,
-    plan: Plan,
+    plan: DeployPlan,
 ) -> BundleReport:
     sizes = [ModelFile(each.precision, each.steps, (folder / each.file).stat().st_size) for each in variants]
     return BundleReport(
@@ -249,18 +249,18 @@ def _report(
     )
 
 
-def _exhibits(folder: Path, variants: Sequence[Variant], plan: Plan) -> tuple[Exhibit, ...]:
+def _exhibits(folder: Path, variants: Sequence[Variant], plan: DeployPlan) -> tuple[CropComparison, ...]:
     """Restored by the forms at all steps, which come first; see `_step_counts`."""
     fp32, int8 = (next(each for each in variants if each.precision == form) for form in ("fp32", "int8"))
     with _open_as_it_runs(folder, fp32) as exact, _open_as_it_runs(folder, int8) as rounded:
         in_fp32, in_int8 = Deblurrer(exact), Deblurrer(rounded)
         return tuple(
-            exhibit(name, blurred, in_fp32(blurred), in_int8(blurred), sharp)
+            compare_crops(name, blurred, in_fp32(blurred), in_int8(blurred), sharp)
             for name, blurred, sharp in _shown(plan)
         )
 
 
-def _shown(plan: Plan) -> Iterator[tuple[str, Frame, Frame | None]]:
+def _shown(plan: DeployPlan) -> Iterator[tuple[str, Frame, Frame | None]]:
     """The first few frames of those the ledger is measured on: name, blurred, sharp."""
     if plan.pairs:
         for pair in plan.pairs[:_REPORT_PICTURES]:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from made_up_profile import bare_profile
 
-from unblur.export.report.measure import read_subjects, with_quality
+from unblur.export.report.measure import read_bundles, with_quality
 from unblur.runtime.errors import BadInput, BundleError, UnblurError
 from unblur.runtime.model.bundle import MANIFEST, BundleManifest, seal_bundle
 from unblur.runtime.model.open_model import shipped_presets
@@ -29,31 +29,31 @@ def written(folder: Path, model: str, steps: int = 3) -> Path:
 
 def test_a_profile_goes_to_the_bundle_of_its_preset_fewest_steps_first(tmp_path: Path) -> None:
     files = [written(tmp_path, "elsewhere.unblur", 4), written(tmp_path, "lprn-n", 1)]
-    small, large = read_subjects(["lprn-n", "lprn-s"], files)
+    small, large = read_bundles(["lprn-n", "lprn-s"], files)
     assert [profile.steps for profile in small.profiles] == [1, 4]
     assert large.profiles == ()
     assert (small.name, small.judged) == ("lprn-n", None)
 
 
 def test_of_two_bundles_of_a_preset_the_name_decides(twin: Path, tmp_path: Path) -> None:
-    first, second = read_subjects(["lprn-n", str(twin)], [written(tmp_path, "twin.unblur")])
+    first, second = read_bundles(["lprn-n", str(twin)], [written(tmp_path, "twin.unblur")])
     assert (len(first.profiles), len(second.profiles)) == (0, 1)
     message = (
         r"third\.unblur-3\.json is a profile of 'third\.unblur' \(lprn-n\), which fits none, or more than one, of"
     )
     with pytest.raises(BadInput, match=message):
-        read_subjects(["lprn-n", str(twin)], [written(tmp_path, "third.unblur")])
+        read_bundles(["lprn-n", str(twin)], [written(tmp_path, "third.unblur")])
 
 
 def test_what_cannot_be_put_on_a_page_is_refused(twin: Path, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"two bundles have the same name \(twin, twin\); rename one of them"):
-        read_subjects([str(twin), str(twin)], [])
+        read_bundles([str(twin), str(twin)], [])
     with pytest.raises(BadInput, match=r"fp32\.onnx is a single file; a report is made of bundles"):
-        read_subjects([str(twin / "fp32.onnx")], [])
+        read_bundles([str(twin / "fp32.onnx")], [])
     with pytest.raises(
         BadInput, match="fits none, or more than one, of lprn-s; name the bundle it was made of, or leave it out"
     ):
-        read_subjects(["lprn-s"], [written(tmp_path, "lprn-n")])
+        read_bundles(["lprn-s"], [written(tmp_path, "lprn-n")])
 
 
 def test_a_bundle_older_than_its_report_is_told_to_be_deployed_again(twin: Path) -> None:
@@ -61,21 +61,21 @@ def test_a_bundle_older_than_its_report_is_told_to_be_deployed_again(twin: Path)
     (twin / "report.json").unlink()
     seal_bundle(twin, manifest)
     with pytest.raises(BundleError, match=r"has no report\.json, an older unblur made it; deploy the bundle again"):
-        read_subjects([str(twin)], [])
+        read_bundles([str(twin)], [])
 
 
 def test_a_report_that_was_edited_is_refused(twin: Path) -> None:
     (twin / "report.json").write_text("{}")
     with pytest.raises(UnblurError, match=r"report\.json has 2 bytes, expected"):
-        read_subjects([str(twin)], [])
+        read_bundles([str(twin)], [])
 
 
 def test_what_was_profiled_is_judged_on_pairs(pairs_folder: Path) -> None:
-    (subject,) = read_subjects(["lprn-n"], [])
-    subject = replace(subject, profiles=(replace(PROFILE, steps=1), replace(PROFILE, steps=4, precision="int8")))
-    judged = with_quality(subject, find_pairs(pairs_folder))
+    (measured,) = read_bundles(["lprn-n"], [])
+    measured = replace(measured, profiles=(replace(PROFILE, steps=1), replace(PROFILE, steps=4, precision="int8")))
+    judged = with_quality(measured, find_pairs(pairs_folder))
     assert judged.judged is not None
     assert [(each.precision, each.steps) for each in judged.judged.qualities] == [("int8", 4), ("fp32", 1)]
     assert judged.judged.frames == 2
-    assert judged.db(subject.profiles[1]) == judged.judged.qualities[0].db
+    assert judged.db(measured.profiles[1]) == judged.judged.qualities[0].db
     assert judged.db(PROFILE) is None
