@@ -1,9 +1,9 @@
-"""What a measurement was taken on, to be stored beside it: a figure without its machine says nothing.
+"""Facts about this machine: for `unblur doctor`, and to be stored beside every measurement.
 
     document = environment()
     document["cpu"]["model"], document["commit"]
 
-Nothing in it names the machine or its user.
+Nothing in them identifies the machine or its user.
 """
 
 import json
@@ -60,7 +60,7 @@ _OWN_DEBIAN_PACKAGES = re.compile(r"nvidia-jetpack|libnvinfer\d+|python3-libnvin
 
 @dataclass(frozen=True)
 class SystemFacts:
-    """What `read_facts` found; None where the machine has no such thing.
+    """What `read_facts` found; None where it does not apply.
 
     l4t: version of Jetson Linux, (36, 4, 3). board: the name in the device tree. driver: version of the kernel
     module. toolkit: version of CUDA that is installed to compile with. packages: Python distributions in lower case
@@ -81,7 +81,7 @@ class SystemFacts:
 
     @property
     def jetpack(self) -> str | None:
-        """ "6.2"; None where this is no Jetson, or one that is older than the table."""
+        """ "6.2"; None unless this is a Jetson that the table covers."""
         known = [name for release, name in JETPACKS if self.l4t is not None and _is_from(release, self.l4t)]
         return known[-1] if known else None
 
@@ -90,7 +90,7 @@ class SystemFacts:
         return next((self.packages[name] for name in PACKAGES[flavour] if name in self.packages), None)
 
     def device(self, flavour: Flavour) -> DeviceFacts | None:
-        """What an engine of that flavour would meet here; None without GPU or without that flavour."""
+        """The device that an engine of that flavour would run on; None without GPU or that flavour."""
         version = self.version_of(flavour)
         if self.gpu is None or version is None:
             return None
@@ -103,7 +103,7 @@ def read_facts(
     find_gpu: Callable[[], Device] = probe,
     packages: Mapping[str, str] | None = None,
 ) -> SystemFacts:
-    """Read the machine whose files lie under `root`. packages: default those that this Python can import."""
+    """Read the machine whose files are under `root`. packages: default those installed for this Python."""
     gpu, no_gpu = _gpu(find_gpu)
     return SystemFacts(
         python=(sys.version_info.major, sys.version_info.minor),
@@ -176,10 +176,10 @@ def _match(pattern: re.Pattern[str], path: Path) -> str | None:
 
 
 def _text(path: Path) -> str | None:
-    """A file of the system, without the zero byte that the device tree ends in; None if there is none."""
+    """Contents of a system file, without the zero byte that ends a device tree entry; None if unreadable."""
     try:
         return path.read_text(errors="replace").rstrip("\0\n")
-    except OSError:  # not there, or not for us: both mean that the machine does not say
+    except OSError:  # missing or not permitted: unknown either way
         return None
 
 
@@ -216,7 +216,7 @@ _ARM_CORES: Mapping[tuple[str, str], str] = {
     ("0x4e", "0x003"): "Denver 2",
     ("0x4e", "0x004"): "Carmel",
 }
-"""(implementer, part): Arm's cores do not tell a name. From arch/arm64/include/asm/cputype.h of Linux."""
+"""(implementer, part): Arm's cores do not give their name. From arch/arm64/include/asm/cputype.h of Linux."""
 
 
 @dataclass(frozen=True)
@@ -234,7 +234,7 @@ class Cpu:
 
 @dataclass(frozen=True)
 class Environment:
-    """What a figure depends on besides the model; None where the machine has no such thing or does not tell.
+    """What a figure depends on besides the model; None where unknown or not applicable.
 
     commit: of the sources, with "-dirty" where tracked files differ from it; None for an installed package.
     memory_bytes: of the CPU, which a Jetson's GPU shares. power_mode, jetson_clocks: how a Jetson is set, "MAXN".
@@ -312,7 +312,7 @@ def _cpu(root: Path) -> Cpu:
 
 
 def _model(cpuinfo: str) -> str:
-    """ "AMD EPYC 7763", "Cortex-A78AE"; what the machine is called where /proc/cpuinfo names nothing."""
+    """ "AMD EPYC 7763", "Cortex-A78AE"; the machine type where /proc/cpuinfo names nothing."""
     core = _ARM_CORES.get((_field(cpuinfo, "CPU implementer"), _field(cpuinfo, "CPU part")))
     return core or _field(cpuinfo, "model name") or platform.machine()
 
@@ -327,17 +327,19 @@ def _memory_bytes(root: Path) -> int | None:
     return None if match is None else int(match[1]) * 1024
 
 
-SMALLEST_CACHE = 32 << 20
-"""Bytes that the last-level cache is taken to have at least: not every device tells."""
+def usable_cores() -> int:
+    """Logical cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
+
+SMALLEST_CACHE = 32 << 20
+"""Least bytes assumed for the last-level cache: not every device reports it."""
 
 _CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
-
-
 _CACHE_SIZE = re.compile(r"(\d+)K")
 
 
 def last_level_cache(caches: Path = _CACHES) -> int:
-    """Bytes of the largest cache of the first core that Linux tells, at least `SMALLEST_CACHE`."""
+    """Bytes of the largest cache that Linux reports for the first core, at least `SMALLEST_CACHE`."""
     sizes = [_CACHE_SIZE.match(file.read_text()) for file in caches.glob("index*/size")]
     return max([SMALLEST_CACHE, *(int(size[1]) << 10 for size in sizes if size)])

@@ -1,7 +1,8 @@
-"""NVIDIA's tegrastats as a sensor, for a Jetson whose rails Linux does not show, such as from within a container.
+"""Sensors of a Jetson: power rails, throttle alerts, power mode, and tegrastats where Linux hides the rails.
 
-Every release changed its line a little. A power is `VDD_IN 4067/4067` up to JetPack 4 and has mW from 5 on, and on
-7.2 its maximum as a third number; a temperature is `GPU@43C`, from Orin on `gpu@43C`, and on 7.2 `gpu@43C/45C`.
+In a container the rails may be hidden. The line of tegrastats differs by release: a power is `VDD_IN 4067/4067` up
+to JetPack 4 and has mW from 5 on, and on 7.2 its maximum as a third number; a temperature is `GPU@43C`, from Orin on
+`gpu@43C`, and on 7.2 `gpu@43C/45C`.
 """
 
 import re
@@ -31,11 +32,11 @@ _W_FROM_MW = 1e-3
 
 
 def parse_line(line: str) -> dict[Channel, float]:
-    """What a line tells, in our units; cores that are off and zones that are asleep or a dummy are left out."""
-    values = {Channel("power_w", name): int(told) * _W_FROM_MW for name, told in _POWER.findall(line)}
-    for name, told in _TEMPERATURE.findall(line):
-        if float(told) > 0 and name != "PMIC":
-            values[Channel("temperature_c", name)] = float(told)
+    """The values in a line, in our units. Cores that are off, and zones that sleep or are dummies, are left out."""
+    values = {Channel("power_w", name): int(text) * _W_FROM_MW for name, text in _POWER.findall(line)}
+    for name, text in _TEMPERATURE.findall(line):
+        if float(text) > 0 and name != "PMIC":
+            values[Channel("temperature_c", name)] = float(text)
     for name, load, clock in [*_cores(line), *_units(line)]:
         if load:
             values[Channel("load_percent", name)] = float(load)
@@ -62,9 +63,9 @@ def _units(line: str) -> Iterator[tuple[str, str, str]]:
 
 
 class Tegrastats:
-    """Runs tegrastats until it is closed. leave_out: quantities that better sensors tell.
+    """Runs tegrastats until closed. leave_out: quantities that other sensors measure.
 
-    patience_s: how long it may be silent. Raises DeviceError if there is no such program.
+    patience_s: how long it may be silent. Raises DeviceError if the program is missing.
     """
 
     name = "tegrastats"
@@ -80,8 +81,8 @@ class Tegrastats:
         self._leave_out = leave_out
         self._patience_s = patience_s
         self._values: dict[Channel, float] = {}
-        self._told = threading.Event()
-        self._told_at_s = 0.0
+        self._has_line = threading.Event()
+        self._read_at_s = 0.0
         self._ended = False
         command = [program, "--interval", str(round(interval_s * 1e3))]
         try:
@@ -92,21 +93,21 @@ class Tegrastats:
         self._thread.start()
 
     def read(self) -> dict[Channel, float]:
-        """What its last line told; waits for the first."""
-        told = self._told.wait(self._patience_s)
+        """The values of its last line; waits for the first line."""
+        answered = self._has_line.wait(self._patience_s)
         if self._ended:
             raise DeviceError(f"tegrastats ended with exit status {self._process.wait()}")
-        if not told or time.monotonic() - self._told_at_s > self._patience_s:
+        if not answered or time.monotonic() - self._read_at_s > self._patience_s:
             raise DeviceError(f"tegrastats was silent for {self._patience_s:g} s")
         values = {
             channel: value for channel, value in self._values.items() if channel.quantity not in self._leave_out
         }
         if not values:
-            raise DeviceError("tegrastats tells nothing that is known here")
+            raise DeviceError("tegrastats printed no value unblur can read; expected 'VDD_IN 4067mW/4067mW'")
         return values
 
     def close(self) -> None:
-        """End it; again is harmless."""
+        """Stop tegrastats; may be called again."""
         self._process.terminate()
         self._process.wait()
         self._thread.join()
@@ -116,17 +117,17 @@ class Tegrastats:
     def _listen(self) -> None:
         for line in self._process.stdout or ():
             self._values = parse_line(line)
-            self._told_at_s = time.monotonic()
-            self._told.set()
+            self._read_at_s = time.monotonic()
+            self._has_line.set()
         self._ended = True
-        self._told.set()  # nobody shall wait for a first line any longer
+        self._has_line.set()  # wake whoever waits for the first line
 
 
 _ALERT = "-throttle-alert"
 
 
 def throttle_alerts(root: Path) -> FileSensor:
-    """100 while the unit is slowed down, else 0, for "gpu", "cpu" and the like. Orin and later have them."""
+    """100 while "gpu", "cpu" and the like are throttled, else 0. Orin and later have them."""
     devices = sorted((root / "sys/class/thermal").glob("cooling_device*"))
     kinds = ((text_in(device / "type"), device / "cur_state") for device in devices)
     alerts = {
@@ -156,18 +157,18 @@ def power_mode(root: Path) -> str:
     """ "MAXN", "15W" or "MAXN_SUPER": of nvpmodel. DeviceError where there is none."""
     known = text_in(root / "etc/nvpmodel.conf")
     if not known:
-        raise DeviceError("there is no /etc/nvpmodel.conf" if is_jetson(root) else "this is no Jetson")
+        raise DeviceError("/etc/nvpmodel.conf does not exist" if is_jetson(root) else "not a Jetson")
     chosen = _STATUS.search(text_in(root / "var/lib/nvpmodel/status")) or _DEFAULT.search(known)
     names: dict[int, str] = {int(number): name for number, name in _MODE.findall(known)}
     if chosen is None or int(chosen[1]) not in names:
-        raise DeviceError("/etc/nvpmodel.conf does not name the mode that /var/lib/nvpmodel/status tells")
+        raise DeviceError("/etc/nvpmodel.conf does not name the mode in /var/lib/nvpmodel/status")
     return names[int(chosen[1])]
 
 
 def jetson_clocks(root: Path) -> bool:
-    """Whether the lowest clock that CPU and GPU may take is the highest. DeviceError where this is no Jetson."""
+    """Whether the lowest clock that CPU and GPU may take is the highest. DeviceError elsewhere than on a Jetson."""
     if not is_jetson(root):
-        raise DeviceError("this is no Jetson")
+        raise DeviceError("not a Jetson")
     limits = [(text_in(cpu / "scaling_min_freq"), text_in(cpu / "scaling_max_freq")) for cpu in cpu_policies(root)]
     limits += [(text_in(gpu / "min_freq"), text_in(gpu / "max_freq")) for gpu in jetson_gpus(root)]
     known = [(low, high) for low, high in limits if low and high]

@@ -1,6 +1,6 @@
-"""NVIDIA's management library as a sensor, through its own Python package. Needs the extra [telemetry].
+"""NVIDIA's management library (NVML) as a sensor. Needs the extra [telemetry].
 
-What a GPU does not support, and a Jetson's supports little, is no channel. It counts what other processes do too.
+A GPU has channels only for what it supports; a Jetson's supports little. Other processes' load is included.
 """
 
 from collections.abc import Callable, Iterator
@@ -18,7 +18,7 @@ _REASONS = {
     "thermal": pynvml.nvmlClocksEventReasonSwThermalSlowdown | pynvml.nvmlClocksEventReasonHwThermalSlowdown,
     "power brake": pynvml.nvmlClocksEventReasonHwPowerBrakeSlowdown,
 }
-"""Reasons to throttle, by what can be done about them: raise the limit, cool, feed enough power."""
+"""Reasons for throttling, by remedy: raise the power limit, cool, supply more power."""
 
 _Read = Callable[[], float]
 
@@ -26,7 +26,7 @@ _Read = Callable[[], float]
 class Nvml:
     """All GPUs of the driver: the energy or power of "GPU board 0"; clocks, load, heat and throttling of "GPU 0".
 
-    Raises DeviceError if there is no driver, or if it fails.
+    Raises DeviceError without a driver, or if it fails.
     """
 
     name = "NVML"
@@ -44,13 +44,13 @@ class Nvml:
             raise _failed(error) from error
 
     def read(self) -> dict[Channel, float]:
-        """See Sensor; a GPU that falls silent takes the others with it."""
+        """See Sensor; one GPU that fails makes the whole reading fail."""
         try:
             values = {channel: read() for channel, read in self._channels.items()}
         except pynvml.NVMLError as error:
             raise _failed(error) from error
         if not values:
-            raise DeviceError("NVML tells nothing about a GPU here")
+            raise DeviceError("NVML reports nothing about the GPUs here")
         return values
 
     def close(self) -> None:

@@ -1,4 +1,7 @@
-"""What a sensor is: a source of numbers, each with a quantity and a name, that may fall silent at any time."""
+"""The Sensor protocol, and the sensors that are files of the Linux kernel: clocks, RAPL, thermal zones.
+
+A sensor may stop answering at any time.
+"""
 
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -9,7 +12,7 @@ from typing import Literal, NamedTuple, Protocol
 from unblur.runtime.errors import DeviceError
 
 Quantity = Literal["power_w", "energy_j", "temperature_c", "clocks_mhz", "load_percent", "throttled_percent"]
-"""energy_j counts up from anywhere. throttled_percent is 100 while a reason to throttle is there, else 0."""
+"""energy_j counts up from any start. throttled_percent is 100 while throttled for that reason, else 0."""
 
 
 class Channel(NamedTuple):
@@ -20,13 +23,13 @@ class Channel(NamedTuple):
 
 
 class Sensor(Protocol):
-    """See `FileSensor` for the one that most are. name: for people, "RAPL"."""
+    """See `FileSensor`. name: for display, "RAPL"."""
 
     @property
     def name(self) -> str: ...
 
     def read(self) -> Mapping[Channel, float]:
-        """What the channels say now; those that do not answer are left out. DeviceError if none does."""
+        """The present values of the channels that answer; DeviceError if none does."""
         ...
 
     def close(self) -> None: ...
@@ -63,7 +66,7 @@ def number_in(file: Path, scale: float = 1.0) -> Callable[[], float]:
 
 
 def text_in(file: Path) -> str:
-    """What a file of the kernel says, without the end of its line; "" if it cannot be read."""
+    """The text of a kernel file without its line end; "" if it cannot be read."""
     try:
         return file.read_text(errors="replace").strip("\0\n ")
     except OSError:
@@ -152,11 +155,11 @@ def _unwrapped(zone: Path) -> Callable[[], float]:
 _ZONES = Path("/sys/class/thermal")
 _PLAUSIBLE_C = (1, 150)
 _DUMMY = "PMIC-Die"
-"""A zone of the Jetsons up to Xavier that tells 100 degrees at all times."""
+"""A zone of Jetsons up to Xavier that always reads 100 degrees."""
 
 
 def hottest_c(zones: Path = _ZONES) -> float | None:
-    """The hottest thermal zone in degrees Celsius; None where there is none that answers.
+    """The hottest thermal zone in degrees Celsius; None if none answers.
 
     On a Jetson that is the junction, which throttling goes by; elsewhere mostly the CPU package.
     """
@@ -180,14 +183,14 @@ def thermal_zones(zones: Path = _ZONES) -> FileSensor:
 
 
 def _reader(file: Path) -> Callable[[], float]:
-    """A unit that is powered down has a zone that cannot be read, or that tells 0 or less."""
+    """The zone of a unit that is powered down cannot be read, or reads 0 or less."""
     least, most = _PLAUSIBLE_C
-    told = number_in(file, 1e-3)
+    read_c = number_in(file, 1e-3)
 
     def read() -> float:
-        celsius = told()
+        celsius = read_c()
         if not least <= celsius <= most:
-            raise ValueError(f"{file} tells {celsius:g} degrees")
+            raise ValueError(f"{file} reads {celsius:g} degrees")
         return celsius
 
     return read
@@ -209,7 +212,7 @@ _OF_A_PROCESSOR = ("GPU board", "CPU package")
 
 
 def total_rails(rails: Collection[str]) -> tuple[str, ...]:
-    """The rails to add up; () if those that are there say nothing of the whole."""
+    """The rails to add up; () if the rails there are do not cover the device."""
     for total in _OF_THE_DEVICE:
         if all(rail in rails for rail in total):
             return total

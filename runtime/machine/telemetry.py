@@ -1,22 +1,41 @@
-"""What a run costs in watts and degrees: the sensors of the machine, read beside it.
+"""Power, clocks and temperature during a run, from the sensors of the machine.
 
     with Telemetry() as telemetry:
         ...  # restore frames
     telemetry.summary(frames=250).joules_per_frame
 
-What the machine does not tell is None and has its reason in `not_available`; it is never a zero.
+What no sensor reports is None, with the reason in `not_available`; it is never zero.
 """
 
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from unblur.runtime.errors import DeviceError
-from unblur.runtime.machine.find_sensors import Instruments, find_instruments
-from unblur.runtime.machine.sensors import Channel, Quantity, total_rails
+from unblur.runtime.machine.jetson_sensors import (
+    Tegrastats,
+    is_jetson,
+    jetson_clocks,
+    power_mode,
+    rails,
+    throttle_alerts,
+)
+from unblur.runtime.machine.sensors import (
+    Channel,
+    Quantity,
+    Sensor,
+    clocks,
+    rapl,
+    thermal_zones,
+    total_rails,
+)
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -28,7 +47,7 @@ class Spread:
 
 
 class Meter:
-    """Sums up a gauge by the trapezoidal rule. integral: value times seconds."""
+    """Integrates a gauge by the trapezoidal rule. integral: value times seconds."""
 
     def __init__(self) -> None:
         self.last_s = 0.0
@@ -38,7 +57,7 @@ class Meter:
         self._max: float | None = None
 
     def add(self, at_s: float, value: float) -> float | None:
-        """Take a reading; returns what a curve shows of it."""
+        """Add a reading; returns the value to plot."""
         if self._max is None:
             self._first_s, self._max = at_s, value
         else:
@@ -57,7 +76,7 @@ class Meter:
 
 
 class EnergyMeter:
-    """Sums up a counter of joules as watts. integral: joules; nothing between two readings is missed."""
+    """Turns a counter of joules into watts. integral: joules, without gaps between readings."""
 
     def __init__(self) -> None:
         self.last_s = 0.0
@@ -67,7 +86,7 @@ class EnergyMeter:
         self._max_w: float | None = None
 
     def add(self, at_s: float, joules: float) -> float | None:
-        """Take a reading; returns the watts since the one before, None for the first."""
+        """Add a reading; returns the mean watts since the one before, None for the first."""
         watts = None
         if self._first_s is None:
             self._first_s = at_s
@@ -96,16 +115,16 @@ MOST_READINGS = 1024
 
 
 class Reading(NamedTuple):
-    """What the channels said at one time. seconds: since the run began. A counter of energy is told as power."""
+    """The values of the channels at one time. seconds: since the run began. An energy counter appears as power."""
 
     seconds: float
     values: Mapping[Channel, float]
 
 
 class Record:
-    """Takes readings in the order of time. last_s, samples: of those so far.
+    """Readings in order of time. last_s, samples: so far.
 
-    readings: at most 1024, evenly over the run; when it is full, every second goes, and half as many are kept.
+    readings: at most 1024, spread over the run. When full, every second one is dropped.
     """
 
     def __init__(self) -> None:
@@ -116,12 +135,12 @@ class Record:
         self._meters: dict[Channel, Meter | EnergyMeter] = {}
 
     def add(self, seconds: float, values: Mapping[Channel, float]) -> None:
-        """Take what the channels said; those that did not answer are left out."""
+        """Add the values of the channels that answered."""
         shown = {}
         for channel, value in values.items():
-            told = self._meters.setdefault(channel, meter_of(channel.quantity)).add(seconds, value)
-            if told is not None:
-                shown[_as_power(channel)] = told
+            reading = self._meters.setdefault(channel, meter_of(channel.quantity)).add(seconds, value)
+            if reading is not None:
+                shown[_as_power(channel)] = reading
         if self.samples % self._keep_every == 0:
             self.readings.append(Reading(seconds, shown))
         if len(self.readings) == MOST_READINGS:
@@ -130,7 +149,7 @@ class Record:
         self.last_s, self.samples = seconds, self.samples + 1
 
     def spreads(self, quantity: Quantity) -> dict[str, Spread] | None:
-        """By name, of the channels with that quantity; None if there is none. Energy counters are under power_w."""
+        """By channel name, for one quantity; None without such a channel. Energy counters count as power_w."""
         found = {
             channel.name: spread
             for channel, meter in self._meters.items()
@@ -139,14 +158,14 @@ class Record:
         return found or None
 
     def joules(self, rails: Collection[str]) -> float | None:
-        """What those rails used together over the whole run; None unless each answered to its end."""
+        """Energy of those rails together over the run; None unless each answered until the end."""
         chosen = {channel.name: meter for channel, meter in self._power_meters() if channel.name in rails}
         if not rails or any(name not in chosen or chosen[name].last_s < self.last_s for name in rails):
             return None
         return sum(meter.integral for meter in chosen.values())
 
     def silent(self) -> dict[str, str]:
-        """Channels that answered at first but not at the end, with the reason in words."""
+        """Channels that stopped answering -> the reason."""
         return {
             f"{channel.quantity} {channel.name}": f"stopped answering after {meter.last_s:.1f} s"
             for channel, meter in self._meters.items()
@@ -163,18 +182,91 @@ def _as_power(channel: Channel) -> Channel:
     return channel._replace(quantity="power_w") if channel.quantity == "energy_j" else channel
 
 
+_FILES: Mapping[str, Callable[[Path], Sensor]] = {
+    "power rails": rails,
+    "RAPL": rapl,
+    "thermal zones": lambda root: thermal_zones(root / "sys/class/thermal"),
+    "clocks": clocks,
+    "throttle alerts": throttle_alerts,
+}
+
+
+@dataclass(frozen=True)
+class Instruments:
+    """The sensors that answer, and how the machine is configured. not_available: sensor or field -> the reason."""
+
+    sensors: tuple[Sensor, ...]
+    power_mode: str | None
+    jetson_clocks: bool | None
+    not_available: Mapping[str, str]
+
+
+def open_nvml() -> Sensor:
+    """The sensors of NVIDIA's driver. DeviceError without a driver, or without the package nvidia-ml-py."""
+    try:
+        from unblur.runtime.machine.nvml import Nvml
+    except ImportError as error:
+        raise DeviceError("nvidia-ml-py is not installed: pip install 'unblur[telemetry]'") from error
+    return Nvml()
+
+
+def find_instruments(
+    root: Path = Path("/"),
+    *,
+    nvml: Callable[[], Sensor] = open_nvml,
+    tegrastats: Callable[[Collection[Quantity]], Sensor] = Tegrastats,
+) -> Instruments:
+    """The sensors of the machine whose files are under `root`; only read.
+
+    tegrastats is started only on a Jetson without readable power rails, for what no other sensor reports.
+    """
+    missing: dict[str, str] = {}
+    openers = {name: partial(opener, root) for name, opener in _FILES.items()} | {"NVML": nvml}
+    opened = [_unless_missing(name, partial(_open, opener), missing) for name, opener in openers.items()]
+    found = [each for each in opened if each is not None]
+    if "power rails" in missing and is_jetson(root):
+        covered = frozenset[Quantity]().union(*(quantities for _, quantities in found))
+        fallback = _unless_missing("tegrastats", partial(_open, partial(tegrastats, covered)), missing)
+        found += [fallback] if fallback is not None else []
+    return Instruments(
+        sensors=tuple(sensor for sensor, _ in found),
+        power_mode=_unless_missing("power_mode", partial(power_mode, root), missing),
+        jetson_clocks=_unless_missing("jetson_clocks", partial(jetson_clocks, root), missing),
+        not_available=missing,
+    )
+
+
+def _open(opener: Callable[[], Sensor]) -> tuple[Sensor, frozenset[Quantity]]:
+    """A sensor that answers, and its quantities; one that does not answer is closed."""
+    sensor = opener()
+    try:
+        return sensor, frozenset(channel.quantity for channel in sensor.read())
+    except DeviceError:
+        sensor.close()
+        raise
+
+
+def _unless_missing(name: str, get: Callable[[], T], missing: dict[str, str]) -> T | None:
+    """What `get` gives; None where it raises DeviceError, whose text goes to `missing`."""
+    try:
+        return get()
+    except DeviceError as error:
+        missing[name] = str(error)
+        return None
+
+
 _SPREADS: tuple[Quantity, ...] = ("power_w", "temperature_c", "clocks_mhz", "load_percent", "throttled_percent")
 
 
 @dataclass(frozen=True)
 class TelemetrySummary:
-    """A run as its sensors saw it; `records.to_json` and `records.from_json` know it.
+    """What the sensors measured during a run.
 
-    sensors: those found. seconds: of the run, in which each was read `samples` times.
-    power_w: by rail. joules_per_frame: of the rails `joules_of` together, which do not overlap.
+    sensors: those found. seconds: length of the run. samples: readings of each sensor.
+    power_w: by rail. joules_per_frame: of the rails in `joules_of` together, which do not overlap.
     temperature_c: by thermal zone. clocks_mhz, load_percent: by unit. throttled_percent: of the time, by reason.
     power_mode: of nvpmodel, "MAXN". jetson_clocks: whether the clocks are fixed at their highest.
-    not_available: field, sensor or channel -> why it is not there, or not to the end.
+    not_available: field, sensor or channel -> why it is missing, or why it stopped.
     """
 
     sensors: tuple[str, ...]
@@ -195,8 +287,8 @@ class TelemetrySummary:
 class Telemetry:
     """Reads the sensors when its block begins, every `interval_s` seconds in a thread, and when the block ends.
 
-    find: what to read, looked for when the block begins. clock: in seconds, never backwards. No failure of a
-    sensor is raised, see `TelemetrySummary.not_available`.
+    find: finds the sensors when the block begins. clock: monotonic, in seconds. A failing sensor raises nothing;
+    see `TelemetrySummary.not_available`.
     """
 
     def __init__(
@@ -235,15 +327,15 @@ class Telemetry:
 
     @property
     def readings(self) -> Sequence[Reading]:
-        """(seconds since the block began, value by channel), at most 1024, evenly over the run."""
+        """At most 1024, spread evenly over the run so far."""
         with self._lock:
             return tuple(self._record.readings)
 
     def summary(self, frames: int | None = None) -> TelemetrySummary:
-        """What was seen so far; after the block, all of it. frames: that were restored in it."""
+        """Statistics so far; after the block, of the whole run. frames: restored in it."""
         with self._lock:
             spreads = {quantity: self._record.spreads(quantity) for quantity in _SPREADS}
-            missing = {str(name): "no sensor tells it" for name, spread in spreads.items() if spread is None}
+            missing = {str(name): "no sensor reports it" for name, spread in spreads.items() if spread is None}
             rails = total_rails(spreads["power_w"] or ())
             joules = None
             try:
@@ -280,12 +372,12 @@ class Telemetry:
 
 
 def _joules_per_frame(record: Record, rails: Sequence[str], frames: int | None) -> float:
-    """DeviceError with the reason where it is not known."""
+    """Raises DeviceError with the reason where it is unknown."""
     if not rails:
-        raise DeviceError("no sensor tells the power of the whole device")
+        raise DeviceError("no sensor reports the power of the whole device")
     joules = record.joules(rails)
     if joules is None:
-        raise DeviceError(f"{' or '.join(rails)} did not answer to the end")
+        raise DeviceError(f"{' or '.join(rails)} did not answer until the end")
     if not frames:
         raise DeviceError("no frame was counted")
     return joules / frames

@@ -20,7 +20,7 @@ from typing import Literal, TypeVar
 import numpy as np
 
 from unblur.runtime.errors import DeviceError
-from unblur.runtime.machine.facts import last_level_cache
+from unblur.runtime.machine.facts import last_level_cache, usable_cores
 from unblur.runtime.profile.layers import Layer
 from unblur.runtime.spec import Precision
 from unblur.runtime.tensorrt.cuda import Cuda, DeviceMemory, Event, Stream
@@ -123,17 +123,13 @@ def place(layer: Layer, peaks: Peaks) -> Placed:
     )
 
 
-def _usable_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def measure_peaks(threads: int | None = None) -> Peaks:
     """Measure this CPU, in a process of its own, in less than two seconds on a CPU of 30 GFLOP/s.
 
     threads: default one for each logical core that this process may use. Raises ValueError for fewer than one,
     DeviceError if the measurement fails.
     """
-    threads = _usable_cores() if threads is None else threads
+    threads = usable_cores() if threads is None else threads
     if threads < 1:
         raise ValueError(f"threads is {threads}, expected at least 1")
     finished = subprocess.run(

@@ -14,7 +14,6 @@ here: figures on RealBlur are of the pictures as they are, and lower than those 
 """
 
 import math
-import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -64,7 +63,7 @@ def trajectory_score(picture: Frame, trajectory: Sequence[Path]) -> TrajectorySc
         x, y = luma(fitted), luma(sharp_inside)
         return psnr_float_db(x, y), mssim(x, y)
 
-    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+    with ThreadPoolExecutor() as pool:
         scores = list(pool.map(compare, trajectory))
     best_db = max(psnr_db for psnr_db, _ in scores)
     best = next(path for path, (psnr_db, _) in zip(trajectory, scores, strict=True) if psnr_db == best_db)

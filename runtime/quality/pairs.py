@@ -11,7 +11,6 @@ Layouts, tried in this order:
   GoPro     `**/blur/*` and `**/sharp/*`, also plain; also named `blurred`, `blurry` or `input`, `target` or `gt`
 """
 
-import os
 import re
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -78,7 +77,7 @@ def check_pairs(pairs: Sequence[Pair], progress: Callable[[], object] | None = N
     def decode(pair: Pair) -> None:
         read_pair(pair)
 
-    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+    with ThreadPoolExecutor() as pool:
         for _ in pool.map(decode, pairs):
             if progress is not None:
                 progress()

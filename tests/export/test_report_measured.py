@@ -50,7 +50,7 @@ def test_everything_that_was_measured_is_told(page: str) -> None:
         *("measured here", "int8 400.0 GFLOP/s"),
         *("it runs in <fp32>", "quantise it"),
         *("VDD_IN W 11.52 14.90", "Joules per frame 0.3840", "15W", "jetson_clocks off"),
-        *("Not available: load_percent (no sensor tells it).", "batches of 1"),
+        *("Not available: load_percent (no sensor reports it).", "batches of 1"),
     ):
         assert said in text, said
     for plot in (

@@ -37,7 +37,7 @@ JETSON = TelemetrySummary(
     throttled_percent=None,
     power_mode="15W",
     jetson_clocks=False,
-    not_available={"load_percent": "no sensor tells it"},
+    not_available={"load_percent": "no sensor reports it"},
 )
 HOT = Sustained(
     seconds=1800.0,

@@ -80,8 +80,8 @@ def git(folder: Path, *arguments: str) -> str:
 def test_the_commit_of_a_checkout_says_whether_files_differ(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source = tmp_path / "runtime" / "environment.py"
-    source.parent.mkdir()
+    source = tmp_path / "runtime" / "machine" / "facts.py"
+    source.parent.mkdir(parents=True)
     source.write_text("as committed")
     monkeypatch.setattr(module, "__file__", str(source))
     facts = read_facts(tmp_path, find_gpu=lambda: GPU, packages={})

@@ -56,7 +56,7 @@ def test_sensors(profile: Profile) -> None:
 
 
 def test_sensors_that_are_not_there(profile: Profile) -> None:
-    reasons = {"joules_per_frame": "no sensor tells the power of the whole device"}
+    reasons = {"joules_per_frame": "no sensor reports the power of the whole device"}
     blind = dataclasses.replace(
         JETSON, power_w=None, joules_per_frame=None, temperature_c=None, clocks_mhz=None, not_available=reasons
     )

@@ -10,9 +10,8 @@ import pytest
 from jetson_trees import ORIN_NANO_JETPACK6, XEON, write_tree
 
 from unblur.runtime.errors import DeviceError
-from unblur.runtime.machine.find_sensors import Instruments, find_instruments
 from unblur.runtime.machine.sensors import Channel, FileSensor, Sensor
-from unblur.runtime.machine.telemetry import Spread, Telemetry, TelemetrySummary
+from unblur.runtime.machine.telemetry import Instruments, Spread, Telemetry, TelemetrySummary, find_instruments
 from unblur.runtime.strict_json import from_json, to_json
 
 POWER = Channel("power_w", "VDD_IN")
@@ -86,7 +85,7 @@ def test_a_sensor_that_falls_silent_ends_there_and_the_others_go_on(clock: Calla
     assert summary.temperature_c == {"tj-thermal": Spread(40.0, 40.0)}
     assert summary.power_w == {"VDD_IN": Spread(5.0, 5.0)}
     assert (summary.joules_per_frame, summary.joules_of) == (None, ())
-    assert summary.not_available["joules_per_frame"] == "VDD_IN did not answer to the end"
+    assert summary.not_available["joules_per_frame"] == "VDD_IN did not answer until the end"
     silent = "stopped answering after 2.0 s: [Errno 5] Input/output error"
     assert summary.not_available["power rails"] == silent
     assert summary.not_available["power_w VDD_IN"] == "stopped answering after 1.0 s"

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from unblur.runtime.errors import DeviceError
-from unblur.runtime.machine.find_sensors import open_nvml
 from unblur.runtime.machine.sensors import Channel
+from unblur.runtime.machine.telemetry import open_nvml
 
 pynvml = pytest.importorskip("pynvml", reason="NVML is not tested: pip install nvidia-ml-py")
 SOURCE = Path(__file__).parents[1] / "fakes" / "libnvidia-ml.c"
@@ -87,7 +87,5 @@ def test_a_driver_that_is_not_loaded(library: ctypes.CDLL, monkeypatch: pytest.M
 def test_the_package_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pynvml", None)
     monkeypatch.delitem(sys.modules, "unblur.runtime.machine.nvml", raising=False)
-    with pytest.raises(
-        DeviceError, match=r"^there is no Python package nvidia-ml-py: pip install 'unblur\[telemetry\]'$"
-    ):
+    with pytest.raises(DeviceError, match=r"^nvidia-ml-py is not installed: pip install 'unblur\[telemetry\]'$"):
         open_nvml()

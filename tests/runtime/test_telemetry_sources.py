@@ -15,8 +15,8 @@ from jetson_trees import (
 )
 
 from unblur.runtime.errors import DeviceError
-from unblur.runtime.machine.find_sensors import Instruments, find_instruments
 from unblur.runtime.machine.sensors import Channel, Quantity, Sensor, hottest_c, total_rails
+from unblur.runtime.machine.telemetry import Instruments, find_instruments
 
 
 def no_program(leave_out: Collection[Quantity] = ()) -> Sensor:
@@ -71,7 +71,7 @@ def test_agx_orin_whose_second_chip_is_hardly_connected(tmp_path: Path) -> None:
     power = {"VDD_GPU_SOC": 2.0, "VDD_CPU_CV": 1.0, "VIN_SYS_5V0": 4.5, "VDDQ_VDD2_1V8AO": 0.5}
     assert of("power_w", found) == power
     assert total_rails(power) == ("VDD_GPU_SOC", "VDD_CPU_CV", "VIN_SYS_5V0")
-    assert found.not_available["power_mode"] == "there is no /etc/nvpmodel.conf"
+    assert found.not_available["power_mode"] == "/etc/nvpmodel.conf does not exist"
     assert found.not_available["jetson_clocks"] == "the limits of the clocks cannot be read here"
 
 
@@ -93,7 +93,7 @@ def test_a_workstation(tmp_path: Path) -> None:
     assert total_rails(["CPU package-0", "platform"]) == ("platform",)
     assert [*of("clocks_mhz", found)] == ["CPU 0", "CPU 2", "CPU 10"]
     assert found.not_available["power rails"] == "the kernel shows none"
-    assert (found.not_available["power_mode"], found.not_available["jetson_clocks"]) == ("this is no Jetson",) * 2
+    assert (found.not_available["power_mode"], found.not_available["jetson_clocks"]) == ("not a Jetson",) * 2
 
 
 def test_the_counter_of_energy_goes_on_where_it_starts_again(tmp_path: Path) -> None:
