@@ -1,8 +1,8 @@
 """Sensors of a Jetson: power rails, throttle alerts, power mode, and tegrastats where Linux hides the rails.
 
 In a container the rails may be hidden. The line of tegrastats differs by release: a power is `VDD_IN 4067/4067` up
-to JetPack 4 and has mW from 5 on, and on 7.2 its maximum as a third number; a temperature is `GPU@43C`, from Orin on
-`gpu@43C`, and on 7.2 `gpu@43C/45C`.
+to JetPack 4 and has mW from 5 on, and on 7.2 its maximum as a third number; a temperature is `GPU@43C`, from Orin
+on `gpu@43C`, and on 7.2 `gpu@43C/45C`.
 """
 
 import re
@@ -103,7 +103,7 @@ class Tegrastats:
             channel: value for channel, value in self._values.items() if channel.quantity not in self._leave_out
         }
         if not values:
-            raise DeviceError("tegrastats printed no value unblur can read; expected 'VDD_IN 4067mW/4067mW'")
+            raise DeviceError("no readable value from tegrastats; expected 'VDD_IN 4067mW/4067mW'")
         return values
 
     def close(self) -> None:
