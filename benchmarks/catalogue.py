@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from benchmarks.parts import NotMeasured
 
-_ESTIMATED = ("lprn-n", "lprn-s", "lprn-m", "msrm-dffm", "pix2pix", "deblurgan")
+_ESTIMATED = ("lprn-n", "lprn-s", "msrm-dffm", "pix2pix", "deblurgan")
 
 _DATA = "../shared/data"
 

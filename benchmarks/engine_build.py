@@ -27,7 +27,7 @@ from unblur.runtime.model.golden import golden_frame
 from unblur.runtime.tensorrt.engine_file import EngineRecord
 from unblur.train.checkpoint import load_network, shipped_checkpoint
 
-PRESETS = ("lprn-n", "lprn-s", "lprn-m")
+PRESETS = ("lprn-n", "lprn-s")
 
 
 def main(

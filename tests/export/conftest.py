@@ -19,11 +19,15 @@ from unblur.train.checkpoint import save_network
 from unblur.train.networks import DeblurringNetwork, build_network
 from unblur.train.recipe import RECIPES
 
+PLAIN: dict[str, bool | int | float | str] = {
+    "base": "plain", "width": 8, "blocks": 1, "steps": 2, "attention": "both"
+}  # fmt: skip
+
 
 def small_network(**options: bool | int | float | str) -> DeblurringNetwork:
-    """lprn-s at width 8, one block, two steps; the last convolution is not zero as in a fresh network."""
+    """A plain base of width 8, every gate, two steps; the last convolution is not zero as in a fresh network."""
     torch.manual_seed(0)
-    network = build_network("lprn-s", **{"width": 8, "blocks": 1, "steps": 2, **options})
+    network = build_network("lprn-s", **{**PLAIN, **options})
     for parameter in network.reconstruct.parameters():
         torch.nn.init.normal_(parameter, std=0.03)
     network.training_data = ("made up",)

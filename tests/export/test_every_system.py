@@ -28,6 +28,7 @@ from unblur.train.recipe import recipe_of
 
 SMALL: Mapping[str, dict[str, OptionValue]] = {
     "lprn": {"width": 8, "blocks": 1, "steps": 2, "grid": 4},
+    "lprn-s": {"width": "8,16", "blocks": "1,1,1"},
     "srn": {"width": 8, "blocks": 1, "kernel": 3, "scales": 2},
     "msr-gan": {"width": 8, "blocks": 1, "msrbs": 1, "scales": 2},
     "msrm-dffm": {"width": 8, "blocks": 1},
@@ -35,10 +36,11 @@ SMALL: Mapping[str, dict[str, OptionValue]] = {
     "rir": {"width": 8, "levels": 2},
     "deblurgan": {"width": 8, "blocks": 1},
 }
-"""By system; each is deployed as the preset of its own name."""
+"""By preset: every system, and LPRN with both of its base networks."""
 
 NAMED: Mapping[str, tuple[str, ...]] = {
     "lprn": ("embed/Conv", "step1/head/Conv", "step2/head/Conv"),
+    "lprn-s": ("embed/Conv", "step1/body.down.0/Conv", "step1/body.up.0/ConvTranspose", "step1/reconstruct/Conv"),
     "srn": ("step1/networks.0.output.1/Conv", "step1/networks.0.output.1/Resize", "step2/networks.0.output.1/Conv",
             "step2/networks.0.bottleneck.from_hidden/Conv", "step2/networks.0.bottleneck.from_hidden/Split"),
     "msr-gan": ("step1/networks.0.2.fuse/Conv", "step2/networks.1.2.fuse/Conv", "step1/networks.0.0/AveragePool"),
@@ -47,26 +49,26 @@ NAMED: Mapping[str, tuple[str, ...]] = {
     "rir": ("head.0/Conv", "encode.0.shortcut/Conv"),
     "deblurgan": ("encoder.0/Pad", "encoder.1/Conv", "encoder.2/InstanceNormalization", "reconstruct/Tanh"),
 }  # fmt: skip
-"""By system: some of the nodes, by module and by recursion step or scale."""
+"""By preset: some of the nodes, by module and by recursion step or scale."""
 
 
 def test_no_system_is_forgotten() -> None:
-    assert {preset.system for preset in PRESETS.values()} == set(SMALL)
+    assert {preset.system for preset in PRESETS.values()} == {PRESETS[name].system for name in SMALL}
 
 
-@pytest.mark.parametrize("system", SMALL)
+@pytest.mark.parametrize("preset", SMALL)
 def test_checkpoint_to_restored_picture(
-    system: str, calibration_folder: Path, pairs_folder: Path, tmp_path: Path
+    preset: str, calibration_folder: Path, pairs_folder: Path, tmp_path: Path
 ) -> None:
     checkpoint, bundle = tmp_path / "network.safetensors", tmp_path / "small.unblur"
-    save_network(checkpoint, made_up(system), recipe_of(system, system), ("made up",))
+    save_network(checkpoint, made_up(preset), recipe_of(preset, PRESETS[preset].system), ("made up",))
 
     deployed = unblur("deploy", checkpoint, "--calibration", calibration_folder, "--steps", "", "-o", bundle)
     psnr_db = {hop["name"]: hop["psnr_db"] for hop in deployed["hops"]}
     assert psnr_db["torch -> fp32"] >= 80
     assert list(psnr_db) == ["torch -> fp32", "fp32 -> fp16", "fp16 -> int8"]
-    assert read_bundle(bundle).manifest.spec.system == system
-    check_names(read_onnx(bundle / "fp32.onnx").graph, NAMED[system])
+    assert read_bundle(bundle).manifest.spec.preset == preset
+    check_names(read_onnx(bundle / "fp32.onnx").graph, NAMED[preset])
     check_layers(bundle / "fp32.onnx")
 
     built = unblur("build", bundle, "--target", "rtx-sm86", "--size", "64x96", "--level", "0")
@@ -113,10 +115,10 @@ def restore(network: DeblurringNetwork, frame: Frame) -> Frame:
     return frame_from_batch(output.numpy(), padding)
 
 
-def made_up(system: str) -> DeblurringNetwork:
+def made_up(preset: str) -> DeblurringNetwork:
     """Random weights. The last convolution is weak, as in a trained network: it corrects, or makes a dull image."""
     torch.manual_seed(0)
-    network = build_network(system, **SMALL[system])
+    network = build_network(preset, **SMALL[preset])
     *_, last = (part for part in network.modules() if isinstance(part, nn.Conv2d | nn.ConvTranspose2d))
     nn.init.normal_(last.weight, std=0.01)
     with torch.no_grad():

@@ -38,7 +38,7 @@ def test_the_two_small_presets_ship_as_bundles() -> None:
 
 
 def test_weights_stay_small() -> None:
-    weights = [shipped_checkpoint(preset) for preset in ("lprn-n", "lprn-s", "lprn-m")]
+    weights = [shipped_checkpoint(preset) for preset in SHIPPED]
     assert sum(path.stat().st_size for path in weights) < 6e6
 
 

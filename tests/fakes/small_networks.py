@@ -2,8 +2,12 @@
 
 import torch
 
+from unblur.runtime.spec import OptionValue
 from unblur.train.networks import build_network
 from unblur.train.networks.base import DeblurringNetwork
+
+NARROW_U: dict[str, OptionValue] = {"width": "8,8", "blocks": "1,1,1"}
+"""Options of an edge preset of LPRN: a U of two levels."""
 
 
 def small_network(preset: str, **options: object) -> DeblurringNetwork:

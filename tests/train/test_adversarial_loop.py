@@ -45,7 +45,7 @@ def networks(dropout: float = 0.1) -> tuple[DeblurringNetwork, nn.Module]:
     patch_gan = nn.Sequential(
         nn.Conv2d(3, 8, 4, stride=2), nn.LeakyReLU(0.2), nn.Dropout2d(dropout), nn.Conv2d(8, 1, 4, stride=2)
     )
-    return build_network("lprn-n", width=8, steps=2), patch_gan
+    return build_network("lprn-n", width="8,8", blocks="1,1,1", steps=2), patch_gan
 
 
 def run(data: TrainingData, folder: Path, on_report: Callable[[Report], None]) -> None:

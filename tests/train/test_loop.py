@@ -15,6 +15,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
+from tests.fakes.small_networks import NARROW_U
 from unblur.runtime.errors import BadInput, SpecMismatch, UnblurError
 from unblur.runtime.images import write_image
 from unblur.train.data import TrainingData, open_training_data
@@ -34,7 +35,7 @@ def data(pairs_folder: Path) -> TrainingData:
 
 def network(seed: int = 0):
     torch.manual_seed(seed)
-    return build_network("lprn-n", width=8, steps=2)
+    return build_network("lprn-n", **NARROW_U, steps=2)
 
 
 def run(data: TrainingData, folder: Path, iterations: int, **options) -> list[Report]:

@@ -6,6 +6,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tests.fakes.small_networks import NARROW_U
 from unblur.train.losses import ContentLoss, SupervisedNetwork
 from unblur.train.networks import build_network
 from unblur.train.networks.msr_gan import gaussian_half
@@ -112,7 +113,7 @@ def test_a_perceptual_term_needs_its_loss() -> None:
 
 
 def test_every_step_is_supervised(sharp: Tensor) -> None:
-    network = build_network("lprn-n", width=8, steps=3, pooling="global")
+    network = build_network("lprn-n", **NARROW_U, steps=3)
     loss, restored = SupervisedNetwork(network, content("lprn"))(image(1), sharp)
     outputs = network.restorations(image(1))
     torch.testing.assert_close(loss, content("lprn")(outputs, [sharp] * 3))

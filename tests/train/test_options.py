@@ -7,13 +7,14 @@ from unblur.train.cli.train import options_of, parse_options
 
 
 def test_options_get_the_types_of_the_network() -> None:
-    assert parse_options("lprn-n", ["width=8", "attention=none"]) == {"width": 8, "attention": "none"}
+    assert parse_options("lprn-n", ["width=8,16", "attention=both"]) == {"width": "8,16", "attention": "both"}
+    assert parse_options("lprn", ["width=8"]) == {"width": 8}
     assert parse_options("msrm-dffm", ["dffm=false"]) == {"dffm": False}
 
 
 def test_the_options_of_a_preset_are_its_networks_with_its_values() -> None:
     options = options_of("lprn-n")
-    assert (options["grid"], options["attention"]) == (4, "both")
+    assert (options["grid"], options["attention"]) == (4, "none")
     assert "preset" not in options
 
 
@@ -22,15 +23,15 @@ def test_the_options_of_a_preset_are_its_networks_with_its_values() -> None:
     [
         (
             "depth=3",
-            r"--set 'depth=3', expected NAME=VALUE; lprn-n has width=32, .*pooling=local",
+            r"--set 'depth=3', expected NAME=VALUE; lprn has base=plain, width=64, .*pooling=global",
         ),
         ("width", "--set 'width', expected NAME=VALUE"),
-        ("width=wide", "--set width=wide: 'wide' is not a value like 32"),
+        ("width=wide", "--set width=wide: 'wide' is not a value like 64"),
     ],
 )
 def test_what_is_no_option_is_told(assignment: str, message: str) -> None:
     with pytest.raises(BadInput, match=message):
-        parse_options("lprn-n", [assignment])
+        parse_options("lprn", [assignment])
 
 
 def test_a_switch_is_true_or_false() -> None:

@@ -25,7 +25,7 @@ FIRST, SECOND = "body.0.first.weight", "body.0.second.weight"
 @pytest.fixture
 def network() -> DeblurringNetwork:
     torch.manual_seed(0)
-    network = build_network("lprn-s", width=8, blocks=1, steps=2)
+    network = build_network("lprn-s", base="plain", width=8, blocks=1, steps=2)
     torch.nn.init.normal_(network.reconstruct.weight, std=0.03)
     return network
 
@@ -124,7 +124,7 @@ class _Halves(DeblurringNetwork):
         self.conv = torch.nn.Conv2d(3, 3, 1)
 
     def describe(self) -> ModelSpec:
-        return ModelSpec("test", "lprn-s", 2, multiple_of=16, receptive_field=1, pooling="none")
+        return ModelSpec("test", "lprn-s", 2, multiple_of=4, receptive_field=1, pooling="none")
 
     def restorations(self, blurred: Tensor) -> list[Tensor]:
         upper, lower = torch.chunk(blurred, 2, dim=2)

@@ -16,7 +16,7 @@ def test_a_recipe_survives_json(recipe: Recipe) -> None:
     assert Recipe.from_json(recipe.to_json()) == recipe
 
 
-@pytest.mark.parametrize("preset", ["lprn-n", "lprn-s", "lprn-m"])
+@pytest.mark.parametrize("preset", ["lprn-n", "lprn-s"])
 def test_the_recipe_of_shipped_weights_is_read(preset: str) -> None:
     """They were written before recipes had a schema."""
     with safe_open(shipped_checkpoint(preset), framework="pt") as file:

@@ -56,12 +56,14 @@ _LPRN_EDGE_SOURCE = "seed 002 (LPRN) on a space-to-depth grid"
 _MSRM_DFFM_SOURCE = "seed 001 (MSRM-DFFM U-Net)"
 
 
-def _edge(width: int, blocks: int, steps: int) -> Preset:
+def _edge(width: str, blocks: str) -> Preset:
     options: dict[str, OptionValue] = {
+        "base": "u",
         "width": width,
         "blocks": blocks,
-        "steps": steps,
+        "steps": 1,
         "grid": 4,
+        "attention": "none",
         "pooling": "local",
     }
     return Preset("lprn", LPRN, options, _LPRN_EDGE_SOURCE)
@@ -95,9 +97,8 @@ def _unet(*, msrm: bool, dffm: bool) -> Preset:
 
 PRESETS: Mapping[str, Preset] = {
     "lprn": Preset("lprn", LPRN, {"width": 64, "blocks": 4, "steps": 6}, _LPRN_SOURCE),
-    "lprn-n": _edge(width=32, blocks=1, steps=4),
-    "lprn-s": _edge(width=48, blocks=2, steps=6),
-    "lprn-m": _edge(width=64, blocks=4, steps=6),
+    "lprn-n": _edge(width="16,32,48,64", blocks="1,1,2,3,1,1,1"),
+    "lprn-s": _edge(width="32,64,96,128", blocks="1,2,2,2,2,2,1"),
     "srn": _srn("SR-EDRB3"),
     "srn-edrb2": _srn("SR-EDRB2", blocks=2),
     "srn-edrb1": _srn("SR-EDRB1", blocks=1),

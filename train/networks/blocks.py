@@ -12,20 +12,28 @@ AttentionPooling = Literal["global", "local"]
 State = tuple[Tensor, ...]  # what a recurrent block remembers; () before the first step and without memory
 
 # Local pooling averages cells of 4 x 4 positions, then 5 x 5 cells: a window of 20 x 20 positions.
-_CELL = 4
+LOCAL_POOLING_CELL = 4
 _WINDOW_CELLS = 5
-LOCAL_POOLING_RADIUS = _CELL * (_WINDOW_CELLS // 2 + 2)  # positions; +1 cell alignment, +1 interpolation
+_REACHED_CELLS = _WINDOW_CELLS // 2 + 2  # +1 cell alignment, +1 interpolation
+LOCAL_POOLING_RADIUS = LOCAL_POOLING_CELL * _REACHED_CELLS  # positions
 _SPATIAL_KERNEL = 7
 
 
 class ResidualBlock(nn.Module):
-    """conv - ReLU - conv plus the identity, without batch norm (EDSR, Lim et al. 2017)."""
+    """conv - ReLU - conv plus the identity, without batch norm (EDSR, Lim et al. 2017).
 
-    def __init__(self, channels: int, kernel: int = 3) -> None:
+    residual_scale: of the second convolution's initial weights; below 1 its bias starts at zero.
+    """
+
+    def __init__(self, channels: int, kernel: int = 3, residual_scale: float = 1.0) -> None:
         super().__init__()
         self.first = nn.Conv2d(channels, channels, kernel, padding=kernel // 2)
         self.second = nn.Conv2d(channels, channels, kernel, padding=kernel // 2)
         nn.init.kaiming_normal_(self.first.weight, nonlinearity="relu")
+        if residual_scale < 1:
+            nn.init.zeros_(cast(Tensor, self.second.bias))
+            with torch.no_grad():
+                self.second.weight.mul_(residual_scale)
 
     def forward(self, features: Tensor) -> Tensor:
         change: Tensor = self.second(F.relu(self.first(features)))
@@ -85,9 +93,9 @@ class ChannelAttention(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         if self.pooling == "global":
             return features * self._gate(features.mean((2, 3), keepdim=True))
-        cells = F.avg_pool2d(features, _CELL)
+        cells = F.avg_pool2d(features, LOCAL_POOLING_CELL)
         window = F.avg_pool2d(cells, _WINDOW_CELLS, stride=1, padding=_WINDOW_CELLS // 2, count_include_pad=False)
-        return features * F.interpolate(self._gate(window), scale_factor=float(_CELL), mode="bilinear")
+        return features * F.interpolate(self._gate(window), scale_factor=float(LOCAL_POOLING_CELL), mode="bilinear")
 
     def _gate(self, averages: Tensor) -> Tensor:
         return gate(self.excite(F.relu(self.squeeze(averages))))
