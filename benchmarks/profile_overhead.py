@@ -25,8 +25,8 @@ from unblur.runtime.machine.telemetry import Telemetry
 from unblur.runtime.model.open_model import open_runner
 from unblur.runtime.profile.comparison import compare, interleave
 from unblur.runtime.profile.measure import Control, Stopwatch, measure, random_batches
-from unblur.runtime.profile.sweep import size_from_text
 from unblur.runtime.runner import Runner, RunnerOptions
+from unblur.runtime.spec import parse_size_hw
 
 MOST_OVERHEAD_PERCENT = 1.0
 _REPEATS = 10
@@ -41,7 +41,7 @@ def main(
 ) -> None:
     """Tell the overhead; exit 1 above 1 percent."""
     with open_runner(model, RunnerOptions(device="cpu", quiet=True)) as runner:
-        batches = random_batches(runner.spec, size_from_text(size), 1).batches
+        batches = random_batches(runner.spec, parse_size_hw(size), 1).batches
         bare, profiled = _bare_loop(runner, batches, seconds), _profiled_loop(runner, batches, seconds)
         bare()
         profiled()

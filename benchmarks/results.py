@@ -12,7 +12,7 @@ from typing import Any
 
 from benchmarks.figures import Figure
 from unblur.runtime.files import atomic_file, make_folder
-from unblur.runtime.strict_json import from_json, to_json
+from unblur.runtime.strict_json import parse_document, to_json
 
 SCHEMA = 1
 
@@ -81,11 +81,7 @@ def stored_runs(folder: Path, warn: Callable[[str], object]) -> list[Run]:
 
 def read_run(path: Path) -> Run:
     """ValueError for a file that `store` has not written, or one of another schema."""
-    raw = json.loads(path.read_bytes())
-    found = raw.get("schema") if isinstance(raw, dict) else None
-    if found != SCHEMA:
-        raise ValueError(f"it has the schema {found!r}, expected {SCHEMA}")
-    return from_json(Run, raw, path.name)
+    return parse_document(Run, path.read_bytes(), "it", schema=SCHEMA)
 
 
 def last_like(outcome: Outcome, machine: str, runs: Iterable[Run]) -> tuple[Run, Outcome] | None:

@@ -20,8 +20,8 @@ from unblur.runtime.frames import Batch
 from unblur.runtime.model.open_model import open_runner
 from unblur.runtime.profile.comparison import Comparison, Verdict, compare, interleave
 from unblur.runtime.profile.measure import random_batches
-from unblur.runtime.profile.sweep import size_from_text
 from unblur.runtime.runner import Runner, RunnerOptions
+from unblur.runtime.spec import parse_size_hw
 
 LEAST_PERCENT = 95.0
 _INFERENCES = 10
@@ -41,7 +41,7 @@ def main(
 ) -> None:
     """Tell how often each verdict was right; exit 1 below 95 of 100."""
     with open_runner(model, RunnerOptions(device="cpu", threads=threads, quiet=True)) as runner:
-        batch = random_batches(runner.spec, size_from_text(size), 1).batches[0]
+        batch = random_batches(runner.spec, parse_size_hw(size), 1).batches[0]
     ratios: dict[str, list[float]] = {case: [] for case in _CASES}
     right = dict.fromkeys(_CASES, 0)
     for number in range(1, trials + 1):

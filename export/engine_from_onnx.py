@@ -27,7 +27,7 @@ from unblur.export.timing_cache import TimingCache
 from unblur.export.trt_api import ParseProblem, Settings, TrtApi, dla_refusal, dla_types_weakly
 from unblur.runtime.errors import BadInput, EngineMismatch, SpecMismatch
 from unblur.runtime.frames import Padding
-from unblur.runtime.spec import ModelSpec, Precision
+from unblur.runtime.spec import ModelSpec, Precision, parse_size_hw
 from unblur.runtime.tensorrt.cuda_driver import probe
 from unblur.runtime.tensorrt.engine_file import (
     BuildOptions,
@@ -42,7 +42,6 @@ from unblur.runtime.tensorrt.engine_file import (
 DEFAULT_SIZE = "720x1280"
 
 _RTX_TARGET = re.compile(r"rtx-sm(\d{2,3})")
-_SIZE = re.compile(r"(\d{1,5})x(\d{1,5})")
 
 
 @dataclass(frozen=True)
@@ -66,7 +65,7 @@ def profile_from_text(text: str, multiple_of: int) -> Profile:
 
     Sizes are rounded up to multiples of `multiple_of`: the runtime pads its frames in the same way.
     """
-    sizes = [_shape(part, text, multiple_of) for part in text.split(":")]
+    sizes = [_shape(part, multiple_of) for part in text.split(":")]
     if len(sizes) > 3:
         raise BadInput(f"--size is '{text}', expected a size such as {DEFAULT_SIZE}, or MIN:OPT:MAX")
     minimum, optimum, maximum = sizes[0], sizes[len(sizes) // 2], sizes[-1]
@@ -85,12 +84,8 @@ def _target(text: str) -> Target:
     raise BadInput(f"--target is '{text}', expected 'tensorrt' for this device or rtx-smNN such as rtx-sm86")
 
 
-def _shape(text: str, whole: str, multiple_of: int) -> tuple[int, int, int, int]:
-    match = _SIZE.fullmatch(text.strip())
-    if match is None or 0 in (int(match[1]), int(match[2])):
-        raise BadInput(f"--size is '{whole}', expected height x width such as {DEFAULT_SIZE}, or MIN:OPT:MAX")
-    height, width = int(match[1]), int(match[2])
-    return (1, 3, *Padding.to_multiple((height, width), multiple_of).padded_hw)
+def _shape(text: str, multiple_of: int) -> tuple[int, int, int, int]:
+    return (1, 3, *Padding.to_multiple(parse_size_hw(text), multiple_of).padded_hw)
 
 
 @dataclass(frozen=True)

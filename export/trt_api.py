@@ -14,7 +14,7 @@ from functools import cache
 from typing import Any, Protocol
 
 from unblur.runtime.errors import DeviceError, EngineMismatch
-from unblur.runtime.spec import Precision
+from unblur.runtime.spec import Precision, parse_version
 from unblur.runtime.tensorrt.engine_file import Flavour, Profile
 from unblur.runtime.tensorrt.trt import TensorRT, load_tensorrt
 
@@ -273,7 +273,7 @@ def dla_refusal(flavour: Flavour, version: str, precision: Precision, *, calibra
     From NVIDIA's release notes: 8.x to 10.7 take INT8 only from a calibration cache, 10.8 to 11.4.0 have no DLA for
     Jetson, 11.4.1 has it again, strongly typed.
     """
-    numbers = version_numbers(version)
+    numbers = parse_version(version)
     if flavour == "rtx":
         return "TensorRT-RTX has no DLA"
     if precision == "fp32":
@@ -290,17 +290,12 @@ def dla_refusal(flavour: Flavour, version: str, precision: Precision, *, calibra
 
 def dla_needs_cache(version: str) -> bool:
     """Up to 10.7 a DLA takes its INT8 ranges from a calibration cache."""
-    return version_numbers(version) < (10, 8)
+    return parse_version(version) < (10, 8)
 
 
 def dla_types_weakly(version: str) -> bool:
     """Up to TensorRT 10 a strongly typed network cannot be placed on a DLA."""
-    return version_numbers(version) < (11,)
-
-
-def version_numbers(version: str) -> tuple[int, ...]:
-    """ "10.13.3.9" as (10, 13, 3, 9)."""
-    return tuple(int(part) for part in version.split(".") if part.isdecimal())
+    return parse_version(version) < (11,)
 
 
 def _monitor(module: Any, watch: Watch) -> Any:

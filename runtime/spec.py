@@ -1,16 +1,17 @@
 """ModelSpec: what a caller must know about a network to feed it, as data that travels with the model.
 
-It is stored as JSON in the header of a checkpoint, in the `metadata_props` of an ONNX file (key
-`unblur.spec`, beside `unblur.precision`) and in a bundle's manifest, so that nobody hard-codes preprocessing.
+It is stored as JSON in the header of a checkpoint, in the `metadata_props` of an ONNX file (key `unblur.spec`,
+beside `unblur.precision`) and in a bundle's manifest, so that nothing hard-codes preprocessing.
 """
 
-import dataclasses
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Literal
 
-from unblur.runtime.errors import SpecMismatch
+from unblur.runtime.errors import BadInput, SpecMismatch
+from unblur.runtime.strict_json import check_schema, from_json, to_json
 
 SPEC_KEY = "unblur.spec"
 PRECISION_KEY = "unblur.precision"  # of an ONNX file: "fp32", "fp16" or "int8"
@@ -20,6 +21,8 @@ Precision = Literal["fp32", "fp16", "int8"]
 Device = Literal["auto", "tensorrt", "cuda", "cpu"]
 Pooling = Literal["none", "global", "local"]
 OptionValue = bool | int | float | str
+
+_SIZE = re.compile(r"\s*([0-9]{1,5})x([0-9]{1,5})\s*", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -55,14 +58,10 @@ class ModelSpec:
         for name in ("steps", "multiple_of"):
             if getattr(self, name) < 1:
                 raise SpecMismatch(f"model spec: {name} is {getattr(self, name)}, expected at least 1")
-        if self.pooling not in get_args(Pooling):
-            raise SpecMismatch(
-                f"model spec: pooling is '{self.pooling}', expected one of {', '.join(get_args(Pooling))}"
-            )
 
     def to_json(self) -> str:
         """The spec as one line of JSON with sorted keys."""
-        return json.dumps(dataclasses.asdict(self), sort_keys=True)
+        return json.dumps(to_json(self), sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str, *, where: str) -> "ModelSpec":
@@ -79,43 +78,21 @@ class ModelSpec:
     @classmethod
     def from_dict(cls, raw: object, *, where: str) -> "ModelSpec":
         """As `from_json`, from an object that is already parsed."""
-        if not isinstance(raw, dict):
-            raise SpecMismatch(f"{where}: the model spec is a {type(raw).__name__}, expected an object")
-        if raw.get("schema") != SCHEMA:
-            raise SpecMismatch(
-                f"{where}: model spec schema {raw.get('schema')!r}, this version reads {SCHEMA}; "
-                "export the model again with this version of unblur"
-            )
-        _check_fields(raw, where)
-        return cls(**_tuples(raw))
+        try:
+            check_schema(raw, f"{where}: the model spec", SCHEMA)
+            return from_json(cls, raw, f"{where}: the model spec")
+        except ValueError as error:
+            raise SpecMismatch(f"{error}; export the model again with this version of unblur") from error
 
 
-_FIELD_TYPES: Mapping[str, type | tuple[type, ...]] = {
-    "system": str,
-    "preset": str,
-    "steps": int,
-    "multiple_of": int,
-    "receptive_field": int,
-    "pooling": str,
-    "options": dict,
-    "value_range": (list, tuple),
-    "colour": str,
-    "training_data": (list, tuple),
-    "licence": str,
-    "schema": int,
-}
+def parse_size_hw(text: str, option: str = "--size") -> tuple[int, int]:
+    """(height, width) in pixels from "720x1280"; BadInput, which names the option, for anything else."""
+    match = _SIZE.fullmatch(text)
+    if match is None or 0 in (size_hw := (int(match[1]), int(match[2]))):
+        raise BadInput(f"{option} is '{text}', expected height x width such as 720x1280")
+    return size_hw
 
 
-def _check_fields(raw: Mapping[str, object], where: str) -> None:
-    for name, kind in _FIELD_TYPES.items():
-        if name not in raw:
-            raise SpecMismatch(f"{where}: the model spec has no field '{name}'")
-        if not isinstance(raw[name], kind) or (kind is int and isinstance(raw[name], bool)):
-            raise SpecMismatch(f"{where}: model spec field '{name}' is {raw[name]!r}, a wrong type")
-    unknown = sorted(set(raw) - set(_FIELD_TYPES))
-    if unknown:
-        raise SpecMismatch(f"{where}: the model spec has an unknown field '{unknown[0]}'")
-
-
-def _tuples(raw: Mapping[str, object]) -> dict[str, Any]:
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in raw.items()}
+def parse_version(text: str) -> tuple[int, ...]:
+    """(10, 13, 3, 9) from "10.13.3.9"; parts that are not numbers are left out."""
+    return tuple(int(part) for part in text.split(".") if part.isdecimal())

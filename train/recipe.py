@@ -4,9 +4,10 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 from unblur.runtime.errors import SpecMismatch
+from unblur.runtime.strict_json import check_schema, from_json, to_json
 
 SCHEMA = 2  # 1, without a field that says so: one learning rate curve, L1 and its FFT, no discriminator
 
@@ -124,27 +125,22 @@ class Recipe:
 
     @classmethod
     def from_json(cls, text: str) -> "Recipe":
-        """Raises SpecMismatch if the text was written by a version that knows other fields."""
+        """Raises SpecMismatch that names the first field that this version does not know or read."""
         try:
             raw = json.loads(text)
-            schema = raw.pop("schema", 1)
-            if schema == 1:
-                raw["content"] = [{"kind": "l1"}, {"kind": "fft_l1", "weight": raw.pop("fft_weight")}]
-            elif schema != SCHEMA:
-                raise SpecMismatch(f"the recipe in the checkpoint has schema {schema}, this version reads {SCHEMA}")
-            return cls(**_objects(raw))
+            if "schema" not in raw:
+                raw = _upgraded(raw)
+            check_schema(raw, "it", SCHEMA)
+            return from_json(cls, {name: value for name, value in raw.items() if name != "schema"}, "it")
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise SpecMismatch(f"the recipe in the checkpoint cannot be read: {error}") from error
 
 
-def _objects(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a Recipe from what JSON has of them."""
-    fields = {**raw, "mix": BlurMix(**raw["mix"]), "content": tuple(LossTerm(**term) for term in raw["content"])}
-    if "betas" in raw:
-        fields["betas"] = tuple(raw["betas"])
-    if raw.get("adversarial"):
-        fields["adversarial"] = Adversarial(**raw["adversarial"])
-    return fields
+def _upgraded(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe of schema 1, which had two terms of content loss and no discriminator, as schema 2."""
+    kept = {name: value for name, value in raw.items() if name != "fft_weight"}
+    content = [LossTerm("l1"), LossTerm("fft_l1", raw["fft_weight"])]
+    return {**cast("dict[str, Any]", to_json(Recipe())), **kept, "content": to_json(content), "schema": SCHEMA}
 
 
 # Crops, batches, losses, learning rates and their decay are the texts'. What a text leaves open is said beside it.

@@ -11,8 +11,8 @@ from unblur.export.report.measured_page import measured_page
 from unblur.runtime.console import print_json, progress, stderr
 from unblur.runtime.files import atomic_file
 from unblur.runtime.profile.measure import Plan
-from unblur.runtime.profile.sweep import size_from_text
 from unblur.runtime.quality.pairs import find_pairs
+from unblur.runtime.spec import parse_size_hw
 
 
 def report(
@@ -36,7 +36,7 @@ def report(
 
     Bundles without a --profile are profiled now, for a short time at every number of steps.
     """
-    plan = None if no_profile else Plan(size_hw=size_from_text(size), seconds=seconds, warm_up_s=2 * seconds)
+    plan = None if no_profile else Plan(size_hw=parse_size_hw(size), seconds=seconds, warm_up_s=2 * seconds)
     with atomic_file(output) as temporary:
         measured = _measured(read_bundles(bundles, profile or ()), plan, pairs)
         temporary.write_text(measured_page(measured), encoding="utf-8")

@@ -14,12 +14,12 @@ from unblur.calibration.images import Coverage
 from unblur.calibration.int8_from_fp32 import Calibrated
 from unblur.calibration.ranges import Drift
 from unblur.calibration.search import Sensitivity
-from unblur.runtime import strict_json as records
 from unblur.runtime.errors import BundleError
 from unblur.runtime.model.bundle import Bundle
 from unblur.runtime.model.calibration_table import Origin
 from unblur.runtime.quality.parity import Ledger, Quality
 from unblur.runtime.spec import ModelSpec, Precision
+from unblur.runtime.strict_json import parse_document, to_json
 
 REPORT_JSON = "report.json"
 SCHEMA = 1
@@ -125,19 +125,13 @@ class BundleReport:
 
     def to_json(self) -> str:
         """The text of `report.json`."""
-        return json.dumps(records.to_json(self), indent=1, allow_nan=False) + "\n"
+        return json.dumps(to_json(self), indent=1, allow_nan=False) + "\n"
 
     @classmethod
     def from_json(cls, text: str | bytes, *, where: str) -> "BundleReport":
         """Parse and check; BundleError or SpecMismatch, naming `where` and the first field at fault."""
         try:
-            raw = json.loads(text)
-            schema = raw.get("schema") if isinstance(raw, dict) else None
-            if schema != SCHEMA:
-                raise BundleError(
-                    f"{where} has schema {schema!r}, this version of unblur reads {SCHEMA}; deploy the bundle again"
-                )
-            return records.from_json(cls, raw, where)
+            return parse_document(cls, text, where, schema=SCHEMA)
         except ValueError as error:
             raise BundleError(f"{error}; deploy the bundle again") from error
 

@@ -67,8 +67,9 @@ def profile(
     from unblur.runtime.files import require_parent
     from unblur.runtime.profile.measure import Plan
     from unblur.runtime.profile.profile_model import ModelChoice, ProfileRequest, profile_model
-    from unblur.runtime.profile.sweep import device_from_text, size_from_text, sweeps_from_text
+    from unblur.runtime.profile.sweep import device_from_text, sweeps_from_text
     from unblur.runtime.runner import RunnerOptions
+    from unblur.runtime.spec import parse_size_hw
 
     if out is not None:
         require_parent(out)
@@ -80,7 +81,7 @@ def profile(
     request = ProfileRequest(
         choice=choice,
         plan=Plan(
-            size_hw=size_from_text(size),
+            size_hw=parse_size_hw(size),
             batch=batch,
             seconds=seconds if minutes is None else 60 * minutes,
             warm_up_s=warm_up,

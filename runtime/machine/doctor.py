@@ -14,6 +14,7 @@ from pathlib import Path
 from unblur.runtime.errors import BundleError, EngineMismatch, SpecMismatch
 from unblur.runtime.machine.facts import SystemFacts
 from unblur.runtime.model.bundle import ENGINES, Bundle, read_bundle
+from unblur.runtime.spec import parse_version
 from unblur.runtime.tensorrt.engine_file import (
     FLAVOUR_NAMES,
     SUFFIX,
@@ -157,7 +158,7 @@ def _without_tensorrt(facts: SystemFacts) -> tuple[str, str]:
 
 def _misfit(facts: SystemFacts, version: str) -> tuple[str, str] | None:
     """Why that TensorRT does not go with this machine, and what to do."""
-    numbers = _numbers(version)
+    numbers = parse_version(version)
     if numbers < OLDEST_TENSORRT:
         return "is older than 8.6, which engines need", "install a newer one, on a Jetson with JetPack 6.2"
     if facts.l4t is None:
@@ -268,10 +269,6 @@ def _option_words(options: BuildOptions) -> Iterator[str]:
 def _size(profile: Profile) -> str:
     shapes = [profile.minimum] if profile.is_fixed else [profile.minimum, profile.optimum, profile.maximum]
     return ":".join(f"{height}x{width}" for _, _, height, width in shapes)
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in version.split(".") if part.isdecimal())
 
 
 def _dotted(numbers: tuple[int, ...]) -> str:

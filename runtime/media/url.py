@@ -8,6 +8,7 @@ from typing import TypeVar, get_type_hints
 from urllib.parse import parse_qsl
 
 from unblur.runtime.errors import BadInput
+from unblur.runtime.spec import parse_size_hw
 
 Options = TypeVar("Options")
 
@@ -32,7 +33,7 @@ def read_options(kind: type[Options], given: dict[str, str], where: str) -> Opti
         reader, expected = _READERS[types[name]]
         try:
             values[name] = reader(text)
-        except ValueError as error:
+        except (ValueError, BadInput) as error:
             raise BadInput(f"{where} has {name}={text!r}, expected {expected}") from error
     return kind(**values)
 
@@ -46,11 +47,8 @@ class Size:
 
     @classmethod
     def parse(cls, text: str) -> "Size":
-        """ValueError unless `text` is two positive numbers."""
-        height, width = (int(part) for part in text.lower().split("x"))
-        if height < 1 or width < 1:
-            raise ValueError(text)
-        return cls(height, width)
+        """BadInput unless `text` is two positive numbers."""
+        return cls(*parse_size_hw(text))
 
     @property
     def hw(self) -> tuple[int, int]:

@@ -19,7 +19,7 @@ from pathlib import Path, PurePosixPath
 from unblur.runtime.errors import BundleError, SpecMismatch
 from unblur.runtime.quality.parity import Hop
 from unblur.runtime.spec import ModelSpec, Precision
-from unblur.runtime.strict_json import from_json, to_json
+from unblur.runtime.strict_json import parse_document, to_json
 
 SUFFIX = ".unblur"
 MANIFEST = "bundle.json"
@@ -88,13 +88,7 @@ class BundleManifest:
     def from_json(cls, text: str | bytes, *, where: str) -> "BundleManifest":
         """Parse and check; BundleError or SpecMismatch, naming `where` and the first field at fault."""
         try:
-            raw = json.loads(text)
-            schema = raw.get("schema") if isinstance(raw, dict) else None
-            if schema != SCHEMA:
-                raise BundleError(
-                    f"{where} has schema {schema!r}, this version of unblur reads {SCHEMA}; deploy the bundle again"
-                )
-            manifest = from_json(cls, raw, where)
+            manifest = parse_document(cls, text, where, schema=SCHEMA)
         except ValueError as error:
             raise BundleError(f"{error}; deploy the bundle again") from error
         _check_references(manifest, where)

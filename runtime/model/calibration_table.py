@@ -12,9 +12,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
 
-from unblur.runtime import strict_json as records
 from unblur.runtime.errors import BadInput, CalibrationError
 from unblur.runtime.spec import ModelSpec
+from unblur.runtime.strict_json import parse_document, to_json
 
 Method = Literal["minmax", "percentile", "entropy", "mse"]
 """How a range is chosen from the values that a tensor took."""
@@ -102,28 +102,15 @@ class CalibrationTable:
         return json.dumps({"schema": SCHEMA, **fields_of(self)}, indent=1) + "\n"
 
     @classmethod
-    def from_json(cls, text: str, *, where: str) -> "CalibrationTable":
+    def from_json(cls, text: str | bytes, *, where: str) -> "CalibrationTable":
         """Parse and check a table. where: the file it came from, for messages.
 
         Raises CalibrationError that names the first field at fault, or the schema if it is another.
         """
         try:
-            raw = json.loads(text)
+            return parse_document(cls, text, where, schema=SCHEMA)
         except ValueError as error:
-            raise CalibrationError(f"{where} is no calibration table: it is not JSON ({error})") from error
-        schema = raw.pop("schema", None) if isinstance(raw, dict) else None
-        if schema != SCHEMA:
-            raise CalibrationError(
-                f"{where}: calibration table schema {schema!r}, this version reads {SCHEMA}; calibrate again, or "
-                "use the version of unblur that wrote it"
-            )
-        try:
-            return records.from_json(cls, raw, where)
-        except ValueError as error:
-            found = str(error).removeprefix(f"{where}: ")
-            raise CalibrationError(
-                f"{where}: {found}; the table is damaged or was edited, calibrate again"
-            ) from error
+            raise CalibrationError(f"{error}; expected a calibration table, calibrate again") from error
 
     @property
     def identity(self) -> str:
@@ -142,17 +129,15 @@ class CalibrationTable:
 
 def fields_of(table: CalibrationTable) -> dict[str, object]:
     """The fields of a table as JSON has them."""
-    return {each.name: records.to_json(getattr(table, each.name)) for each in fields(table)}
+    return {each.name: to_json(getattr(table, each.name)) for each in fields(table)}
 
 
 def read_table(path: Path) -> CalibrationTable:
     """The table in a file; BadInput if it cannot be read, CalibrationError if it is no table of this version."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_bytes()
     except OSError as error:
         raise BadInput(f"cannot read {path}: {error.strerror}; expected a calibration table") from error
-    except UnicodeDecodeError as error:
-        raise CalibrationError(f"{path} is no calibration table: it is not text") from error
     return CalibrationTable.from_json(text, where=str(path))
 
 

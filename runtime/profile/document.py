@@ -25,7 +25,7 @@ from unblur.runtime.profile.roofline import Bound, Peaks
 from unblur.runtime.profile.stationarity import Sustained
 from unblur.runtime.runner import InferenceTiming
 from unblur.runtime.spec import Precision
-from unblur.runtime.strict_json import from_json, to_json
+from unblur.runtime.strict_json import check_schema, from_json, to_json
 
 SCHEMA = 2
 
@@ -194,11 +194,8 @@ class Profile:
     @classmethod
     def from_json(cls, raw: object, *, where: str) -> "Profile":
         """Read what `to_json` gave. where: names the document. BadInput names the first field at fault."""
-        if isinstance(raw, dict) and raw.get("schema") != SCHEMA:
-            raise BadInput(
-                f"{where}: profile schema {raw.get('schema')!r}, this version reads {SCHEMA}; profile again"
-            )
         try:
+            check_schema(raw, where, SCHEMA)
             return from_json(cls, raw, where)
         except ValueError as error:
             raise BadInput(f"{error}; make the file with `unblur profile -o`") from error

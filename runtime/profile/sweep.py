@@ -1,6 +1,5 @@
 """How latency and throughput change with the size of the pictures, the batch, and the streams side by side."""
 
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -15,14 +14,13 @@ from unblur.runtime.profile.document import Percentiles, Point, SizeSweep, Sweep
 from unblur.runtime.profile.latency import summarise
 from unblur.runtime.profile.measure import Control, Plan, Series, measure, ready_to_measure, unwatched
 from unblur.runtime.runner import Runner
-from unblur.runtime.spec import Device
+from unblur.runtime.spec import Device, parse_size_hw
 
 Size = tuple[int, int]
 
 COUNTS = (1, 2, 4)
 """Batches and streams that a sweep goes through unless told."""
 
-_SIZE = re.compile(r"(\d{1,5})x(\d{1,5})")
 _KINDS = ("sizes", "batches", "streams")
 
 
@@ -33,14 +31,6 @@ class SweepRequest:
     sizes: tuple[Size, ...] | None = None
     batches: tuple[int, ...] | None = None
     streams: tuple[int, ...] | None = None
-
-
-def size_from_text(text: str, option: str = "--size") -> Size:
-    """ "720x1280" as (height, width); BadInput, which names the option, if it is no size."""
-    match = _SIZE.fullmatch(text.strip())
-    if match is None or 0 in (size_hw := (int(match[1]), int(match[2]))):
-        raise BadInput(f"{option} is '{text}', expected height x width such as 720x1280")
-    return size_hw
 
 
 def device_from_text(text: str) -> Device:
@@ -60,7 +50,7 @@ def sweeps_from_text(texts: Iterable[str]) -> SweepRequest:
             raise BadInput(f"--sweep is '{text}', expected one of {', '.join(_KINDS)}, or batches=1,2,8")
         parts = values.split(",") if values else []
         if kind == "sizes":
-            found[kind] = tuple(size_from_text(part, "--sweep sizes") for part in parts)
+            found[kind] = tuple(parse_size_hw(part, "--sweep sizes") for part in parts)
         else:
             found[kind] = tuple(_count(part, kind) for part in parts) or COUNTS
     return SweepRequest(**found)  # type: ignore[arg-type]

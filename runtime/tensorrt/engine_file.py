@@ -18,8 +18,8 @@ from typing import Literal
 from unblur.runtime.errors import EngineMismatch
 from unblur.runtime.files import atomic_file
 from unblur.runtime.model.bundle import ENGINES
-from unblur.runtime.spec import ModelSpec, Precision
-from unblur.runtime.strict_json import from_json, to_json
+from unblur.runtime.spec import ModelSpec, Precision, parse_version
+from unblur.runtime.strict_json import parse_document, to_json
 
 SUFFIX = ".engine"
 SCHEMA = 2
@@ -180,11 +180,7 @@ def read_record(engine: Path) -> EngineRecord:
     """
     path = record_path(engine)
     try:
-        raw = json.loads(path.read_bytes())
-        schema = raw.get("schema") if isinstance(raw, dict) else None
-        if schema != SCHEMA:
-            raise ValueError(f"{path} has schema {schema!r}, this version of unblur reads {SCHEMA}")
-        record = from_json(EngineRecord, raw, str(path))
+        record = parse_document(EngineRecord, path.read_bytes(), str(path), schema=SCHEMA)
     except FileNotFoundError as error:
         raise EngineMismatch(f"{engine} has no {path.name} beside it; {_MEND}") from error
     except OSError as error:
@@ -237,9 +233,5 @@ def _version_fits(engine: EngineIdentity, version: str) -> bool:
     """Equal, or later within the same major version if the engine was built to allow that."""
     if not engine.options.version_compatible:
         return engine.version == version
-    built, here = _numbers(engine.version), _numbers(version)
+    built, here = parse_version(engine.version), parse_version(version)
     return built[:1] == here[:1] and built <= here
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in version.split(".") if part.isdecimal())

@@ -71,9 +71,12 @@ def test_no_range_and_no_name_is_changed_by_the_text(name: str, lowest: float, a
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
-        (lambda raw: raw.update(schema=3), r"schema 3, this version reads 2; calibrate again, or use the version"),
-        (lambda raw: raw.pop("schema"), "schema None, this version reads 2"),
-        (lambda raw: raw.pop("images"), "t.json: images is missing; the table is damaged or was edited"),
+        (
+            lambda raw: raw.update(schema=3),
+            r"has schema 3, this version of unblur reads 2; expected a calibration table, calibrate again",
+        ),
+        (lambda raw: raw.pop("schema"), "schema None, this version of unblur reads 2"),
+        (lambda raw: raw.pop("images"), "t.json: images is missing; expected a calibration table"),
         (lambda raw: raw.update(extra=1), "extra is not a field of this version"),
         (lambda raw: raw.update(method="kl"), "method is 'kl', expected one of 'minmax', 'percentile'"),
         (
@@ -97,7 +100,7 @@ def test_a_field_that_is_wrong_is_named(
 @pytest.mark.parametrize("content", [b"{", b"[]", b"\xff\xfe"])
 def test_a_file_that_is_no_table_is_named(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "t.json").write_bytes(content)
-    with pytest.raises(CalibrationError, match=r"t\.json(:| is no calibration table)"):
+    with pytest.raises(CalibrationError, match=r"t\.json.*; expected a calibration table"):
         read_table(tmp_path / "t.json")
 
 

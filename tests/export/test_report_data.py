@@ -54,7 +54,7 @@ def test_the_schema_knows_no_field_that_is_not_written(schema: Draft202012Valida
     [
         ({"schema": 2}, "x has schema 2, this version of unblur reads 1; deploy the bundle again"),
         ({"models": "none"}, "x: models is 'none', expected list; deploy the bundle again"),
-        ({"spec": {}}, "model spec schema None"),
+        ({"spec": {}}, "model spec has schema None"),
     ],
 )
 def test_another_schema_or_a_wrong_field_is_refused(change: dict[str, Any], message: str) -> None:

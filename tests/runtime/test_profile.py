@@ -44,7 +44,7 @@ def test_the_schema_names_every_field_and_no_other(profile: Profile) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"schema": 1}, "profile schema 1, this version reads 2; profile again"),
+        ({"schema": 1}, "has schema 1, this version of unblur reads 2; make the file"),
         ({"samples": "10"}, "samples is '10', expected int; make the file with `unblur profile -o`"),
         ({"latency_ms": None}, "latency_ms is None, expected dict; make the file with"),
     ],

@@ -3,17 +3,18 @@
 import pytest
 
 from unblur.runtime.errors import BadInput
-from unblur.runtime.profile.sweep import SweepRequest, device_from_text, size_from_text, sweeps_from_text
+from unblur.runtime.profile.sweep import SweepRequest, device_from_text, sweeps_from_text
+from unblur.runtime.spec import parse_size_hw
 
 
 def test_a_size_is_height_times_width() -> None:
-    assert size_from_text("720x1280") == (720, 1280)
+    assert parse_size_hw("720x1280") == (720, 1280)
 
 
 @pytest.mark.parametrize("text", ["720", "720x0", "x", "720*1280", "-1x5", "720x1280x3", "1e3x4"])
 def test_nonsense_is_no_size(text: str) -> None:
     with pytest.raises(BadInput) as refused:
-        size_from_text(text)
+        parse_size_hw(text)
     assert str(refused.value) == f"--size is '{text}', expected height x width such as 720x1280"
 
 

@@ -27,12 +27,12 @@ def test_round_trip() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"schema": 99}, "x: model spec schema 99, this version reads 1; export the model again"),
-        ({"steps": "6"}, "x: model spec field 'steps' is '6', a wrong type"),
-        ({"steps": True}, "x: model spec field 'steps' is True, a wrong type"),
+        ({"schema": 99}, "x: the model spec has schema 99, this version of unblur reads 1; export the model again"),
+        ({"steps": "6"}, "x: the model spec: steps is '6', expected int"),
+        ({"steps": True}, "x: the model spec: steps is True, expected int"),
         ({"steps": 0}, "model spec: steps is 0, expected at least 1"),
-        ({"pooling": "median"}, "model spec: pooling is 'median', expected one of none, global, local"),
-        ({"surprise": 1}, "x: the model spec has an unknown field 'surprise'"),
+        ({"pooling": "median"}, "model spec: pooling is 'median', expected one of 'none', 'global', 'local'"),
+        ({"surprise": 1}, "x: the model spec: surprise is not a field"),
     ],
 )
 def test_a_wrong_field_is_named(change: dict[str, object], message: str) -> None:
@@ -43,12 +43,12 @@ def test_a_wrong_field_is_named(change: dict[str, object], message: str) -> None
 def test_a_missing_field_is_named() -> None:
     raw = json.loads(SPEC.to_json())
     del raw["licence"]
-    with pytest.raises(SpecMismatch, match="x: the model spec has no field 'licence'"):
+    with pytest.raises(SpecMismatch, match="x: the model spec: licence is missing"):
         ModelSpec.from_dict(raw, where="x")
 
 
 def test_what_is_no_spec_at_all() -> None:
     with pytest.raises(SpecMismatch, match="x: the model spec is not JSON"):
         ModelSpec.from_json("{", where="x")
-    with pytest.raises(SpecMismatch, match="x: the model spec is a list, expected an object"):
+    with pytest.raises(SpecMismatch, match="x: the model spec has schema None"):
         ModelSpec.from_json("[]", where="x")
