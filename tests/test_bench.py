@@ -123,8 +123,8 @@ def test_a_stored_run_that_is_broken_is_told_in_a_line_and_left_out(tmp_path: Pa
     told: list[str] = []
     assert stored_runs(tmp_path, told.append) == [RUN]
     assert told == [
-        "a.json is left out of the comparison: it is not JSON (Expecting ':' delimiter: line 1 column 24 (char 23)); "
-        "remove it",
+        "a.json is left out of the comparison: it is not JSON (Expecting ':' delimiter: "
+        "line 1 column 24 (char 23)); remove it",
         "b.json is left out of the comparison: it has schema 2, this version of unblur reads 1; remove it",
         "c.json is left out of the comparison: it: environment is missing; remove it",
     ]
