@@ -43,8 +43,8 @@ OPTIONAL: Mapping[str, set[str]] = {  # each in the one module that needs it, wh
     "runtime/loops/prometheus.py": {"prometheus_client"},
     "runtime/machine/nvml.py": {"pynvml"},
 }
-RUNTIME_FOR_TRAIN = {"spec", "frames", "images", "metrics", "blur", "errors", "files", "console", "quality"}
-RUNTIME_FOR_TRAIN |= {"strict_json", "media", "model"}  # clips that pairs are made of; the calibration table that QAT is for
+RUNTIME_FOR_TRAIN = {"spec", "frames", "images", "metrics", "blur", "errors", "files", "console"}
+RUNTIME_FOR_TRAIN |= {"strict_json", "media", "model", "quality"}  # clips of pairs; the calibration table of QAT
 EXTRAS = ("torch", "onnx", "onnxscript", "onnxsim", "accelerate", "safetensors", "matplotlib", "jinja2")
 EXTRAS += ("tensorrt", "tensorrt_rtx", "pycuda", "cuda", "prometheus_client", "starlette", "uvicorn", "websockets")
 EXTRAS += ("pynvml",)
