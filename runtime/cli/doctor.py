@@ -1,4 +1,4 @@
-"""`unblur doctor`: what runs on this machine, and the command that mends what does not."""
+"""`unblur doctor`: what runs on this machine, and the command that fixes what does not."""
 
 from pathlib import Path
 from typing import Annotated
@@ -12,9 +12,9 @@ def doctor(
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
 ) -> None:
-    """Look at Python, the driver, the GPU, JetPack, TensorRT and the packages of this machine.
+    """Check Python, the driver, the GPU, JetPack, TensorRT and the packages of this machine.
 
-    Exit code 0 if all is well, 1 if something has to be mended; the command that mends it stands beside it.
+    Exit code 0 if all is well, 1 if something has to be fixed; the command that fixes it is printed beside it.
     """
     from dataclasses import asdict
 

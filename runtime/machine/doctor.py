@@ -1,4 +1,4 @@
-"""What runs on this machine, what does not, why not, and the command that mends it.
+"""What runs on this machine, what does not, why, and the command that fixes it.
 
     for check in examine(read_facts()):
         print(check.name, check.ok, check.detail, check.fix)
@@ -41,7 +41,7 @@ _EXTRAS = {"export": ("torch", "onnx", "onnxscript", "onnxsim"), "train": ("torc
 
 @dataclass(frozen=True)
 class Check:
-    """One line of the diagnosis. ok: nothing has to be done. fix: the command or step that mends it, else empty."""
+    """One line of the diagnosis. ok: nothing to do. fix: the command or step that fixes it, else empty."""
 
     name: str
     ok: bool
@@ -136,7 +136,7 @@ def _tensorrt(facts: SystemFacts) -> Check:
     if version is None:
         return Check("tensorrt", False, *_without_tensorrt(facts))
     found = f"{FLAVOUR_NAMES[flavour]} {version}"
-    problem = _misfit(facts, version) if flavour == "tensorrt" else None
+    problem = _mismatch(facts, version) if flavour == "tensorrt" else None
     if problem is None:
         return Check("tensorrt", True, found)
     return Check("tensorrt", False, f"{found} {problem[0]}", problem[1])
@@ -156,8 +156,8 @@ def _without_tensorrt(facts: SystemFacts) -> tuple[str, str]:
     return "not installed, models run on ONNX Runtime", "pip install 'unblur[tensorrt]'"
 
 
-def _misfit(facts: SystemFacts, version: str) -> tuple[str, str] | None:
-    """Why that TensorRT does not go with this machine, and what to do."""
+def _mismatch(facts: SystemFacts, version: str) -> tuple[str, str] | None:
+    """Why that TensorRT does not work on this machine, and what to do."""
     numbers = parse_version(version)
     if numbers < OLDEST_TENSORRT:
         return "is older than 8.6, which engines need", "install a newer one, on a Jetson with JetPack 6.2"
@@ -212,7 +212,7 @@ def _engines(bundle: Bundle, facts: SystemFacts) -> list[Check]:
     target = _target(facts)
     if target and not any(check.ok for check in checks):
         fix = f"unblur build {shlex.quote(str(bundle.path))} --target {target} --precision int8,fp16"
-        checks.append(Check("engines", False, "none runs here, so the GPU stays idle or slow", fix))
+        checks.append(Check("engines", False, "none runs on this machine, so the GPU is not used", fix))
     return checks
 
 
@@ -238,7 +238,7 @@ def _engine(engine: Path, facts: SystemFacts, model: str) -> Check:
     if device is None:
         missing = FLAVOUR_NAMES[identity.flavour]
         return Check(
-            name, False, f"needs {missing}, which is not here", f"pip install 'unblur[{identity.flavour}]'"
+            name, False, f"needs {missing}, which is not installed", f"pip install 'unblur[{identity.flavour}]'"
         )
     try:
         check_engine(record, device)

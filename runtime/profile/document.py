@@ -75,7 +75,7 @@ class Inputs:
 @dataclass(frozen=True)
 class Point:
     """One stop of a sweep. value: what was varied, "360x640", "4". pixels: of one batch. latency_ms: of one batch.
-    fps: pictures a second, over all streams.
+    fps: frames per second, over all streams.
     """
 
     value: str
@@ -89,14 +89,14 @@ class Point:
 @dataclass(frozen=True)
 class SizeSweep:
     """The median latency over sizes, as pixels ** exponent. exponent_interval: (low, high), 95 %, from the noise of
-    the medians. misfit: the largest factor by which a size departs from that law, at least 1. None where fewer than
-    three different sizes could be measured.
+    the medians. fit_error: the largest factor by which a size departs from that law, at least 1. None with fewer
+    than three different sizes.
     """
 
     points: tuple[Point, ...]
     exponent: float | None
     exponent_interval: tuple[float, ...] | None
-    misfit: float | None
+    fit_error: float | None
 
 
 @dataclass(frozen=True)
@@ -148,9 +148,9 @@ class Against:
 class Profile:
     """All that was measured of one model at one size.
 
-    size: as asked for; padded_size: as the network saw it. threads: of the CPU, None for one a core. fps: pictures
-    a second in steady state. cv: standard deviation over mean. stationary: the latency kept its level while it was
-    measured. cold_ms: what the first inference waits for: "import" of the modules (None if that was done before),
+    size: as asked for; padded_size: as the network saw it. threads: of the CPU, None for one a core. fps: frames
+    per second in steady state. cv: standard deviation over mean. stationary: the latency kept its level.
+    cold_ms: what the first inference waits for: "import" of the modules (None if that was done before),
     "open" of the model, and the "first" inference itself. timing: medians, of inferences of their own. times_ms:
     of the inferences in order, every `times_every`-th. interrupted: before the time asked for.
     """
@@ -202,11 +202,11 @@ class Profile:
 
 
 def read_profile(path: Path) -> Profile:
-    """Read a profile that `write_profile` wrote; BadInput if it is none."""
+    """Read a profile that `write_profile` wrote; BadInput otherwise."""
     try:
         raw = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
-        raise BadInput(f"{path} is no profile ({error}); make one with `unblur profile -o`") from error
+        raise BadInput(f"{path} is not a profile ({error}); make one with `unblur profile -o`") from error
     return Profile.from_json(raw, where=str(path))
 
 

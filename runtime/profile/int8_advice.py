@@ -23,8 +23,8 @@ _QUANTIZERS = frozenset({"QuantizeLinear", "DequantizeLinear"})
 _CONVERSIONS = _QUANTIZERS | {"Cast"}
 _DOT_PRODUCTS = frozenset({"avx_vnni", "avx512_vnni", "amx_int8", "asimddp", "i8mm"})
 _GROUPS = (16, 32)  # of channels, as INT8 kernels of TensorRT take them: NHWC16, NC/32HW32
-_FULL = 0.95  # of the products in these groups that are not padding; more is not worth a word
-_NOISE = 1.05  # times as long as without INT8; less is no difference
+_FULL = 0.95  # of the products in these groups that are not padding; more is not worth reporting
+_NOISE = 1.05  # times as long as without INT8; less counts as equal
 
 _Find = Callable[[Layer], str]
 """What is wrong with a layer; "" if nothing is."""
@@ -51,8 +51,8 @@ def advise(
 ) -> list[Advice]:
     """What holds back an INT8 network, the most time first.
 
-    layers: as they ran. peaks: of the device, to tell what waits for memory. plain: the same network in fp16 or
-    fp32 on that device, to tell which stages INT8 made slower. cpu: what they ran on, if it was no GPU.
+    layers: as they ran. peaks: of the device, to find what waits for memory. plain: the same network in fp16 or
+    fp32 on that device, to find the stages that INT8 made slower. cpu: what they ran on, if not a GPU.
     """
     rules = _ON_GPU if cpu is None else {}
     rows: dict[tuple[str, str, str], list[Layer]] = {}
@@ -222,7 +222,7 @@ _ON_GPU: Mapping[_Find, str] = {
         "take the INT8 form of a bundle, which is float16 between; if it is one, compare it with fp16, `--against`"
     ),
     _padding: (
-        "train with 32, 64, ... channels, `unblur train --set width=32`; where pictures come in or go out, leave "
+        "train with 32, 64, ... channels, `unblur train --set width=32`; where frames come in or go out, leave "
         "it float, `unblur calibrate --exclude '{pattern}'`"
     ),
 }

@@ -1,10 +1,10 @@
-"""What a series of latencies says, and how sure that is: percentiles, mean and spread, each with an interval.
+"""Percentiles, mean and spread of a series of latencies, each with a confidence interval.
 
     latency = summarise(times_ms)
     print(latency.p99, latency.intervals["p99"])
 
-Times are given in the order in which they were measured: how much neighbours resemble each other decides how much
-so many of them tell.
+Times are given in the order of measurement: neighbours resemble each other, and the more they do, the wider are the
+intervals.
 """
 
 import math
@@ -67,7 +67,7 @@ def _autocorrelation(series: Series, lags: int) -> Series:
 
 
 def _last_significant(correlation: Series, samples: int) -> int:
-    """The lag after which the next few are all insignificant; the last significant one where there is no such."""
+    """The lag after which the next few are all insignificant; the last significant one if there is none."""
     bound = _INSIGNIFICANT * math.sqrt(math.log10(max(samples, 10)) / samples)
     significant = np.flatnonzero(np.abs(correlation) >= min(bound, correlation[0]))  # lag 0 at least
     gaps = np.diff(significant, append=len(correlation) + _RUN)
@@ -79,7 +79,7 @@ _Intervals = dict[str, "Interval"]
 
 _LEVELS = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p999": 0.999}
 _RESAMPLES = 1000
-_FEWEST = 5  # fewer samples, drawn again and again, say nothing about the mean of others
+_FEWEST = 5  # a bootstrap of fewer samples means nothing
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ def checked(times_ms: Sequence[float] | Times, *, zero: bool = True) -> Times:
     """
     times = np.asarray(times_ms, np.float64)
     if times.size == 0:
-        raise BadInput("there is no time to judge; expected at least one: run longer")
+        raise BadInput("no times were measured; expected at least one: run longer")
     wrong = np.flatnonzero(~(np.isfinite(times) & (times >= 0)))
     if wrong.size:
         at = int(wrong[0])
@@ -152,7 +152,7 @@ def checked(times_ms: Sequence[float] | Times, *, zero: bool = True) -> Times:
     if not zero and not times.all():
         raise BadInput(
             f"time {int(np.argmin(times)) + 1} of {times.size} is 0 ms; expected more: "
-            "take times from a finer clock, or of larger pictures"
+            "take times from a finer clock, or of larger frames"
         )
     return times
 

@@ -75,7 +75,7 @@ def profile_runs(
     threads: int | None = None,
     graph_optimization: bool = True,
 ) -> OnnxProfile:
-    """Run a model on random images and tell where its time went.
+    """Run a model on random images and collect the time of each node.
 
     warm_up: runs before those that count. threads, graph_optimization: see OnnxRunner. Raises what OnnxRunner
     raises, ValueError for fewer than one run or a shape that the model does not take.

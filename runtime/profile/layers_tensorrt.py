@@ -68,7 +68,7 @@ def profile_engine_layers(
     run one after the other without a CUDA graph: together they take longer than an inference does.
 
     Raises EngineMismatch if the engine cannot run here, does not take that shape or keeps no details of its layers,
-    DeviceError if there is no GPU or its TensorRT tells no times of layers.
+    DeviceError if there is no GPU or its TensorRT reports no layer times.
     """
     if runs < 1:
         raise ValueError(f"runs is {runs}, expected at least 1")
@@ -79,7 +79,7 @@ def profile_engine_layers(
         report, times = runner.profile_layers(batch, runs)
         profile = runner.record.profile_for(batch_shape)
         if not times:
-            raise DeviceError(f"{runner.device} told no times of the engine's layers; profile the whole engine")
+            raise DeviceError(f"{runner.device} reported no layer times; profile without --layers")
     return engine_layers(report, {name: _typical(ms, runs) for name, ms in times.items()}, profile=profile)
 
 
@@ -203,7 +203,7 @@ def _quantizer(raw: dict[str, Any]) -> str:
 
 
 def _main_node(nodes: list[str], operator: str) -> str:
-    """The node that a layer is counted for: the convolution, or the first that is no quantizer."""
+    """The node that a layer is counted for: the convolution, or the first that is not a quantizer."""
     ranked = sorted(nodes, key=lambda node: _rank(_node_operator(node), operator))
     return ranked[0] if ranked else ""
 
@@ -232,7 +232,7 @@ def _weights(raw: dict[str, Any]) -> int:
 
 
 def _is_kernel(dimensions: list[int], output: list[int]) -> bool:
-    """(O, I, h, w), smaller than a picture; a transposed convolution has (I, O, h, w)."""
+    """(O, I, h, w), smaller than a frame; a transposed convolution has (I, O, h, w)."""
     return (
         len(dimensions) == 4 and output[1] in dimensions[:2] and math.prod(dimensions[2:]) < math.prod(output[2:])
     )
@@ -264,5 +264,5 @@ def _type(tensor: dict[str, Any]) -> tuple[str, str, int]:
 def _type_named(words: str) -> tuple[str, str, int]:
     match = _TYPE_WORD.search(words)
     if match is None:
-        raise BadInput(f"TensorRT says '{words}' of a tensor, expected a type such as Float, Half or Int8")
+        raise BadInput(f"TensorRT reports the tensor type '{words}', expected one such as Float, Half or Int8")
     return _TYPES[match[1].lower()]

@@ -94,10 +94,10 @@ class Series:
 
 def warm_up(stopwatch: Stopwatch, limit_s: float, control: Control) -> WarmUp:
     """Run until the latency has settled, for at most so many seconds, or until it is stopped."""
-    judge = WarmUp(limit_s=limit_s)
-    while not control.stop.is_set() and not judge.add(stopwatch()):
+    settling = WarmUp(limit_s=limit_s)
+    while not control.stop.is_set() and not settling.add(stopwatch()):
         control.watch("warming up", None)
-    return judge
+    return settling
 
 
 def measure(stopwatch: Stopwatch, seconds: float, control: Control, *, least: int = LEAST_SAMPLES) -> Series:
@@ -138,7 +138,7 @@ class RandomBatches:
 
 
 def random_batches(spec: ModelSpec, size_hw: tuple[int, int], batch: int, *, seed: int = 0) -> RandomBatches:
-    """Batches of `batch` pictures of `size_hw`, padded as the runtime pads frames.
+    """Batches of `batch` frames of `size_hw`, padded as the runtime pads frames.
 
     Together they are twice as large as the last-level cache, and at least 4. Raises BadInput if one has more than
     100 million pixels, or if they do not fit the memory.
@@ -146,7 +146,7 @@ def random_batches(spec: ModelSpec, size_hw: tuple[int, int], batch: int, *, see
     height, width = Padding.to_multiple(size_hw, spec.multiple_of).padded_hw
     if batch * height * width > _MOST_PIXELS:
         raise BadInput(
-            f"a batch of {batch} pictures of {height}x{width} is more than {_MOST_PIXELS:,} pixels; "
+            f"a batch of {batch} frames of {height}x{width} is more than {_MOST_PIXELS:,} pixels; "
             "choose a smaller size or batch"
         )
     shape = (batch, 3, height, width)
@@ -155,7 +155,7 @@ def random_batches(spec: ModelSpec, size_hw: tuple[int, int], batch: int, *, see
         batches = np.random.default_rng(seed).random((count, *shape), np.float32)
     except MemoryError as error:
         raise BadInput(
-            f"{count} batches of {batch} pictures of {height}x{width} do not fit the memory; "
+            f"{count} batches of {batch} frames of {height}x{width} do not fit the memory; "
             "choose a smaller size or batch"
         ) from error
     low, high = spec.value_range
@@ -173,9 +173,9 @@ _KEPT_TIMES = 4000
 
 @dataclass(frozen=True)
 class Plan:
-    """What to measure. size_hw: of the pictures, padded as the runtime pads frames. seconds: in steady state.
+    """What to measure. size_hw: of the frames, padded as the runtime pads frames. seconds: in steady state.
     warm_up_s: to wait at most until the latency has settled. sustained: look for throttling, which takes at least
-    50 inferences. telemetry: read the sensors of the machine beside it. seed: of the random pictures.
+    50 inferences. telemetry: read the sensors of the machine beside it. seed: of the random frames.
 
     Raises BadInput unless there is time to measure.
     """
@@ -249,7 +249,7 @@ def profile_runner(
 
 
 def ready_to_measure(runner: Runner, plan: Plan, control: Control) -> Stopwatch:
-    """A stopwatch on a runner that has run until its latency settled."""
+    """A stopwatch on a runner that is warmed up."""
     inputs = random_batches(runner.spec, plan.size_hw, plan.batch, seed=plan.seed)
     stopwatch = Stopwatch(runner, inputs.batches, control.clock)
     stopwatch()
@@ -266,15 +266,13 @@ def _measure(
         sensors = opening.enter_context(Telemetry()) if plan.telemetry else None
         series = measure(stopwatch, plan.seconds, control, least=least)
     if not series.times_ms:
-        raise BadInput(
-            "it was stopped before the latency had settled, so there is nothing to tell; let it run longer"
-        )
+        raise BadInput("interrupted before the latency settled, so nothing was measured; let it run longer")
     readings = () if sensors is None else sensors.readings
-    judged = plan.sustained and len(series.times_ms) >= SUSTAINED_SAMPLES  # less only if it was interrupted
+    long_enough = plan.sustained and len(series.times_ms) >= SUSTAINED_SAMPLES  # fewer only if interrupted
     return (
         series,
         None if sensors is None else sensors.summary(frames=len(series.times_ms) * plan.batch),
-        find_throttling(series.times_ms, series.ends_s, readings) if judged else None,
+        find_throttling(series.times_ms, series.ends_s, readings) if long_enough else None,
     )
 
 

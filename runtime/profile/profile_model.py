@@ -1,4 +1,4 @@
-"""A whole profile: the model opened and measured, then varied, compared and taken apart as far as is asked for."""
+"""A whole profile: open and measure a model, then as asked sweep, compare and look into its layers."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -105,7 +105,7 @@ def _roofline(layers: Sequence[Layer], peaks: Peaks) -> Roofline:
 
 
 def _float_twin(model: Path, steps: int) -> Path | None:
-    """The fp32 file of as many steps in the bundle that a file lies in; None if there is no such."""
+    """The fp32 file of as many steps in the bundle of a file; None if there is none."""
     if not (model.parent / MANIFEST).is_file():
         return None
     bundle = read_bundle(model.parent)
@@ -153,7 +153,7 @@ def profile_model(
     """Do what is asked for.
 
     import_ms: that importing the runners took. keep: given what there is after each section, so that an error in a
-    later one, an engine that tells no layers, does not lose it. Raises what the sections raise.
+    later one does not lose it. Raises what the sections raise.
     """
     began = control.clock()
     with request.choice.open(quiet=False) as runner:

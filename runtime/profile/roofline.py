@@ -138,7 +138,7 @@ def measure_peaks(threads: int | None = None) -> Peaks:
         capture_output=True,
         text=True,
         check=False,
-        start_new_session=True,  # Ctrl-C is for the profile, which goes on to tell what it has
+        start_new_session=True,  # Ctrl-C is for the profile, which goes on to report what it has
     )
     if finished.returncode != 0:
         reason = finished.stderr.strip().rpartition("\n")[2] or f"exit code {finished.returncode}"

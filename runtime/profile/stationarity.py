@@ -1,12 +1,12 @@
-"""Whether latencies have settled: when a warm-up is over, and whether a finished run stayed where it was.
+"""Whether latencies have settled: when a warm-up is over, and whether a finished run kept its level.
 
     warm_up = WarmUp()
     while not warm_up.add(run_once_ms()):
         pass
     print(warm_up.settled)
 
-The two ask opposite questions. A warm-up goes on until it is shown that nothing drifts any more. A finished run
-counts as stationary unless it is shown that it was not.
+The two tests are opposite. A warm-up goes on until the latency is shown to be level. A finished run counts as
+stationary unless it is shown not to be.
 """
 
 import math
@@ -41,12 +41,12 @@ class Drift:
 
 
 class WarmUp:
-    """Fed with one time after the other; over once the last half of them is level, at two looks in a row.
+    """Takes one time after another; over once the last half of them is level at two looks in a row.
 
     Level: with 95 % confidence the drift over that half is less than one percent of the median and one standard
     deviation of the noise. k slow times in the beginning are left behind after some 2k. White noise of 0.2 % takes
-    about 20 times to see through, 2 % 140, 10 % and more 300. A drift too slow to be told from noise by then
-    passes; `is_stationary` sees it in the run that follows.
+    about 20 times, 2 % 140, 10 % and more 300. A drift that is still hidden in the noise passes;
+    `is_stationary` finds it in the run that follows.
 
     least_s: go on for so long, since clocks take time to rise under load. limit_s, limit_samples: give up then.
     """
@@ -84,7 +84,7 @@ class WarmUp:
 
 
 def is_stationary(times_ms: Sequence[float] | Times) -> bool:
-    """Whether the level of a finished run stayed the same, as far as can be told.
+    """Whether a finished run kept its level, as far as the data show.
 
     False if the indicator KPSS test rejects it at 1 % and the medians of two quarters differ by 2 % or more. The
     test (de Jong, Amsler and Schmidt 2007) is that of the signs around the median: outliers and heavy tails do not
@@ -145,7 +145,7 @@ def _indicator_kpss(times: Times) -> float:
 Verdict = Literal["steady", "slower", "throttled", "faster"]
 
 _WINDOWS = 50
-_ENDS = 10  # windows at the beginning, and at the end, that are set side by side
+_ENDS = 10  # windows at the beginning and at the end that are compared
 _T_99 = 2.878  # of Student's t with 2 * _ENDS - 2 degrees of freedom, two-sided
 _NEGLIGIBLE_DRIFT = 0.02
 _CLOCK_FELL = 0.02
@@ -170,8 +170,8 @@ class Sustained:
     """A long run. seconds: its length. slowdown: the typical latency of its last fifth over that of its first, less
     1, so that 0.12 is 12 % slower in the end. slowdown_interval: (low, high), 99 %.
 
-    verdict: "slower" if it is certainly slower by 2 % or more, "throttled" if clocks or the driver tell why, which
-    `causes` has in words. onset_s: when the level changed, or was half way; None if steady.
+    verdict: "slower" by 2 % or more with 99 % confidence, "throttled" if clocks or the driver explain it; `causes`
+    says how. onset_s: when the level changed, or was half way; None if steady.
     """
 
     seconds: float
@@ -186,7 +186,7 @@ class Sustained:
 def find_throttling(
     times_ms: Sequence[float] | Times, ends_s: Sequence[float] | Times, readings: Sequence[Reading] = ()
 ) -> Sustained:
-    """Judge a sustained run.
+    """Find out whether a sustained run slowed down, when and why.
 
     times_ms: of at least 50 inferences in order. ends_s: when each was done. readings: of a `Telemetry`. Both count
     seconds from the moment the run began.

@@ -1,4 +1,4 @@
-"""How latency and throughput change with the size of the pictures, the batch, and the streams side by side."""
+"""How latency and throughput change with the frame size, the batch, and streams that run at once."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,14 +19,14 @@ from unblur.runtime.spec import Device, parse_size_hw
 Size = tuple[int, int]
 
 COUNTS = (1, 2, 4)
-"""Batches and streams that a sweep goes through unless told."""
+"""Default batches and streams of a sweep."""
 
 _KINDS = ("sizes", "batches", "streams")
 
 
 @dataclass(frozen=True)
 class SweepRequest:
-    """What to vary; None is not at all. sizes: (height, width); empty for some up to that of the profile."""
+    """What to vary; None: not at all. sizes: (height, width); empty: some up to the size of the profile."""
 
     sizes: tuple[Size, ...] | None = None
     batches: tuple[int, ...] | None = None
@@ -34,10 +34,10 @@ class SweepRequest:
 
 
 def device_from_text(text: str) -> Device:
-    """One of the devices that `open_runner` takes; BadInput if it is none."""
+    """One of the devices that `open_runner` takes; BadInput otherwise."""
     known = get_args(Device)
     if text not in known:
-        raise BadInput(f"there is no device '{text}', expected one of {', '.join(known)}")
+        raise BadInput(f"unknown device '{text}', expected one of {', '.join(known)}")
     return cast("Device", text)
 
 
@@ -63,7 +63,7 @@ def _count(text: str, kind: str) -> int:
 
 
 SIDES = (0.25, 0.375, 0.5, 0.75, 1.0)
-"""Sides of the pictures of a sweep over sizes, as shares of the size asked for."""
+"""Sides of the frames of a size sweep, relative to the size asked for."""
 
 _FEWEST_SIZES = 3
 
@@ -71,7 +71,7 @@ _FEWEST_SIZES = 3
 def sweep(
     request: SweepRequest, runner: Runner, open_runner: Callable[[], Runner], plan: Plan, control: Control
 ) -> Sweeps:
-    """Do what is asked for; each kind takes about `plan.seconds`. open_runner: opens one more like `runner`."""
+    """Run the sweeps asked for; each takes about `plan.seconds`. open_runner: opens one more like `runner`."""
     sizes = request.sizes or sizes_around(plan.size_hw, runner.spec.multiple_of)
     return Sweeps(
         sizes=None if request.sizes is None else sweep_sizes(runner, sizes, plan, control),
@@ -88,13 +88,13 @@ def sizes_around(size_hw: Size, multiple_of: int) -> tuple[Size, ...]:
 
 
 def sweep_sizes(runner: Runner, sizes: Sequence[Size], plan: Plan, control: Control) -> SizeSweep:
-    """Measure every size for `plan.seconds` in all, and how the median grows with the pixels."""
+    """Measure all sizes in `plan.seconds`, and fit how the median grows with the pixels."""
     plan = _share(plan, len(sizes))
     return power_law(_points(runner, {_text(size): replace(plan, size_hw=size) for size in sizes}, control))
 
 
 def sweep_batches(runner: Runner, batches: Sequence[int], plan: Plan, control: Control) -> tuple[Point, ...]:
-    """Measure every batch size for `plan.seconds` in all."""
+    """Measure all batch sizes in `plan.seconds`."""
     plan = _share(plan, len(batches))
     return _points(runner, {str(batch): replace(plan, batch=batch) for batch in batches}, control)
 
@@ -102,7 +102,7 @@ def sweep_batches(runner: Runner, batches: Sequence[int], plan: Plan, control: C
 def sweep_streams(
     open_runner: Callable[[], Runner], counts: Sequence[int], plan: Plan, control: Control
 ) -> tuple[Point, ...]:
-    """Measure so many runners side by side, each in a thread of its own, for `plan.seconds` in all."""
+    """Measure several runners at once, each in its own thread; all counts in `plan.seconds`."""
     plan = _share(plan, len(counts))
     points = (_streams(open_runner, count, plan, control) for count in counts)
     return tuple(point for point in points if point is not None)
@@ -112,7 +112,7 @@ def power_law(points: Sequence[Point]) -> SizeSweep:
     """Fit the median latency as a power of the pixels: a straight line between logarithms, by least squares.
 
     The exponent is a weighted sum of the logarithms of the medians, so its interval follows from theirs, which are
-    taken as independent; that the law itself may not hold is told by the misfit.
+    taken as independent. fit_error shows whether the law holds.
     """
     if len({point.pixels for point in points}) < _FEWEST_SIZES:
         return SizeSweep(tuple(points), None, None, None)
@@ -129,25 +129,25 @@ def power_law(points: Sequence[Point]) -> SizeSweep:
 
 
 def _share(plan: Plan, stops: int) -> Plan:
-    """The plan for each stop of a sweep; a warm-up is no longer than what follows it."""
+    """The plan for each point of a sweep; a warm-up takes at most as long as the measurement."""
     seconds = plan.seconds / stops
     return replace(plan, seconds=seconds, warm_up_s=min(plan.warm_up_s, seconds))
 
 
 def _points(runner: Runner, plans: Mapping[str, Plan], control: Control) -> tuple[Point, ...]:
-    """A point for every plan, until it is stopped."""
+    """A point per plan, until interrupted."""
     points = []
     for value, plan in plans.items():
         stopwatch = ready_to_measure(runner, plan, control)
         series = measure(stopwatch, plan.seconds, control)
-        if series.interrupted:  # half measured is no point
+        if series.interrupted:  # a point that was cut short is dropped
             break
         points.append(_point(value, stopwatch.shape, plan.batch, [series]))
     return tuple(points)
 
 
 def _streams(open_runner: Callable[[], Runner], count: int, plan: Plan, control: Control) -> Point | None:
-    """One after the other is opened and warmed up, then all run at once. None if it was stopped before."""
+    """Open and warm up each runner in turn, then run all at once. None if interrupted."""
     if control.stop.is_set():
         return None
     quiet = replace(control, watch=unwatched)

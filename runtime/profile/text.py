@@ -1,4 +1,4 @@
-"""What `unblur profile` says to people: one screen."""
+"""What `unblur profile` prints: one screen."""
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -148,7 +148,7 @@ def _facts(profile: Profile) -> Iterator[tuple[str, str]]:
     yield "cold start", ", ".join(cold).replace("first", "first inference")
     settled = "settled" if profile.warmup.settled else "[yellow]did not settle[/], --warm-up gives it longer"
     yield "warm-up", f"{profile.warmup.samples} inferences in {profile.warmup.seconds:.1f} s, {settled}"
-    yield "steady state", f"{number(profile.fps)} pictures a second, {profile.samples} inferences"
+    yield "steady state", f"{number(profile.fps)} frames/s, {profile.samples} inferences"
     if profile.timing is not None:
         parts = {name.removesuffix("_ms").replace("_", " "): ms for name, ms in vars(profile.timing).items()}
         yield "of it", ", ".join(f"{name} {number(ms)} ms" for name, ms in parts.items() if ms)
@@ -181,13 +181,13 @@ def _histogram(times_ms: Sequence[float]) -> str:
 
 
 def _power(seen: TelemetrySummary) -> str:
-    """Of the rails that make up the whole, or of all; and what a picture costs, or why that is not known."""
+    """Of the rails that make up the whole, or of all; and the energy of a frame, or why it is unknown."""
     rails = {rail: watts for rail, watts in (seen.power_w or {}).items() if rail in (seen.joules_of or (rail,))}
     parts = [f"{rail} {number(watts.mean)} W (max {number(watts.max)})" for rail, watts in rails.items()]
     if seen.joules_per_frame is not None:
-        parts.append(f"{number(seen.joules_per_frame)} J a picture")
+        parts.append(f"{number(seen.joules_per_frame)} J per frame")
     else:
-        parts.append(f"energy of a picture not available: {seen.not_available['joules_per_frame']}")
+        parts.append(f"energy per frame not available: {seen.not_available['joules_per_frame']}")
     return ", ".join(parts)
 
 
@@ -251,14 +251,14 @@ def _sweep_tables(profile: Profile) -> Iterator[Table]:
 
 
 def _law(sweep: SizeSweep) -> str:
-    if sweep.exponent is None or sweep.exponent_interval is None or sweep.misfit is None:
+    if sweep.exponent is None or sweep.exponent_interval is None or sweep.fit_error is None:
         return "Sizes"
     low, high = sweep.exponent_interval
-    return f"Sizes: pixels ** {sweep.exponent:.2f} ({low:.2f} to {high:.2f}), within {sweep.misfit - 1:.0%}"
+    return f"Sizes: pixels ** {sweep.exponent:.2f} ({low:.2f} to {high:.2f}), within {sweep.fit_error - 1:.0%}"
 
 
 def _points_table(title: str, first: str, points: Sequence[Point]) -> Table:
-    made = table(title, first, "p50 ms", "95 % interval", "p99 ms", "pictures/s", "samples")
+    made = table(title, first, "p50 ms", "95 % interval", "p99 ms", "frames/s", "samples")
     for point in points:
         latency, median = point.latency_ms, interval(point.intervals_ms["p50"])
         made.add_row(

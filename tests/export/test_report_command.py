@@ -71,7 +71,7 @@ def test_what_is_wrong_is_told_before_anything_is_measured(tmp_path: Path) -> No
     page = tmp_path / "report.html"
     result = unblur("report", "lprn-n", "--profile", tmp_path / "none.json", "-o", page)
     assert isinstance(result.exception, BadInput)
-    assert "none.json is no profile" in str(result.exception)
+    assert "none.json is not a profile" in str(result.exception)
     result = unblur("report", "lprn-n", "-o", tmp_path / "nowhere" / "report.html")
     assert "the folder" in str(result.exception)
     assert list(tmp_path.iterdir()) == []

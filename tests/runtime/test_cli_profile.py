@@ -82,7 +82,7 @@ def test_ctrl_c_keeps_what_was_measured(tiny_onnx: Path, tmp_path: Path) -> None
         (["--seconds", "0"], "the time to measure is 0 s, expected more than 0"),
         (["--minutes", "0"], "the time to measure is 0 s, expected more than 0"),
         (["--size", "huge"], "--size is 'huge', expected height x width such as 720x1280"),
-        (["--device", "gpu"], "there is no device 'gpu', expected one of auto, tensorrt, cuda, cpu"),
+        (["--device", "gpu"], "unknown device 'gpu', expected one of auto, tensorrt, cuda, cpu"),
         (["--sweep", "colours"], "--sweep is 'colours', expected one of"),
         (["-o", "nowhere/profile.json"], "cannot write nowhere/profile.json: the folder nowhere does not exist"),
     ],

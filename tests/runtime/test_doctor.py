@@ -323,7 +323,7 @@ def test_an_engine_without_gpu_or_without_its_tensorrt(look: Look, tmp_path: Pat
     assert no_gpu.detail.startswith("cannot run here: there is no CUDA driver")
     assert no_gpu.fix == "run the model without engine, on the CPU"
     (no_tensorrt,) = examine_model(engine, look(DESKTOP, RTX4090, tensorrt_rtx="1.7.1.116"))
-    assert no_tensorrt.detail == "needs TensorRT, which is not here"
+    assert no_tensorrt.detail == "needs TensorRT, which is not installed"
     assert no_tensorrt.fix == "pip install 'unblur[tensorrt]'"
 
 

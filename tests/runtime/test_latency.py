@@ -146,7 +146,7 @@ def test_one_seed_gives_one_interval() -> None:
 
 
 def test_no_times() -> None:
-    with pytest.raises(BadInput, match="there is no time to judge; expected at least one: run longer"):
+    with pytest.raises(BadInput, match="no times were measured; expected at least one: run longer"):
         summarise([])
 
 

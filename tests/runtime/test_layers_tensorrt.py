@@ -122,7 +122,7 @@ def test_another_document_is_refused(text: str) -> None:
 
 
 def test_sizes_that_are_not_known_yet_are_refused() -> None:
-    with pytest.raises(BadInput, match="'N/A due to dynamic shapes' of a tensor, expected a type such as Float"):
+    with pytest.raises(BadInput, match="'N/A due to dynamic shapes', expected one such as Float"):
         engine_layers(report("10").replace('"Half"', '"N/A due to dynamic shapes"'))
 
 
@@ -142,7 +142,7 @@ def test_no_runs_are_refused(workshop: Workshop) -> None:
 
 
 def test_an_engine_that_tells_no_times(workshop: Workshop) -> None:
-    with pytest.raises(DeviceError, match=r"\(TensorRT 10\.3\.0\) told no times of the engine's layers"):
+    with pytest.raises(DeviceError, match=r"\(TensorRT 10\.3\.0\) reported no layer times"):
         profile_engine_layers(workshop.build(inspection=report("10")), SMALL, cuda=workshop.cuda, trt=workshop.trt)
 
 

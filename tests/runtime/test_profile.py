@@ -62,7 +62,7 @@ def test_another_document_is_refused(
 def test_a_file_that_is_no_json_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "profile.json"
     path.write_text("p50 10")
-    with pytest.raises(BadInput, match=f"^{path} is no profile .*; make one with `unblur profile -o`$"):
+    with pytest.raises(BadInput, match=f"^{path} is not a profile .*; make one with `unblur profile -o`$"):
         read_profile(path)
 
 

@@ -23,7 +23,7 @@ def test_devices() -> None:
 
 
 def test_another_device_is_unknown() -> None:
-    with pytest.raises(BadInput, match=r"^there is no device 'gpu', expected one of auto, tensorrt, cuda, cpu$"):
+    with pytest.raises(BadInput, match=r"^unknown device 'gpu', expected one of auto, tensorrt, cuda, cpu$"):
         device_from_text("gpu")
 
 

@@ -100,9 +100,7 @@ def test_what_was_measured_before_an_interruption_is_kept() -> None:
 
 
 def test_an_interruption_before_that_leaves_nothing() -> None:
-    with pytest.raises(
-        BadInput, match=r"^it was stopped before the latency had settled, so there is nothing to tell;"
-    ):
+    with pytest.raises(BadInput, match=r"^interrupted before the latency settled, so nothing was measured;"):
         profile_of(noisy(10), stop_after=5)
 
 
@@ -126,7 +124,7 @@ def test_a_warm_up_before_its_beginning_is_refused(seconds: float) -> None:
 
 
 def test_too_large_a_batch_is_refused() -> None:
-    with pytest.raises(BadInput, match=r"^a batch of 1 pictures of 20000x20000 is more than 100,000,000 pixels;"):
+    with pytest.raises(BadInput, match=r"^a batch of 1 frames of 20000x20000 is more than 100,000,000 pixels;"):
         profile_of(noisy(10), Plan((20_000, 20_000), telemetry=False))
 
 

@@ -44,7 +44,7 @@ def test_sizes_give_the_exponent() -> None:
     assert found.exponent_interval is not None
     low, high = found.exponent_interval
     assert low < 1.2 < high
-    assert found.misfit == pytest.approx(1, abs=0.02)
+    assert found.fit_error == pytest.approx(1, abs=0.02)
 
 
 def test_a_constant_cost_is_seen_as_a_misfit() -> None:
@@ -55,8 +55,8 @@ def test_a_constant_cost_is_seen_as_a_misfit() -> None:
     assert found is not None
     assert found.exponent is not None
     assert found.exponent < 0.6
-    assert found.misfit is not None
-    assert found.misfit > 1.2
+    assert found.fit_error is not None
+    assert found.fit_error > 1.2
 
 
 def test_two_sizes_make_no_law() -> None:

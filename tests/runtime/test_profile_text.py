@@ -46,7 +46,7 @@ def test_it_fits_a_terminal(profile: Profile) -> None:
 def test_sensors(profile: Profile) -> None:
     seen = dataclasses.replace(JETSON, power_w=RAILS, temperature_c=ZONES)
     text = words(dataclasses.replace(profile, telemetry=seen))
-    assert "power VDD_IN 11.52 W (max 14.90), 0.3840 J a picture" in text
+    assert "power VDD_IN 11.52 W (max 14.90), 0.3840 J per frame" in text
     assert (
         "temperature soc4-thermal 64 (max 74) C, soc3-thermal 63 (max 73) C, soc2-thermal 62 (max 72) C, 2 more"
         in text
@@ -61,7 +61,7 @@ def test_sensors_that_are_not_there(profile: Profile) -> None:
         JETSON, power_w=None, joules_per_frame=None, temperature_c=None, clocks_mhz=None, not_available=reasons
     )
     text = words(dataclasses.replace(profile, telemetry=blind))
-    assert f"power energy of a picture not available: {reasons['joules_per_frame']}" in text
+    assert f"power energy per frame not available: {reasons['joules_per_frame']}" in text
     assert "temperature" not in text
 
 
