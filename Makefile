@@ -20,13 +20,13 @@ help:  ## List the targets
 
 setup: $(INSTALLED)  ## Make .venv and install unblur with everything its demo and tests need
 
-demo: $(INSTALLED)  ## Deploy PRESET, restore a shaken photograph and clip with it; results in demo/
+demo: $(INSTALLED)  ## Deploy PRESET, restore a blurred photograph and clip with it; results in demo/
 	$(BIN)/python docs/demo.py --preset $(PRESET) -o demo
 
 test: $(INSTALLED)  ## Run the tests; ARGS goes to pytest
 ifeq ($(ARGS),)
-	$(BIN)/python -m pytest -n logical -m "not realtime"
-	$(BIN)/python -m pytest -m realtime
+	@$(BIN)/python -m pytest -n logical -m "not realtime"; parallel=$$?; \
+	$(BIN)/python -m pytest -m realtime && exit $$parallel  # runs whatever the first half found
 else
 	$(BIN)/python -m pytest $(ARGS)
 endif

@@ -1,10 +1,10 @@
-"""Parity on real camera blur; the pictures are too large to ship with the project."""
+"""Parity on photographs under synthetic camera shake."""
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 from onnx import ModelProto
+from photographs import write_pairs
 
 from unblur.calibration.images import Sample, find_sample
 from unblur.calibration.int8_from_fp32 import calibrate
@@ -17,30 +17,26 @@ from unblur.runtime.model.onnx_runner import OnnxRunner
 from unblur.runtime.quality.parity import measure
 from unblur.train.networks import DeblurringNetwork
 
-GOPRO = Path(__file__).parents[3] / "shared/data/gopro_test"
 
-pytestmark = pytest.mark.skipif(not GOPRO.is_dir(), reason="needs ../shared/data/gopro_test")
+@pytest.fixture(scope="module")
+def sample(tmp_path_factory: pytest.TempPathFactory) -> Sample:
+    return find_sample(write_pairs(tmp_path_factory.mktemp("pairs"), size_hw=(192, 256)))
 
 
 @pytest.fixture(scope="module")
-def sample() -> Sample:
-    return find_sample(GOPRO)
-
-
-@pytest.fixture(scope="module")
-def crops(sample: Sample) -> list[Frame]:
-    return [np.ascontiguousarray(read_image(path)[200:456, 400:784]) for path in sample.paths]
+def blurred(sample: Sample) -> list[Frame]:
+    return [read_image(path) for path in sample.paths]
 
 
 def test_every_precision_stays_within_its_threshold(
-    network: DeblurringNetwork, fp32: ModelProto, sample: Sample, crops: list[Frame], tmp_path: Path
+    network: DeblurringNetwork, fp32: ModelProto, sample: Sample, blurred: list[Frame], tmp_path: Path
 ) -> None:
     int8 = calibrate(fp32, sample).model
     forms = {"fp32": fp32, "fp16": fp16_from_fp32(fp32), "int8": int8_fp16_from_int8(int8)}
     for name, model in forms.items():
         write_onnx(tmp_path / f"{name}.onnx", model)
     runners = [OnnxRunner(tmp_path / f"{name}.onnx", graph_optimization=False) for name in forms]
-    ledger = measure([TorchRunner(network), *runners], crops)
+    ledger = measure([TorchRunner(network), *runners], blurred)
     assert [hop.passed for hop in ledger.hops] == [True] * 3, ledger.hops
     assert ledger.hops[0].psnr_db >= 90
     assert ledger.hops[1].psnr_db >= 55
