@@ -1,6 +1,6 @@
 """All systems side by side in ONNX Runtime: parameters, GFLOP, time and memory of one frame, at fp32.
 
-    python -m benchmarks.systems --out systems
+    python -m benchmarks.systems --output systems
     python -m benchmarks.systems --systems lprn --systems srn --size 180x320
 
 Every preset is exported with random weights, on which neither time nor memory depends, and runs in several

@@ -2,9 +2,9 @@
 
     python -m benchmarks.verdicts
 
-Each trial opens the network twice, as `unblur profile A --against A` does, and compares the two, taken in turn. One
-run is ten inferences; where B is to be slower, eleven. Expected: "no difference seen" and "slower" in at least 95
-of 100 trials each.
+Each trial opens the network twice, as `unblur profile A --baseline A` does, and compares the two, taken in turn.
+One run is ten inferences; where B is to be slower, eleven. Expected: "no difference seen" and "slower" in at
+least 95 of 100 trials each.
 """
 
 import time

@@ -40,11 +40,12 @@ OPTIONAL: Mapping[str, set[str]] = {  # each in the one module that needs it, wh
     "runtime/tensorrt/cuda_python.py": {"cuda"},
     "runtime/preview/app.py": {"starlette"},
     "runtime/preview/host.py": {"starlette", "uvicorn"},
+    "runtime/cli/preview.py": set(),  # imports the two above
     "runtime/loops/prometheus.py": {"prometheus_client"},
     "runtime/machine/nvml.py": {"pynvml"},
 }
 RUNTIME_FOR_TRAIN = {"spec", "frames", "images", "metrics", "blur", "errors", "files", "console"}
-RUNTIME_FOR_TRAIN |= {"strict_json", "media", "model", "quality"}  # clips of pairs; the calibration table of QAT
+RUNTIME_FOR_TRAIN |= {"strict_json", "media", "model", "quality", "cli"}  # clips; QAT; shared options
 EXTRAS = ("torch", "onnx", "onnxscript", "onnxsim", "accelerate", "safetensors", "matplotlib", "jinja2")
 EXTRAS += ("tensorrt", "tensorrt_rtx", "pycuda", "cuda", "prometheus_client", "starlette", "uvicorn", "websockets")
 EXTRAS += ("pynvml",)

@@ -23,7 +23,7 @@ def ablate(
         str, typer.Argument(help="lprn-attention, lprn-steps, srn, msr-gan, msrm-dffm, pix2pix, rir or deblurgan.")
     ],
     data: Annotated[Path, typer.Option(help="Folder of blurred/sharp pairs; the last are held out.")],
-    out: Annotated[Path, typer.Option("-o", "--out", help="Folder of the runs, TABLE.md and TABLE.json.")],
+    out: Annotated[Path, typer.Option("-o", "--output", help="Folder of the runs, TABLE.md and TABLE.json.")],
     stills: Annotated[Path | None, typer.Option(help="Folder of sharp pictures to blur.")] = None,
     clips: Annotated[Path | None, typer.Option(help="Folder of clips whose frames are averaged.")] = None,
     minutes: Annotated[float | None, typer.Option(min=0.01, help="Train each row for this long.")] = None,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from unblur.runtime.cli.options import MaxImagesOption, SyntheticBlurOption
 from unblur.runtime.console import print_json, progress, stages_on, stderr
 from unblur.runtime.errors import BadInput, needs_extra
 from unblur.runtime.files import atomic_file
@@ -35,11 +36,8 @@ def calibrate(
     exclude: Annotated[
         list[str] | None, typer.Option(metavar="GLOB", help="Keep layers of this name float; repeat for more.")
     ] = None,
-    blur: Annotated[bool, typer.Option("--blur", help="The pictures are sharp: shake each one first.")] = False,
-    count: Annotated[
-        int | None,
-        typer.Option(min=2, help="Use this many pictures, chosen to cover blur, light, texture and noise."),
-    ] = None,
+    synthetic_blur: SyntheticBlurOption = False,
+    max_images: MaxImagesOption = None,
     size: Annotated[
         Size | None, typer.Option(parser=Size.parse, metavar="HxW", help="Crop to the size it will run at.")
     ] = None,
@@ -79,8 +77,8 @@ def calibrate(
         implicit=table is not None,
         state=state,
     )
-    sample = find_sample(images, synthetic_blur=blur, size_hw=size.hw if size else None)
-    sample, coverage = (sample, None) if count is None else _pick(sample, count)
+    sample = find_sample(images, synthetic_blur=synthetic_blur, size_hw=size.hw if size else None)
+    sample, coverage = (sample, None) if max_images is None else _pick(sample, max_images)
     with ExitStack() as stack:
         paths = {path: stack.enter_context(atomic_file(path)) for path in (output, table, sensitivity) if path}
         made = _make(model, sample, settings, from_table)

@@ -1,30 +1,30 @@
 """`unblur doctor`: what runs on this machine, and the command that fixes what does not."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.table import Table
+
+from unblur.runtime.cli.options import JsonOption
+from unblur.runtime.console import print_json, stdout
+from unblur.runtime.machine.doctor import examine, examine_model
+from unblur.runtime.machine.facts import read_facts
+from unblur.runtime.model.open_model import shipped_presets
 
 
 def doctor(
     model: Annotated[
-        str | None, typer.Argument(help="A shipped preset, a bundle, an .onnx file or an engine: will it run here?")
+        str | None,
+        typer.Argument(help="A shipped preset, a bundle, an .onnx file or an engine: does it run here?"),
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
+    json: JsonOption = False,
 ) -> None:
     """Check Python, the driver, the GPU, JetPack, TensorRT and the packages of this machine.
 
-    Exit code 0 if all is well, 1 if something has to be fixed; the command that fixes it is printed beside it.
+    Exit code 0 if all is well, 1 if something needs fixing; the command that fixes it stands beside it.
     """
-    from dataclasses import asdict
-
-    from rich.table import Table
-
-    from unblur.runtime.console import print_json, stdout
-    from unblur.runtime.machine.doctor import examine, examine_model
-    from unblur.runtime.machine.facts import read_facts
-    from unblur.runtime.model.open_model import shipped_presets
-
     facts = read_facts()
     checks = examine(facts)
     if model is not None:

@@ -5,15 +5,18 @@ of the other rooms are named, never imported, here: the runtime depends on no ot
 """
 
 import sys
+import time
 import traceback
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Annotated, Any, cast
 
 import typer
+from rich.markup import escape
 from typer.core import TyperCommand, TyperGroup
 
-from unblur.runtime.errors import UnblurError, needs_extra
+from unblur.runtime.cli import loading_ms
+from unblur.runtime.errors import BadInput, MissingExtra, UnblurError, needs_extra
 
 Command = TyperCommand | TyperGroup  # what typer makes: since 0.20 it carries a click of its own
 
@@ -38,7 +41,9 @@ COMMANDS: dict[str, CommandEntry] = {
     "run": CommandEntry(
         "unblur.runtime.cli.run", _USE, "Deblur an image, a folder of images, a video or a camera."
     ),
-    "preview": CommandEntry("unblur.runtime.cli.preview", _USE, "Watch a camera before and after, in a browser."),
+    "preview": CommandEntry(
+        "unblur.runtime.cli.preview", _USE, "Watch a camera before and after, in a browser.", "preview"
+    ),
     "doctor": CommandEntry("unblur.runtime.cli.doctor", _USE, "Check Python, driver, GPU, TensorRT and packages."),
     "deploy": CommandEntry(
         "unblur.export.cli.deploy", _DEPLOY, "Make a bundle: fp32, fp16 and INT8, verified.", "export"
@@ -68,6 +73,27 @@ COMMANDS: dict[str, CommandEntry] = {
 }
 
 
+# Option spellings of 0.1 that were renamed: an old one is refused with the new one.
+_SYNTHETIC = {"--blur": "--synthetic-blur", "--count": "--max-images"}
+_OUTPUT = {"--out": "--output"}
+_SKIP_SHARP = {"--gate": "--skip-sharp", "--no-gate": "--no-skip-sharp"}
+RENAMED_OPTIONS: dict[str, dict[str, str]] = {
+    "run": {**_SKIP_SHARP, "--rate": "--fps"},
+    "preview": _SKIP_SHARP,
+    "calibrate": _SYNTHETIC,
+    "deploy": _SYNTHETIC,
+    "evaluate": _OUTPUT,
+    "train": _OUTPUT,
+    "data": _OUTPUT,
+    "profile": {
+        **_OUTPUT,
+        "--against": "--baseline",
+        "--against-precision": "--baseline-precision",
+        "--against-steps": "--baseline-steps",
+    },
+}
+
+
 class LazyGroup(TyperGroup):
     """A group that lists `COMMANDS` from the table and loads the module of the one that is called."""
 
@@ -81,14 +107,35 @@ class LazyGroup(TyperGroup):
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Command | None, list[str]]:
         name, _, rest = super().resolve_command(ctx, args)
-        return name, None if name is None else load_command(name), rest
+        if name is None:
+            return None, None, rest
+        refuse_renamed_options(name, rest)
+        try:
+            return name, load_command(name), rest
+        except MissingExtra as error:
+            if "--help" not in rest:
+                raise
+            text = f"{COMMANDS[name].help}\n\nFor its options, {escape(str(error))}"
+            return name, TyperCommand(name, help=text), rest
+
+
+def refuse_renamed_options(command: str, arguments: list[str]) -> None:
+    """Raise BadInput with the new spelling if an argument is an option that was renamed."""
+    renamed = RENAMED_OPTIONS.get(command, {})
+    for argument in arguments:
+        option = argument.partition("=")[0]
+        if option in renamed:
+            raise BadInput(f"unblur {command} has no {option} any more; use {renamed[option]}")
 
 
 def load_command(name: str) -> Command:
     """The command of that name with its parameters; MissingExtra if its module needs what is not installed."""
     entry = COMMANDS[name]
+    began, new = time.perf_counter(), entry.module not in sys.modules
     with needs_extra(entry.extra):
         target = getattr(import_module(entry.module), name)
+    if new:
+        loading_ms[name] = (time.perf_counter() - began) * 1e3
     if isinstance(target, typer.Typer):
         return cast(Command, typer.main.get_command(target))
     single = typer.Typer(add_completion=False, pretty_exceptions_enable=False)

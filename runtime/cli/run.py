@@ -1,4 +1,4 @@
-"""`unblur run`: restore a picture, a folder of pictures, a video, or what a camera sees."""
+"""`unblur run`: deblur an image, a folder of images, a video, or a camera."""
 
 import dataclasses
 import sys
@@ -8,71 +8,71 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated
 
 import typer
 
-from unblur.runtime.console import print_json, stderr, stdout
+from unblur.runtime.blur import BlurGate
+from unblur.runtime.cli.options import (
+    DeadlineOption,
+    DeviceOption,
+    JsonOption,
+    ModelArgument,
+    PrecisionOption,
+    RetriesOption,
+    SkipSharpOption,
+    StallOption,
+    StepsOption,
+    ThreadsOption,
+)
+from unblur.runtime.console import log_on_stderr, print_json, progress, stderr, stdout, stop_on_signals
 from unblur.runtime.errors import needs_extra
+from unblur.runtime.loops.capture import Reconnect
+from unblur.runtime.loops.file_loop import Restore, StreamSummary, run_stream
+from unblur.runtime.loops.ladder import UNKNOWN_SIZE_HW, Pace, open_ladder
 from unblur.runtime.loops.live_loop import LiveResult, LiveSummary
 from unblur.runtime.loops.live_session import LiveRequest, LiveSession, open_session
+from unblur.runtime.media.interfaces import MediaInfo, Sink, Source
+from unblur.runtime.media.open_media import is_live, open_sinks, open_source
 from unblur.runtime.media.url import without_secrets
+from unblur.runtime.model.deblurrer import Deblurrer
 from unblur.runtime.runner import RunnerOptions
-
-if TYPE_CHECKING:
-    import threading
-
-    from unblur.runtime.loops.file_loop import Restore, StreamSummary
-    from unblur.runtime.loops.ladder import Pace
-    from unblur.runtime.media.interfaces import MediaInfo, Sink, Source
-    from unblur.runtime.model.deblurrer import Deblurrer
 
 _LOST, _INTERRUPTED = 1, 130
 
 
 def run(
-    model: Annotated[str, typer.Argument(help="A shipped preset, a bundle, or an .onnx file.")],
+    model: ModelArgument,
     source: Annotated[
-        str, typer.Option(help="Picture, folder of pictures, video file, or camera: rtsp://, v4l2://, csi://0, ...")
+        str, typer.Option(help="Image, folder of images, video file, or camera: rtsp://, v4l2://, csi://0, ...")
     ],
     sink: Annotated[
         list[str],
         typer.Option(
-            help="Where to write: a picture, a folder, a video (.mp4, .mov, .mkv), rtsp://, ... Repeatable."
+            help="Where to write: an image, a folder, a video (.mp4, .mov, .mkv), rtsp://, ... Repeatable."
         ),
     ],
-    steps: Annotated[int | None, typer.Option(min=1, help="Recursion steps; default the model's own.")] = None,
-    deadline_ms: Annotated[
-        float | None,
-        typer.Option(min=0, help="Take as many steps as fit this time per frame; a camera's default is its rate."),
-    ] = None,
-    gate: Annotated[bool, typer.Option(help="Camera: spare frames that are sharp already.")] = False,
-    precision: Annotated[
-        Literal["auto", "fp32", "fp16", "int8"], typer.Option(help="Which variant of a bundle to run.")
-    ] = "auto",
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default one per core.")] = None,
+    steps: StepsOption = None,
+    deadline_ms: DeadlineOption = None,
+    skip_sharp: SkipSharpOption = False,
+    precision: PrecisionOption = "auto",
+    threads: ThreadsOption = None,
     crf: Annotated[int, typer.Option(min=0, max=51, help="Quality of H.264; less is better and larger.")] = 18,
-    rate: Annotated[float, typer.Option(min=0.01, help="Pictures per second when a folder becomes a video.")] = 25,
+    fps: Annotated[float, typer.Option(min=0.01, help="Frames per second when a folder becomes a video.")] = 25,
     loop: Annotated[bool, typer.Option("--loop", help="Begin a file or a folder again at its end.")] = False,
-    max_pixels: Annotated[int, typer.Option(min=1, help="Refuse larger pictures and frames.")] = 100_000_000,
-    device: Annotated[
-        Literal["auto", "tensorrt", "cuda", "cpu"], typer.Option(help="What to run on; default the fastest here.")
-    ] = "auto",
-    stall_s: Annotated[
-        float, typer.Option(min=0.1, help="Camera: open it again after so long without a frame.")
-    ] = 5,
-    retries: Annotated[
-        int | None, typer.Option(min=0, help="Camera: attempts in a row before giving up; default for ever.")
-    ] = None,
+    max_pixels: Annotated[int, typer.Option(min=1, help="Refuse larger images and frames.")] = 100_000_000,
+    device: DeviceOption = "auto",
+    stall_s: StallOption = 5,
+    retries: RetriesOption = None,
     metrics_port: Annotated[
         int | None, typer.Option(min=0, max=65535, help="Camera: serve counters for Prometheus on this port.")
     ] = None,
     metrics_host: Annotated[
         str, typer.Option(help="Address of the counters; 0.0.0.0 is all networks.")
     ] = "127.0.0.1",
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
+    json: JsonOption = False,
 ) -> None:
-    """Restore a picture, a folder of pictures, a video, or what a camera sees.
+    """Deblur an image, a folder of images, a video, or a camera.
 
     A video keeps its times, size, colours and sound, and no frame is left out. Of a camera the newest frame is
     taken, so that it never lags, with as many recursion steps as there is time for; it is opened again when it
@@ -80,12 +80,6 @@ def run(
     Exit code 0 if all was restored, 1 if frames of a damaged video were lost, 2 if it could not be done, 130 if
     a file was interrupted.
     """
-    from unblur.runtime.blur import BlurGate
-    from unblur.runtime.console import log_on_stderr, stop_on_signals
-    from unblur.runtime.loops.capture import Reconnect
-    from unblur.runtime.loops.live_session import LiveRequest
-    from unblur.runtime.media.open_media import is_live
-
     options = RunnerOptions(precision, steps, threads, device)
     with log_on_stderr(), stop_on_signals() as stop:
         if is_live(source):
@@ -95,7 +89,7 @@ def run(
                 sinks=tuple(sink),
                 options=options,
                 deadline_ms=deadline_ms,
-                gate=BlurGate() if gate else None,
+                gate=BlurGate() if skip_sharp else None,
                 reconnect=Reconnect(stall_s=stall_s, retries=retries),
                 crf=crf,
                 max_pixels=max_pixels,
@@ -103,8 +97,8 @@ def run(
             metrics = None if metrics_port is None else (metrics_host, metrics_port)
             run_camera(request, stop, metrics, json=json)
         else:
-            picture_rate = Fraction(rate).limit_denominator(1001)
-            job = _FileJob(model, source, tuple(sink), options, deadline_ms, crf, picture_rate, loop, max_pixels)
+            rate = Fraction(fps).limit_denominator(1001)
+            job = _FileJob(model, source, tuple(sink), options, deadline_ms, crf, rate, loop, max_pixels)
             _run_files(job, stop, json=json)
 
 
@@ -123,10 +117,7 @@ class _FileJob:
     max_pixels: int
 
 
-def _run_files(job: _FileJob, stop: "threading.Event", *, json: bool) -> None:
-    from unblur.runtime.console import print_json
-    from unblur.runtime.media.open_media import open_sinks, open_source
-
+def _run_files(job: _FileJob, stop: threading.Event, *, json: bool) -> None:
     with (
         open_source(job.source, max_pixels=job.max_pixels, rate=job.rate, loop=job.loop) as frames,
         _open_restore(job, frames.info) as restore,
@@ -144,30 +135,22 @@ def _run_files(job: _FileJob, stop: "threading.Event", *, json: bool) -> None:
     _exit_unless_whole(summary, job.source, sink)
 
 
-def _open_restore(job: _FileJob, info: "MediaInfo") -> "Deblurrer | Pace":
+def _open_restore(job: _FileJob, info: MediaInfo) -> Deblurrer | Pace:
     """All steps for every frame, or with a deadline as many as fit it."""
-    from unblur.runtime.loops.ladder import UNKNOWN_SIZE_HW, Pace, open_ladder
-    from unblur.runtime.model.deblurrer import Deblurrer
-
     if job.deadline_ms is None:
         return Deblurrer(job.model, job.options)
     size_hw = info.size_hw or UNKNOWN_SIZE_HW
     return Pace(open_ladder(job.model, size_hw, job.options), job.deadline_ms)
 
 
-def _steps(restore: "Deblurrer | Pace") -> dict[str, object]:
-    from unblur.runtime.loops.ladder import Pace
-
+def _steps(restore: Deblurrer | Pace) -> dict[str, object]:
     if not isinstance(restore, Pace):
         return {}
     return {"steps": dict(sorted(restore.steps.items())), "late": restore.late}
 
 
-def _stream(source: "Source", restore: "Restore", sink: "Sink", stop: "threading.Event") -> "StreamSummary":
+def _stream(source: Source, restore: Restore, sink: Sink, stop: threading.Event) -> StreamSummary:
     """Run the loop under a progress bar on stderr."""
-    from unblur.runtime.console import progress
-    from unblur.runtime.loops.file_loop import run_stream
-
     with progress("frames") as bar:
         task = bar.add_task("restoring", total=source.info.frames, note="")
 
@@ -179,9 +162,7 @@ def _stream(source: "Source", restore: "Restore", sink: "Sink", stop: "threading
         return run_stream(source, restore, sink, stop=stop, on_frame=on_frame)
 
 
-def _print_summary(summary: "StreamSummary", sink: str, how: str) -> None:
-    from unblur.runtime.console import stdout
-
+def _print_summary(summary: StreamSummary, sink: str, how: str) -> None:
     if summary.frames:
         stdout.print(
             f"restored {summary.frames} frames in {summary.seconds:.1f} s ({summary.fps:.2f} fps, "
@@ -191,7 +172,7 @@ def _print_summary(summary: "StreamSummary", sink: str, how: str) -> None:
         )
 
 
-def _exit_unless_whole(summary: "StreamSummary", source: str, sink: str) -> None:
+def _exit_unless_whole(summary: StreamSummary, source: str, sink: str) -> None:
     if summary.stopped:
         kept = f"{sink} holds the first {summary.frames} frames" if summary.frames else "nothing was written"
         sys.stderr.write(f"unblur: interrupted; {kept}\n")

@@ -1,29 +1,22 @@
-"""`unblur verify`: re-check a bundle on this machine."""
-
-from pathlib import Path
-from typing import Annotated
+"""`unblur verify`: check a bundle on this machine."""
 
 import typer
 
+from unblur.runtime.cli.options import JsonOption, ModelArgument, PairsOption, ThreadsOption
+from unblur.runtime.console import print_json, progress, stages_on
+from unblur.runtime.model.open_model import find_model
+from unblur.runtime.quality.pairs import check_pairs, find_pairs
+from unblur.runtime.quality.verify import verify as verify_model
+from unblur.runtime.quality.verify_report import document, print_report
+
 
 def verify(
-    model: Annotated[str, typer.Argument(help="A shipped preset, a bundle, or an .onnx file.")],
-    pairs: Annotated[
-        Path | None, typer.Option(help="Folder of blurred and sharp pictures to judge restorations on.")
-    ] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default one per core.")] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
+    model: ModelArgument, pairs: PairsOption = None, threads: ThreadsOption = None, json: JsonOption = False
 ) -> None:
     """Check a bundle on this machine: every byte, golden vectors, parity, engines, quality on pairs.
 
     Exit code 0 if all passed, 1 if something did not, 2 if it could not be checked.
     """
-    from unblur.runtime.console import print_json, progress, stages_on
-    from unblur.runtime.model.open_model import find_model
-    from unblur.runtime.quality.pairs import check_pairs, find_pairs
-    from unblur.runtime.quality.verify import verify as verify_model
-    from unblur.runtime.quality.verify_report import document, print_report
-
     path = find_model(model)
     found = [] if pairs is None else find_pairs(pairs)
     with progress() as bar:

@@ -217,9 +217,9 @@ _ON_GPU: Mapping[_Find, str] = {
     ),
     _layout_copy: "`unblur build --level 5` tries more kernels; layers of 32, 64, ... channels share a layout",
     # Both are what TensorRT-RTX 1.7 makes of every INT8 convolution, and of no fp16 one.
-    _lone_epilogue: "in fp16 it stays inside the convolution, so compare: `unblur profile INT8 --against FP16`",
+    _lone_epilogue: "in fp16 it stays inside the convolution, so compare: `unblur profile INT8 --baseline FP16`",
     _float32_beside_int8: (
-        "take the INT8 form of a bundle, which is float16 between; if it is one, compare it with fp16, `--against`"
+        "take the INT8 form of a bundle, which is float16 between; if it is one, compare it with fp16, `--baseline`"
     ),
     _padding: (
         "train with 32, 64, ... channels, `unblur train --set width=32`; where frames come in or go out, leave "

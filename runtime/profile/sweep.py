@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from typing import cast, get_args
 
 import numpy as np
 
@@ -14,7 +13,7 @@ from unblur.runtime.profile.document import Percentiles, Point, SizeSweep, Sweep
 from unblur.runtime.profile.latency import summarise
 from unblur.runtime.profile.measure import Control, Plan, Series, measure, ready_to_measure, unwatched
 from unblur.runtime.runner import Runner
-from unblur.runtime.spec import Device, parse_size_hw
+from unblur.runtime.spec import parse_size_hw
 
 Size = tuple[int, int]
 
@@ -31,14 +30,6 @@ class SweepRequest:
     sizes: tuple[Size, ...] | None = None
     batches: tuple[int, ...] | None = None
     streams: tuple[int, ...] | None = None
-
-
-def device_from_text(text: str) -> Device:
-    """One of the devices that `open_runner` takes; BadInput otherwise."""
-    known = get_args(Device)
-    if text not in known:
-        raise BadInput(f"unknown device '{text}', expected one of {', '.join(known)}")
-    return cast("Device", text)
 
 
 def sweeps_from_text(texts: Iterable[str]) -> SweepRequest:

@@ -42,7 +42,7 @@ def test_json_is_the_only_thing_on_stdout(fp32_file: Path, pictures: Path, tmp_p
 
 
 def test_people_get_a_sentence(fp32_file: Path, pictures: Path, tmp_path: Path) -> None:
-    options = ("--blur", "--method", "entropy", "--budget-db", "1", "--exclude", "embed*")
+    options = ("--synthetic-blur", "--method", "entropy", "--budget-db", "1", "--exclude", "embed*")
     result = _calibrate(fp32_file, "--images", pictures, "-o", tmp_path / "int8.onnx", *options)
     assert result.exit_code == 0, result.exception
     assert result.stdout == ""
@@ -66,7 +66,16 @@ def test_a_stopped_run_goes_on_from_its_state(fp32_file: Path, pictures: Path, t
 def test_a_few_pictures_that_cover_the_others_at_the_deployment_size(
     fp32_file: Path, pictures: Path, tmp_path: Path
 ) -> None:
-    options = ("-o", tmp_path / "int8.onnx", "--table", tmp_path / "table.json", "--count", "2", "--size", "32x40")
+    options = (
+        "-o",
+        tmp_path / "int8.onnx",
+        "--table",
+        tmp_path / "table.json",
+        "--max-images",
+        "2",
+        "--size",
+        "32x40",
+    )
     result = _calibrate(fp32_file, "--images", pictures, *options, "--json")
     assert result.exit_code == 0, result.exception
     coverage = json.loads(result.stdout)["coverage"]
@@ -147,7 +156,9 @@ def test_a_budget_that_no_choice_keeps_to_tells_the_best_and_writes_nothing(
 ) -> None:
     clipping = ("--method", "percentile", "--percentile", "80", "--exclude", "body.*", "--exclude", "reconstruct.*")
     files = ("-o", tmp_path / "int8.onnx", "--table", tmp_path / "int8.json")
-    result = _calibrate(trained, "--images", photographs, "--blur", *files, *clipping, "--budget-db", "0.01")
+    result = _calibrate(
+        trained, "--images", photographs, "--synthetic-blur", *files, *clipping, "--budget-db", "0.01"
+    )
     assert isinstance(result.exception, CalibrationError)
     assert result.exception.exit_code == 2
     message = (

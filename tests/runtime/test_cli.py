@@ -5,6 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from unblur.runtime.cli.main import RENAMED_OPTIONS, app
+from unblur.runtime.errors import BadInput
+
 HEAVY = ("torch", "onnx", "onnxruntime", "numpy", "av", "PIL", "tensorrt", "scipy", "matplotlib")
 COMMANDS = ("train", "export", "calibrate", "build", "deploy", "verify", "evaluate", "data")
 COMMANDS += ("run", "preview", "doctor", "profile")
@@ -98,3 +103,18 @@ def test_debug_adds_the_traceback_and_keeps_the_code(tmp_path: Path) -> None:
 def test_a_wrong_option_is_code_2() -> None:
     assert unblur("verify").returncode == 2
     assert unblur("frobnicate").returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("command", "old", "new"),
+    [(command, old, new) for command, renamed in RENAMED_OPTIONS.items() for old, new in renamed.items()],
+)
+def test_an_old_spelling_names_the_new_one(command: str, old: str, new: str) -> None:
+    with pytest.raises(BadInput, match=f"unblur {command} has no {old} any more; use {new}$"):
+        app([command, f"{old}=1"])
+
+
+def test_the_help_of_a_command_without_its_extra_names_the_extra() -> None:
+    done = unblur("preview", "--help", before=BLOCK_EXTRAS)
+    assert done.returncode == 0
+    assert "pip install 'unblur[preview]'" in " ".join(done.stdout.split())

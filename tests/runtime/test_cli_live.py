@@ -84,7 +84,7 @@ def test_people_get_a_sentence_and_prometheus_its_counters(tiny_bundle: Path) ->
 
 
 def test_the_gate_passes_a_sharp_camera_on(tiny_bundle: Path) -> None:
-    options = ("--sink", "null:", "--gate", "--retries", "0")
+    options = ("--sink", "null:", "--skip-sharp", "--retries", "0")
     with running(tiny_bundle, "test://moving?size=240x320&fps=50&blur=0", *options, "--json") as process:
         read_until(process, "deadline")
         time.sleep(0.5)

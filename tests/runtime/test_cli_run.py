@@ -117,7 +117,7 @@ def test_the_rate_of_a_folder(tiny_onnx: Path, tmp_path: Path, picture: Path, ou
     (tmp_path / "in").mkdir()
     for name in ("a.png", "b.png"):
         (tmp_path / "in" / name).write_bytes(picture.read_bytes())
-    assert unblur(tiny_onnx, tmp_path / "in", out / "a.mp4", "--rate", "12.5")[0] == 0
+    assert unblur(tiny_onnx, tmp_path / "in", out / "a.mp4", "--fps", "12.5")[0] == 0
     with av.open(str(out / "a.mp4")) as container:
         assert float(container.streams.video[0].average_rate or 0) == 12.5
 
@@ -125,7 +125,7 @@ def test_the_rate_of_a_folder(tiny_onnx: Path, tmp_path: Path, picture: Path, ou
 def test_defaults_are_those_of_the_library() -> None:
     """Written out in the command, which must not import the library to print its help."""
     defaults = {name: parameter.default for name, parameter in inspect.signature(run).parameters.items()}
-    assert (defaults["max_pixels"], defaults["crf"], defaults["rate"]) == (MAX_PIXELS, DEFAULT_CRF, DEFAULT_RATE)
+    assert (defaults["max_pixels"], defaults["crf"], defaults["fps"]) == (MAX_PIXELS, DEFAULT_CRF, DEFAULT_RATE)
 
 
 def test_progress_is_drawn_on_a_terminal_only(tiny_onnx: Path, make_clip: MakeClip, out: Path) -> None:

@@ -92,7 +92,7 @@ def test_layouts_with_one_sharp_picture(
     lay_out: Callable[..., Path], name: str, pictures: tuple[Frame, Frame], tiny_onnx: Path, tmp_path: Path
 ) -> None:
     data = lay_out(tmp_path / "set", *pictures)
-    code, text = call(tiny_onnx, "--data", data, "--out", tmp_path / "out", "--json")
+    code, text = call(tiny_onnx, "--data", data, "--output", tmp_path / "out", "--json")
     document = json.loads(text)
     assert (code, document["pairs"], document["precision"]) == (0, 1, "fp32")
     blurred, sharp = pictures

@@ -108,7 +108,7 @@ def test_what_was_not_fused_into_its_convolution() -> None:
     advice = next(advice for advice in advise(layers) if advice.finding.endswith("is a kernel of its own"))
     assert advice.layer == "body.0.first"
     assert advice.finding.startswith("bias, activation or quantizing of a convolution")
-    assert "`unblur profile INT8 --against FP16`" in advice.change
+    assert "`unblur profile INT8 --baseline FP16`" in advice.change
 
 
 def test_what_waits_for_memory() -> None:

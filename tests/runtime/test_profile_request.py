@@ -3,7 +3,7 @@
 import pytest
 
 from unblur.runtime.errors import BadInput
-from unblur.runtime.profile.sweep import SweepRequest, device_from_text, sweeps_from_text
+from unblur.runtime.profile.sweep import SweepRequest, sweeps_from_text
 from unblur.runtime.spec import parse_size_hw
 
 
@@ -16,15 +16,6 @@ def test_nonsense_is_no_size(text: str) -> None:
     with pytest.raises(BadInput) as refused:
         parse_size_hw(text)
     assert str(refused.value) == f"--size is '{text}', expected height x width such as 720x1280"
-
-
-def test_devices() -> None:
-    assert device_from_text("cuda") == "cuda"
-
-
-def test_another_device_is_unknown() -> None:
-    with pytest.raises(BadInput, match=r"^unknown device 'gpu', expected one of auto, tensorrt, cuda, cpu$"):
-        device_from_text("gpu")
 
 
 def test_sweeps() -> None:

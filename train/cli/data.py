@@ -6,10 +6,12 @@ from typing import Annotated
 
 import typer
 
+from unblur.runtime.cli.options import output_option
+
 data = typer.Typer(help="Make pairs to train on, from fast clips or from stills.", no_args_is_help=True)
 
 
-Out = Annotated[Path, typer.Option("-o", "--out", help="Folder of pairs; what is there from before is kept.")]
+Output = Annotated[Path, output_option("Folder of pairs; what is there from before is kept.")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of everything that is random.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 
@@ -17,7 +19,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on s
 @data.command("gopro")
 def gopro(
     clips: Annotated[list[Path], typer.Argument(help="Videos of 100 frames/s or more, or folders of frames.")],
-    out: Out,
+    output: Output,
     seed: Seed = 0,
     json: Json = False,
 ) -> None:
@@ -36,22 +38,24 @@ def gopro(
             raise BadInput(f"{clip} does not exist; expected a video or a folder of frames")
         if scenes.setdefault(scene_name(clip), clip) != clip:
             raise BadInput(f"{scenes[scene_name(clip)]} and {clip} would become one scene; rename one")
-    make_folder(out)
+    make_folder(output)
     made = {}
     with log_on_stderr(), progress("frames") as bar:
         for name, clip in scenes.items():
             advance = partial(bar.advance, bar.add_task(name, total=None, note=""))
-            made[name] = pairs_from_clip(clip, out, seed=seed, advance=advance)
+            made[name] = pairs_from_clip(clip, output, seed=seed, advance=advance)
     if json:
-        print_json({"folder": str(out), "pairs": sum(made.values()), "scenes": made})
+        print_json({"folder": str(output), "pairs": sum(made.values()), "scenes": made})
     else:
-        stdout.print(f"{out} holds {sum(made.values())} pairs of {len(made)} clips", markup=False, soft_wrap=True)
+        stdout.print(
+            f"{output} holds {sum(made.values())} pairs of {len(made)} clips", markup=False, soft_wrap=True
+        )
 
 
 @data.command("synth")
 def synth(
     stills: Annotated[Path, typer.Argument(help="Folder of sharp pictures.")],
-    out: Out,
+    output: Output,
     per_still: Annotated[int, typer.Option(min=1, help="Pairs to make of each picture.")] = 1,
     lens: Annotated[float, typer.Option(min=0, max=1, help="Share blurred by the lens, not by a shake.")] = 0.1,
     seed: Seed = 0,
@@ -65,8 +69,10 @@ def synth(
     paths = list_images(stills)
     with progress("pairs") as bar:
         task = bar.add_task("blurring", total=len(paths) * per_still, note="")
-        pairs = pairs_from_stills(paths, out, Synthesis(seed, per_still, lens), advance=lambda: bar.advance(task))
+        pairs = pairs_from_stills(
+            paths, output, Synthesis(seed, per_still, lens), advance=lambda: bar.advance(task)
+        )
     if json:
-        print_json({"folder": str(out), "pairs": pairs, "stills": len(paths)})
+        print_json({"folder": str(output), "pairs": pairs, "stills": len(paths)})
     else:
-        stdout.print(f"{out} holds {pairs} pairs of {len(paths)} stills", markup=False, soft_wrap=True)
+        stdout.print(f"{output} holds {pairs} pairs of {len(paths)} stills", markup=False, soft_wrap=True)

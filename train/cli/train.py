@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from unblur.runtime.cli.options import output_option
 from unblur.runtime.console import print_json, progress, stages_on, stderr, stdout
 from unblur.runtime.errors import BadInput, needs_extra
 from unblur.runtime.spec import OptionValue
@@ -29,7 +30,7 @@ def train(
     data: Annotated[Path | None, typer.Option(help="Folder of blurred/sharp pairs (GoPro, RealBlur, ...).")] = None,
     stills: Annotated[Path | None, typer.Option(help="Folder of sharp pictures to blur.")] = None,
     clips: Annotated[Path | None, typer.Option(help="Folder of clips whose frames are averaged.")] = None,
-    out: Annotated[Path | None, typer.Option("-o", "--out", help="Folder of the run.")] = None,
+    output: Annotated[Path | None, output_option("Folder of the run.")] = None,
     minutes: Annotated[float | None, typer.Option(min=0.01, help="Train for this long.")] = None,
     iterations: Annotated[int | None, typer.Option(min=1, help="Train for this many steps.")] = None,
     resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint in the run's folder.")] = False,
@@ -67,7 +68,7 @@ def train(
     if list_presets:
         _list(json)
         return
-    if not system or out is None:
+    if not system or output is None:
         raise BadInput("unblur train needs a preset and a folder for the run: unblur train lprn-s ... -o RUN")
     named = {"steps": steps, "attention": attention, "pooling": pooling}
     tuned = None if qat is None else _to_tune(system, qat, options or (), **named)
@@ -93,7 +94,7 @@ def train(
             recipe,
             training_data,
             length,
-            out,
+            output,
             discriminator=discriminator,
             perceptual=perceptual,
             resume=resume,
@@ -102,7 +103,7 @@ def train(
             on_report=show,
         )
     if json:
-        print_json({"weights": str(weights), "run": str(out)})
+        print_json({"weights": str(weights), "run": str(output)})
     else:
         stderr.print(f"wrote {weights}")
 

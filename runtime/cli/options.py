@@ -1,0 +1,56 @@
+"""Options that several commands share, so that each is spelled and explained in one way.
+
+A command adds the default: `steps: StepsOption = None`.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from unblur.runtime.media.url import Size
+
+ModelArgument = Annotated[
+    str, typer.Argument(metavar="MODEL", help="A shipped preset, a bundle, an .onnx file or a TensorRT engine.")
+]
+PrecisionOption = Annotated[
+    Literal["auto", "fp32", "fp16", "int8"],
+    typer.Option(help="Variant of a bundle to run; auto is the fastest here."),
+]
+StepsOption = Annotated[int | None, typer.Option(min=1, help="Recursion steps; default the model's own.")]
+ThreadsOption = Annotated[int | None, typer.Option(min=1, help="CPU threads; default one per core.")]
+DeviceOption = Annotated[
+    Literal["auto", "tensorrt", "cuda", "cpu"], typer.Option(help="Where to run; auto is the fastest here.")
+]
+SizeOption = Annotated[
+    Size | None, typer.Option(parser=Size.parse, metavar="HxW", help="Height x width in pixels, as in 720x1280.")
+]
+PairsOption = Annotated[
+    Path | None, typer.Option(help="Folder of pairs of a blurred and a sharp image, for PSNR and SSIM.")
+]
+SyntheticBlurOption = Annotated[
+    bool, typer.Option("--synthetic-blur", help="The images are sharp: blur each by a synthetic camera shake.")
+]
+MaxImagesOption = Annotated[
+    int | None,
+    typer.Option(min=2, help="Use this many images, chosen to cover the blur, light, texture and noise of all."),
+]
+DeadlineOption = Annotated[
+    float | None,
+    typer.Option(min=0, help="Take as many steps as fit this time per frame; default of a camera: its rate."),
+]
+SkipSharpOption = Annotated[bool, typer.Option(help="Camera: pass frames on that are sharp already.")]
+StallOption = Annotated[
+    float, typer.Option("--stall-s", min=0.1, help="Camera: reopen it after this many seconds without a frame.")
+]
+RetriesOption = Annotated[
+    int | None,
+    typer.Option(min=0, help="Camera: failed attempts in a row before giving up; default no limit."),
+]
+SeedOption = Annotated[int, typer.Option(min=0, help="Seed of everything that is random.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
+
+
+def output_option(help: str) -> Any:
+    """The option --output, -o of `Annotated[Path, output_option("The page to write.")]`."""
+    return typer.Option("--output", "-o", help=help)
