@@ -24,10 +24,10 @@ import typer
 from benchmarks.figures import Figure, Report, of_repeats
 from benchmarks.parts import Json, Model, run, tell
 from unblur.runtime.frames import Batch
-from unblur.runtime.loops.capture import Feed
+from unblur.runtime.loops.capture import ReconnectingCapture
 from unblur.runtime.loops.ladder import Ladder
-from unblur.runtime.loops.live_loop import LiveControls, LiveResult, run_live
-from unblur.runtime.loops.stats import LiveStats
+from unblur.runtime.loops.live_loop import FrameResult, LiveControls, run_live_loop
+from unblur.runtime.loops.stats import LoopStats
 from unblur.runtime.media.open_media import NullSink, open_source
 from unblur.runtime.model.deblurrer import Deblurrer
 from unblur.runtime.model.open_model import open_runner
@@ -89,7 +89,7 @@ class Trace:
     latency_ms: list[float] = field(default_factory=list)
     late: list[bool] = field(default_factory=list)
 
-    def add(self, result: LiveResult) -> None:
+    def add(self, result: FrameResult) -> None:
         now_s = time.monotonic()
         self.times_s.append(now_s - self.began_s)
         self.steps.append(result.restored.steps)
@@ -179,7 +179,7 @@ def _run_throttled(
 ) -> Trace:
     trace = Trace()
 
-    def watch(result: LiveResult) -> None:
+    def watch(result: FrameResult) -> None:
         trace.add(result)
         in_middle = 1 / 3 < trace.times_s[-1] / seconds < 2 / 3
         for runner in runners:
@@ -194,13 +194,13 @@ def _run(
     size_hw: tuple[int, int],
     seconds: float,
     controls: LiveControls,
-    on_result: Callable[[LiveResult], None],
+    on_result: Callable[[FrameResult], None],
 ) -> None:
-    stats, stop = LiveStats(), threading.Event()
+    stats, stop = LoopStats(), threading.Event()
     source = f"test://moving?size={size_hw[0]}x{size_hw[1]}&fps={CAMERA_FPS}&blur=12"
-    with Feed(lambda: open_source(source), stats) as feed, NullSink() as sink:
+    with ReconnectingCapture(lambda: open_source(source), stats) as capture, NullSink() as sink:
         threading.Timer(seconds, stop.set).start()
-        run_live(feed, ladder, sink, stats, controls=controls, stop=stop, on_result=on_result)
+        run_live_loop(capture, ladder, sink, stats, controls=controls, stop=stop, on_result=on_result)
 
 
 def _draw(path: Path, model: str, anytime: Trace, fixed: Trace, deadline_ms: float) -> None:

@@ -20,7 +20,7 @@ from unblur.runtime.cli.options import (
 from unblur.runtime.cli.run import print_summary
 from unblur.runtime.console import log_on_stderr, print_json, stderr, stop_on_signals
 from unblur.runtime.loops.capture import Reconnect
-from unblur.runtime.loops.live_session import LiveRequest
+from unblur.runtime.loops.session import RunRequest
 from unblur.runtime.preview.host import preview_camera
 from unblur.runtime.preview.requests import access_for
 from unblur.runtime.runner import RunnerOptions
@@ -56,7 +56,7 @@ def preview(
     address whoever opens it needs the token in the address that is printed at start.
     Ctrl-C and SIGTERM end it. Exit code 0, or 2 if it could not be done.
     """
-    request = LiveRequest(
+    request = RunRequest(
         model=model,
         source=source,
         sinks=tuple(sink or ["null:"]),

@@ -6,7 +6,6 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
 from fractions import Fraction
 from typing import Annotated
 
@@ -28,15 +27,13 @@ from unblur.runtime.cli.options import (
 from unblur.runtime.console import log_on_stderr, print_json, progress, stderr, stdout, stop_on_signals
 from unblur.runtime.errors import needs_extra
 from unblur.runtime.loops.capture import Reconnect
-from unblur.runtime.loops.file_loop import Restore, StreamSummary, run_stream
-from unblur.runtime.loops.ladder import UNKNOWN_SIZE_HW, Pace, open_ladder
-from unblur.runtime.loops.live_loop import LiveResult, LiveSummary
-from unblur.runtime.loops.live_session import LiveRequest, LiveSession, open_session
-from unblur.runtime.media.interfaces import MediaInfo, Sink, Source
-from unblur.runtime.media.open_media import is_live, open_sinks, open_source
+from unblur.runtime.loops.live_loop import FrameResult
+from unblur.runtime.loops.session import LiveSession, RunRequest, open_file_session, open_live_session
+from unblur.runtime.loops.stats import RunSummary
+from unblur.runtime.media.open_media import is_live
 from unblur.runtime.media.url import without_secrets
-from unblur.runtime.model.deblurrer import Deblurrer
 from unblur.runtime.runner import RunnerOptions
+from unblur.runtime.spec import Precision
 
 _LOST, _INTERRUPTED = 1, 130
 
@@ -80,89 +77,52 @@ def run(
     Exit code 0 if all was restored, 1 if frames of a damaged video were lost, 2 if it could not be done, 130 if
     a file was interrupted.
     """
-    options = RunnerOptions(precision, steps, threads, device)
+    request = RunRequest(
+        model=model,
+        source=source,
+        sinks=tuple(sink),
+        options=RunnerOptions(precision, steps, threads, device),
+        deadline_ms=deadline_ms,
+        gate=BlurGate() if skip_sharp else None,
+        reconnect=Reconnect(stall_s=stall_s, retries=retries),
+        crf=crf,
+        rate=Fraction(fps).limit_denominator(1001),
+        loop=loop,
+        max_pixels=max_pixels,
+    )
     with log_on_stderr(), stop_on_signals() as stop:
         if is_live(source):
-            request = LiveRequest(
-                model=model,
-                source=source,
-                sinks=tuple(sink),
-                options=options,
-                deadline_ms=deadline_ms,
-                gate=BlurGate() if skip_sharp else None,
-                reconnect=Reconnect(stall_s=stall_s, retries=retries),
-                crf=crf,
-                max_pixels=max_pixels,
-            )
             metrics = None if metrics_port is None else (metrics_host, metrics_port)
-            run_camera(request, stop, metrics, json=json)
+            _run_camera(request, stop, metrics, json=json)
         else:
-            rate = Fraction(fps).limit_denominator(1001)
-            job = _FileJob(model, source, tuple(sink), options, deadline_ms, crf, rate, loop, max_pixels)
-            _run_files(job, stop, json=json)
+            _run_files(request, stop, json=json)
 
 
-@dataclass(frozen=True)
-class _FileJob:
-    """What to restore and how; the fields are options of `run`."""
-
-    model: str
-    source: str
-    sinks: tuple[str, ...]
-    options: RunnerOptions
-    deadline_ms: float | None
-    crf: int
-    rate: Fraction
-    loop: bool
-    max_pixels: int
-
-
-def _run_files(job: _FileJob, stop: threading.Event, *, json: bool) -> None:
-    with (
-        open_source(job.source, max_pixels=job.max_pixels, rate=job.rate, loop=job.loop) as frames,
-        _open_restore(job, frames.info) as restore,
-        open_sinks(job.sinks, frames.info, crf=job.crf) as target,
-    ):
-        summary = _stream(frames, restore, target, stop)
-        used_device, used_precision = restore.runner.device, restore.runner.precision
-    sink = " and ".join(job.sinks)
-    if json:
-        print_json(
-            {**dataclasses.asdict(summary), "device": used_device, "precision": used_precision, **_steps(restore)}
-        )
-    else:
-        _print_summary(summary, sink, f"{used_device}, {used_precision}")
-    _exit_unless_whole(summary, job.source, sink)
-
-
-def _open_restore(job: _FileJob, info: MediaInfo) -> Deblurrer | Pace:
-    """All steps for every frame, or with a deadline as many as fit it."""
-    if job.deadline_ms is None:
-        return Deblurrer(job.model, job.options)
-    size_hw = info.size_hw or UNKNOWN_SIZE_HW
-    return Pace(open_ladder(job.model, size_hw, job.options), job.deadline_ms)
-
-
-def _steps(restore: Deblurrer | Pace) -> dict[str, object]:
-    if not isinstance(restore, Pace):
-        return {}
-    return {"steps": dict(sorted(restore.steps.items())), "late": restore.late}
-
-
-def _stream(source: Source, restore: Restore, sink: Sink, stop: threading.Event) -> StreamSummary:
-    """Run the loop under a progress bar on stderr."""
-    with progress("frames") as bar:
-        task = bar.add_task("restoring", total=source.info.frames, note="")
+def _run_files(request: RunRequest, stop: threading.Event, *, json: bool) -> None:
+    with open_file_session(request) as session, progress("frames") as bar:
+        task = bar.add_task("restoring", total=session.source.info.frames, note="")
 
         def on_frame() -> None:
             bar.advance(task)
             speed = bar.tasks[task].speed
             bar.update(task, note="" if speed is None else f"{speed:.2f} fps")
 
-        return run_stream(source, restore, sink, stop=stop, on_frame=on_frame)
+        summary = session.run(stop, on_frame)
+        runner = session.restorer.runner
+        device, precision = runner.device, runner.precision
+    sink = " and ".join(request.sinks)
+    if json:
+        _print_document(summary, device, precision)
+    else:
+        _print_summary(summary, sink, f"{device}, {precision}")
+    _exit_unless_whole(summary, request.source, sink)
 
 
-def _print_summary(summary: StreamSummary, sink: str, how: str) -> None:
+def _print_document(summary: RunSummary, device: str, precision: Precision) -> None:
+    print_json({**dataclasses.asdict(summary), "device": device, "precision": precision})
+
+
+def _print_summary(summary: RunSummary, sink: str, how: str) -> None:
     if summary.frames:
         stdout.print(
             f"restored {summary.frames} frames in {summary.seconds:.1f} s ({summary.fps:.2f} fps, "
@@ -172,7 +132,7 @@ def _print_summary(summary: StreamSummary, sink: str, how: str) -> None:
         )
 
 
-def _exit_unless_whole(summary: StreamSummary, source: str, sink: str) -> None:
+def _exit_unless_whole(summary: RunSummary, source: str, sink: str) -> None:
     if summary.stopped:
         kept = f"{sink} holds the first {summary.frames} frames" if summary.frames else "nothing was written"
         sys.stderr.write(f"unblur: interrupted; {kept}\n")
@@ -188,15 +148,12 @@ def _exit_unless_whole(summary: StreamSummary, source: str, sink: str) -> None:
 _LINE_EVERY_S = 1.0
 
 
-def run_camera(
-    request: LiveRequest, stop: threading.Event, metrics: tuple[str, int] | None = None, *, json: bool = False
+def _run_camera(
+    request: RunRequest, stop: threading.Event, metrics: tuple[str, int] | None = None, *, json: bool = False
 ) -> None:
-    """Run until `stop` is set or the camera is gone for good, then print what was done.
-
-    metrics: address to serve Prometheus at; MissingExtra without its package.
-    """
+    """Run until `stop` is set or the camera is gone for good, then print what was done."""
     with ExitStack() as stack:
-        session = stack.enter_context(open_session(request))
+        session = stack.enter_context(open_live_session(request))
         if metrics is not None:
             with needs_extra("metrics"):
                 from unblur.runtime.loops.prometheus import serve_metrics
@@ -204,10 +161,10 @@ def run_camera(
             stderr.print(f"counters at http://{metrics[0]}:{port}/metrics", soft_wrap=True)
         _print_rungs(session)
         summary = session.run(stop, on_result=_status_line(session))
-        runner = session.ladder.top.runner
+        runner = session.ladder.runner
         device, precision = runner.device, runner.precision
     if json:
-        print_json({**dataclasses.asdict(summary), "device": device, "precision": precision})
+        _print_document(summary, device, precision)
     else:
         print_summary(summary, request)
 
@@ -216,14 +173,14 @@ def _print_rungs(session: LiveSession) -> None:
     rungs = ", ".join(f"{cost.steps} steps {cost.ms:.0f} ms" for cost in session.ladder.costs)
     deadline_ms = session.controls.deadline_ms
     deadline = "no deadline" if deadline_ms is None else f"deadline {deadline_ms:.0f} ms"
-    stderr.print(f"{session.feed.info.name}: {rungs}; {deadline}", soft_wrap=True, markup=False)
+    stderr.print(f"{session.capture.info.name}: {rungs}; {deadline}", soft_wrap=True, markup=False)
 
 
-def _status_line(session: LiveSession) -> Callable[[LiveResult], None]:
+def _status_line(session: LiveSession) -> Callable[[FrameResult], None]:
     """On a terminal, one line that is written over every second."""
     shown_s = time.monotonic()
 
-    def show(result: LiveResult) -> None:
+    def show(result: FrameResult) -> None:
         nonlocal shown_s
         if time.monotonic() - shown_s < _LINE_EVERY_S:
             return
@@ -240,13 +197,13 @@ def _status_line(session: LiveSession) -> Callable[[LiveResult], None]:
     return show if stderr.is_terminal else lambda result: None
 
 
-def print_summary(summary: LiveSummary, request: LiveRequest) -> None:
+def print_summary(summary: RunSummary, request: RunRequest) -> None:
     """One line on stdout."""
     latency = f", latency p50 {summary.latency_ms['p50']:.0f} ms" if summary.latency_ms else ""
     steps = ", ".join(f"{frames} at {count}" for count, frames in summary.steps.items())
     stdout.print(
         f"restored {summary.frames} frames in {summary.seconds:.1f} s ({summary.fps:.2f} fps{latency}; "
-        f"{summary.dropped} dropped, {summary.counters['late']} late, {summary.counters['reconnects']} reconnects; "
+        f"{summary.dropped} dropped, {summary.late} late, {summary.counters['reconnects']} reconnects; "
         f"steps: {steps or '-'}): {' and '.join(map(without_secrets, request.sinks))}",
         markup=False,
         soft_wrap=True,

@@ -1,7 +1,7 @@
 """A live source that comes back: the newest frame of a camera, whatever happens to its cable.
 
-with Feed(lambda: open_source("rtsp://camera/stream"), stats) as feed:
-    while captured := feed.take(timeout_s=1):
+with ReconnectingCapture(lambda: open_source("rtsp://camera/stream"), stats) as capture:
+    while captured := capture.take(timeout_s=1):
         ...
 """
 
@@ -15,15 +15,15 @@ from dataclasses import dataclass
 from types import TracebackType
 
 from unblur.runtime.errors import BadInput, UnblurError
-from unblur.runtime.loops.queues import Newest
-from unblur.runtime.loops.stats import LiveStats
+from unblur.runtime.loops.queues import LatestValue
+from unblur.runtime.loops.stats import LoopStats
 from unblur.runtime.media.interfaces import MediaInfo, Source, TimedFrame
 
 _log = logging.getLogger(__name__)
 
 _OPENING_S = 30.0  # a source that takes longer to open hangs
 _GOODBYE_S = 2.0  # for a capture thread to end; one that hangs is left behind, it is a daemon
-_JITTER = 0.5  # a hundred cameras behind one switch shall not come back in one moment
+_JITTER = 0.5  # a hundred cameras behind one switch should not come back in one moment
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Reconnect:
 
 
 @dataclass(frozen=True)
-class Captured:
+class CapturedFrame:
     """A frame and when it was there, on the clock of `time.monotonic`."""
 
     frame: TimedFrame
@@ -53,16 +53,16 @@ class Captured:
 
 
 @dataclass
-class _Shift:
-    """One thread's turn at the source. wanted: False once it was left behind.
-    patience_s: how long it may take until the next sign of life.
+class _CaptureState:
+    """Of one capture thread. wanted: False once it was left behind. patience_s: how long it may take until the next
+    sign of life.
     """
 
     wanted: bool = True
     patience_s: float = math.inf
 
 
-class Feed:
+class ReconnectingCapture:
     """Captures in a thread of its own and holds the newest frame only.
 
     A source that ends, fails or stalls is opened again, with a growing wait. A thread that hangs in a driver
@@ -70,36 +70,36 @@ class Feed:
     """
 
     def __init__(
-        self, open_source: Callable[[], Source], stats: LiveStats, reconnect: Reconnect = Reconnect()
+        self, open_source: Callable[[], Source], stats: LoopStats, reconnect: Reconnect = Reconnect()
     ) -> None:
         """open_source: called once on entering, which raises what it raises, and for every reconnect."""
         self._open_source = open_source
         self._stats = stats
         self._reconnect = reconnect
-        self._newest = Newest[Captured]()
+        self._latest = LatestValue[CapturedFrame]()
         self._stop = threading.Event()
         self._failures = 0
         self._error: UnblurError | None = None
         self._last_s = 0.0
         self._info: MediaInfo | None = None
-        self._shift = _Shift()
+        self._state = _CaptureState()
 
     @property
     def info(self) -> MediaInfo:
-        """Of the source as it was last opened. ValueError before the feed is entered."""
+        """Of the source as it was last opened. ValueError before the capture is entered."""
         if self._info is None:
-            raise ValueError("the feed is not open yet")
+            raise ValueError("the capture is not open yet")
         return self._info
 
     @property
     def ended(self) -> bool:
         """No more frames will come."""
-        return self._newest.closed
+        return self._latest.closed
 
-    def take(self, timeout_s: float) -> Captured | None:
-        """The newest frame that was not taken yet; None if there is none within `timeout_s`, or the feed has ended.
+    def take(self, timeout_s: float) -> CapturedFrame | None:
+        """The newest frame that was not taken yet; None if there is none within `timeout_s`, or at the end.
 
-        Raises the error that ended the feed. Call it often: it is also what notices that the source stalls.
+        Raises the error that ended the capture. Call it often: it is also what notices that the source stalls.
         """
         deadline_s = time.monotonic() + timeout_s
         while not self.ended:
@@ -107,7 +107,7 @@ class Feed:
             wait_s = min(deadline_s - time.monotonic(), self._reconnect.stall_s / 4)
             if wait_s <= 0:
                 return None
-            captured = self._newest.take(wait_s)
+            captured = self._latest.take(wait_s)
             if captured is not None:
                 return captured
         if self._error is not None:
@@ -115,11 +115,11 @@ class Feed:
         return None
 
     def stop(self) -> None:
-        """End the feed; a waiting `take` returns. The source is closed by its own thread."""
+        """End the capture; a waiting `take` returns. The source is closed by its own thread."""
         self._stop.set()
-        self._newest.close()
+        self._latest.close()
 
-    def __enter__(self) -> "Feed":
+    def __enter__(self) -> "ReconnectingCapture":
         source = self._open_source()
         self._info = source.info
         self._start(source)
@@ -133,50 +133,50 @@ class Feed:
 
     def _leave_if_stalled(self) -> None:
         quiet_s = time.monotonic() - self._last_s
-        if quiet_s < self._shift.patience_s:
+        if quiet_s < self._state.patience_s:
             return
-        self._shift.wanted = False
+        self._state.wanted = False
         self._stats.stalls += 1
         if self._may_retry(f"no frame for {quiet_s:.1f} s", None):
             self._stats.reconnects += 1
             self._start(None)
 
     def _start(self, source: Source | None) -> None:
-        self._shift = _Shift()
+        self._state = _CaptureState()
         self._last_s = time.monotonic()
         self._thread = threading.Thread(
-            target=self._capture, args=(self._shift, source), name="unblur-capture", daemon=True
+            target=self._capture, args=(self._state, source), name="unblur-capture", daemon=True
         )
         self._thread.start()
 
-    def _capture(self, shift: _Shift, source: Source | None) -> None:
+    def _capture(self, state: _CaptureState, source: Source | None) -> None:
         """Read one source after the other; the body of the capture thread."""
         while True:
             why, error = "the stream ended", None
             try:
-                self._read(shift, source or self._open_again(shift))
+                self._read(state, source or self._open_again(state))
             except UnblurError as caught:
                 why, error = str(caught), caught
-            shift.patience_s = math.inf
-            if not shift.wanted or self._stop.is_set() or not self._may_retry(why, error):
+            state.patience_s = math.inf
+            if not state.wanted or self._stop.is_set() or not self._may_retry(why, error):
                 return
             if self._stop.wait(self._reconnect.wait_s(self._failures) * random.uniform(1 - _JITTER, 1 + _JITTER)):
                 return
             source = None
             self._stats.reconnects += 1
 
-    def _open_again(self, shift: _Shift) -> Source:
-        self._last_s, shift.patience_s = time.monotonic(), _OPENING_S
+    def _open_again(self, state: _CaptureState) -> Source:
+        self._last_s, state.patience_s = time.monotonic(), _OPENING_S
         source = self._open_source()
         self._info = source.info
         return source
 
-    def _read(self, shift: _Shift, source: Source) -> None:
+    def _read(self, state: _CaptureState, source: Source) -> None:
         with source:
-            self._last_s, shift.patience_s = time.monotonic(), self._reconnect.stall_s
+            self._last_s, state.patience_s = time.monotonic(), self._reconnect.stall_s
             lost = 0
             for frame in source:
-                if not shift.wanted or self._stop.is_set():
+                if not state.wanted or self._stop.is_set():
                     return
                 self._put(frame)
                 lost = self._count_lost(source, lost)
@@ -192,16 +192,16 @@ class Feed:
         self._last_s = time.monotonic()
         self._failures = 0
         self._stats.captured += 1
-        if self._newest.put(Captured(frame, self._last_s)):
+        if self._latest.put(CapturedFrame(frame, self._last_s)):
             self._stats.dropped += 1
 
     def _may_retry(self, why: str, error: UnblurError | None) -> bool:
-        """Count a failure; False, and the feed ends with an error, if there were too many in a row."""
+        """Count a failure; False, and the capture ends with an error, if there were too many in a row."""
         self._failures += 1
         retries = self._reconnect.retries
         if retries is None or self._failures <= retries:
             _log.warning("%s: %s; opening it again (attempt %d)", self.info.name, why, self._failures)
             return True
         self._error = error or BadInput(f"{self.info.name}: {why}, and {retries} attempts did not bring it back")
-        self._newest.close()
+        self._latest.close()
         return False

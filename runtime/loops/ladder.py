@@ -7,7 +7,7 @@ this device and how much slower than that the device has become (heat, other wor
 
 import logging
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -19,6 +19,7 @@ import numpy as np
 
 from unblur.runtime.errors import UnblurError
 from unblur.runtime.frames import Frame
+from unblur.runtime.loops.restorer import RestoredFrame
 from unblur.runtime.model.bundle import Bundle, read_bundle
 from unblur.runtime.model.deblurrer import Deblurrer
 from unblur.runtime.model.open_model import find_model
@@ -99,16 +100,6 @@ class Controller:
         return next((rung for rung in rungs if self.predict_ms(rung) <= deadline_ms), 0)
 
 
-@dataclass(frozen=True)
-class Restored:
-    """steps: 0 if the frame was passed on as it is. ms: the time it took. late: more than the deadline."""
-
-    rgb: Frame
-    steps: int
-    ms: float
-    late: bool
-
-
 class Ladder:
     """One model at several step counts, timed on this device. Owned by one thread; closes its rungs."""
 
@@ -144,13 +135,13 @@ class Ladder:
         return self._controller.slowdown
 
     @property
-    def top(self) -> Deblurrer:
-        """The rung of most steps."""
-        return self.rungs[-1]
+    def runner(self) -> Runner:
+        """That of the rung of most steps."""
+        return self.rungs[-1].runner
 
     def restore(
         self, frame_rgb: Frame, out: Frame, *, deadline_ms: float | None = None, most_steps: int | None = None
-    ) -> Restored:
+    ) -> RestoredFrame:
         """Restore a frame into `out` with the most steps that fit.
 
         deadline_ms: None always takes the most. most_steps: no rung above it; the lowest rung if all are.
@@ -163,7 +154,7 @@ class Ladder:
         elapsed_ms = (self._clock() - began_s) * 1e3
         self._controller.observe(rung, elapsed_ms)
         late = deadline_ms is not None and elapsed_ms > deadline_ms
-        return Restored(rgb, self.costs[rung].steps, elapsed_ms, late)
+        return RestoredFrame(rgb, self.costs[rung].steps, elapsed_ms, late)
 
     def close(self) -> None:
         for rung in self.rungs:
@@ -246,40 +237,6 @@ def _quality_db(bundle: Bundle, rung: Deblurrer) -> float | None:
     return next((hop.later_db for hop in hops if (hop.precision, hop.steps) == wanted), None)
 
 
-class Pace:
-    """A ladder as the file loop takes it: every frame with the most steps that fit `deadline_ms`.
-
-    steps: recursion steps -> frames so far. late: frames that took longer. Closes the ladder.
-    """
-
-    def __init__(self, ladder: Ladder, deadline_ms: float) -> None:
-        self._ladder = ladder
-        self._deadline_ms = deadline_ms
-        self.steps: Counter[int] = Counter()
-        self.late = 0
-
-    @property
-    def runner(self) -> Runner:
-        """The rung of most steps."""
-        return self._ladder.top.runner
-
-    def __call__(self, frame_rgb: Frame, out: Frame | None = None) -> Frame:
-        """uint8 RGB (H, W, 3) -> the same shape, in `out` if it is given."""
-        out = np.empty_like(frame_rgb, order="C") if out is None else out
-        restored = self._ladder.restore(frame_rgb, out, deadline_ms=self._deadline_ms)
-        self.steps[restored.steps] += 1
-        self.late += restored.late
-        return restored.rgb
-
-    def __enter__(self) -> "Pace":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._ladder.close()
-
-
 class LadderSwitch:
     """Restores with one ladder and opens another between two frames, when asked to.
 
@@ -295,9 +252,14 @@ class LadderSwitch:
         self._asked: Precision | None = None
 
     @property
+    def runner(self) -> Runner:
+        """Of the ladder in use."""
+        return self.ladder.runner
+
+    @property
     def precision(self) -> Precision:
         """Of the ladder in use."""
-        return self.ladder.top.runner.precision
+        return self.runner.precision
 
     @property
     def asked(self) -> Precision | None:
@@ -311,7 +273,7 @@ class LadderSwitch:
 
     def restore(
         self, frame_rgb: Frame, out: Frame, *, deadline_ms: float | None = None, most_steps: int | None = None
-    ) -> Restored:
+    ) -> RestoredFrame:
         """See `Ladder.restore`."""
         if self._asked is not None:
             self._change(self._asked)

@@ -12,7 +12,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from unblur.runtime.errors import BadInput
-from unblur.runtime.loops.stats import LiveStats
+from unblur.runtime.loops.stats import LoopStats
 
 _BOUNDS_MS = (1, 2, 5, 10, 20, 33, 50, 67, 100, 200, 500, 1000, 2000, 5000)
 
@@ -20,12 +20,12 @@ _BOUNDS_MS = (1, 2, 5, 10, 20, 33, 50, 67, 100, 200, 500, 1000, 2000, 5000)
 class LiveCollector(Collector):
     """`unblur_<counter>_total`, `unblur_steps_total{steps}` and the histogram `unblur_stage_seconds{stage}`."""
 
-    def __init__(self, stats: LiveStats) -> None:
+    def __init__(self, stats: LoopStats) -> None:
         self._stats = stats
 
     def collect(self) -> Iterator[Metric]:
         for name, count in self._stats.counters.items():
-            yield CounterMetricFamily(f"unblur_{name}", f"Frames or events: {name}, see LiveStats.", value=count)
+            yield CounterMetricFamily(f"unblur_{name}", f"Frames or events: {name}, see LoopStats.", value=count)
         steps = CounterMetricFamily(
             "unblur_steps", "Frames restored with so many recursion steps.", labels=["steps"]
         )
@@ -41,7 +41,7 @@ class LiveCollector(Collector):
 
 
 @contextmanager
-def serve_metrics(stats: LiveStats, host: str, port: int) -> Iterator[int]:
+def serve_metrics(stats: LoopStats, host: str, port: int) -> Iterator[int]:
     """Serve them at http://host:port/metrics inside the block; gives the port, a free one for port 0.
 
     Raises BadInput if the address cannot be had.

@@ -52,7 +52,7 @@ class Channel(Generic[T]):
 ItemT = TypeVar("ItemT")
 
 
-class Newest(Generic[ItemT]):
+class LatestValue(Generic[ItemT]):
     """`put` never waits: an item that was not taken yet gives way to a newer one."""
 
     def __init__(self) -> None:

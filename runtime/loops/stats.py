@@ -1,4 +1,4 @@
-"""What a live loop counted and timed: fixed memory, however many weeks it runs."""
+"""What a loop counts and times: fixed memory, however many weeks it runs."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -64,9 +64,35 @@ def _bucket(ms: float) -> int:
     return min(int(grown), _BUCKETS - 1)
 
 
+@dataclass(frozen=True)
+class RunSummary:
+    """What one run of a loop did; the counters are those of LoopStats.
+
+    frames: written to the sink. dropped: given up for a newer one, before or after they were restored; a file loop
+        drops none. lost: could not be decoded.
+    seconds: from the first read to the finished sink.
+    latency_ms: of one frame: p50, p90, p99 (within half a percent), mean, max; empty if there was none. Live from
+        captured to written; of a file in the network, since waiting in its queues delays nobody.
+    stages_ms: the same for each stage. steps: recursion steps -> frames; 0 are those passed on as they were.
+    late: frames that took longer than the deadline. stopped: the caller ended it before the source did.
+    """
+
+    frames: int
+    dropped: int
+    lost: int
+    seconds: float
+    fps: float
+    latency_ms: dict[str, float]
+    stages_ms: dict[str, dict[str, float]]
+    steps: dict[int, int]
+    late: int
+    counters: dict[str, int]
+    stopped: bool
+
+
 @dataclass
-class LiveStats:
-    """Counters since the start. Each is written by one thread and may be read by any.
+class LoopStats:
+    """Counters of a run so far. Each is written by one thread and may be read by any.
 
     captured: frames that came from the source. dropped: given up for a newer one before they were restored.
     written: reached the sink. dropped_at_sink: restored, but the sink was busy until a newer one came.
@@ -110,3 +136,25 @@ class LiveStats:
             "stalls": self.stalls,
             "reconnects": self.reconnects,
         }
+
+    def count_restored(self, steps: int, ms: float, *, late: bool) -> None:
+        """Count a frame that was restored with `steps` in `ms`."""
+        self.steps[steps] += 1
+        self.late += late
+        self.restore.add(ms)
+
+    def summary(self, latency: LatencyHistogram, seconds: float, *, stopped: bool) -> RunSummary:
+        """The document of a run that took `seconds`; latency: the stage that counts for it."""
+        return RunSummary(
+            frames=self.written,
+            dropped=self.dropped + self.dropped_at_sink,
+            lost=self.lost,
+            seconds=seconds,
+            fps=self.written / seconds,
+            latency_ms=latency.statistics(),
+            stages_ms={name: histogram.statistics() for name, histogram in self.stages.items()},
+            steps=dict(sorted(self.steps.items())),
+            late=self.late,
+            counters=self.counters,
+            stopped=stopped,
+        )

@@ -36,7 +36,7 @@ _DEFAULT_RATE = Fraction(25)
 
 
 @dataclass(frozen=True)
-class Picture:
+class GdpFrame:
     """rgb: uint8 (H, W, 3). time_s: on the pipeline's clock; None if it has none. rate: pictures per second."""
 
     rgb: Frame
@@ -78,7 +78,7 @@ class GdpReader:
         self._pool = FramePool()
         self._header = bytearray(_HEADER.size)
 
-    def __iter__(self) -> Iterator[Picture]:
+    def __iter__(self) -> Iterator[GdpFrame]:
         """Raises BadInput if nothing comes for too long, a picture is too large, or gdppay did not write it."""
         caps: _Caps | None = None
         while self._read_into(memoryview(self._header)):
@@ -87,7 +87,7 @@ class GdpReader:
                 raise BadInput(f"expected the GStreamer Data Protocol {_MAJOR}, got version {major}")
             if kind == _BUFFER and caps is not None:
                 time_s = None if time_ns == _NO_TIME else Fraction(time_ns, 10**9)
-                yield Picture(self._picture(caps, length), time_s, caps.rate)
+                yield GdpFrame(self._picture(caps, length), time_s, caps.rate)
                 continue
             payload = self._payload(length)
             if kind == _CAPS:
@@ -140,7 +140,7 @@ _LAUNCH = "gst-launch-1.0"
 
 _TAIL = "videoconvert ! video/x-raw,format=RGB ! gdppay ! fdsink sync=false fd="
 
-_SILENCE_S = 10.0  # longer than the patience of the feed, which is then told why
+_SILENCE_S = 10.0  # longer than the patience of the capture, which is then told why
 _GOODBYE_S = 1.0  # for a pipeline to stop by itself: nvargus-daemon needs that, or the camera stays taken
 _LINES = 100  # of what it printed, the newest
 
@@ -184,7 +184,7 @@ class GStreamerSource(AbstractContextManager["GStreamerSource"]):
             read_fd, write_fd = os.pipe()
             stack.callback(os.close, read_fd)
             try:
-                self._child = stack.enter_context(_Child(_command(pipeline, write_fd, self._name), write_fd))
+                self._child = stack.enter_context(_GstLaunch(_command(pipeline, write_fd, self._name), write_fd))
             finally:
                 os.close(write_fd)  # the child has its own: the pipe ends when that does
             self._pictures = self._read(GdpReader(read_fd, silence_s=_SILENCE_S, max_pixels=max_pixels))
@@ -206,7 +206,7 @@ class GStreamerSource(AbstractContextManager["GStreamerSource"]):
     ) -> None:
         self._stack.close()
 
-    def _read(self, reader: GdpReader) -> Iterator[Picture]:
+    def _read(self, reader: GdpReader) -> Iterator[GdpFrame]:
         """What comes, then why it ended: the pipeline knows better than who reads it."""
         seen = None
         try:
@@ -219,7 +219,7 @@ class GStreamerSource(AbstractContextManager["GStreamerSource"]):
             raise BadInput(f"cannot read {self._name}: {without_secrets(why)}{hint}")
 
 
-def _info(first: Picture, name: str) -> MediaInfo:
+def _info(first: GdpFrame, name: str) -> MediaInfo:
     height, width = first.rgb.shape[:2]
     return MediaInfo(
         path=None,
@@ -242,7 +242,7 @@ def _command(pipeline: str, write_fd: int, name: str) -> list[str]:
     return [_LAUNCH, "-q", *elements, "!", *f"{_TAIL}{write_fd}".split()]
 
 
-class _Child(AbstractContextManager["_Child"]):
+class _GstLaunch(AbstractContextManager["_GstLaunch"]):
     """A process in a group of its own, gone with everything it started at the end of the block or of ours."""
 
     def __init__(self, command: Sequence[str], write_fd: int) -> None:

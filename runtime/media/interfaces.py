@@ -15,7 +15,7 @@ from typing import Literal, Protocol
 from unblur.runtime.frames import Frame
 from unblur.runtime.media.colour import REC709, Chroma, Colour
 
-MediaKind = Literal["picture", "folder", "video", "live"]
+MediaKind = Literal["image", "folder", "video", "live"]
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from types import TracebackType
 from unblur.runtime.errors import BadInput
 from unblur.runtime.images import IMAGE_SUFFIXES, MAX_PIXELS, is_image_path
 from unblur.runtime.media.gstreamer_source import CsiFormat, GStreamerSource, csi_pipeline
+from unblur.runtime.media.image_files import FolderSink, ImageSink, ImageSource, LiveFolderSink
 from unblur.runtime.media.interfaces import MediaInfo, Sink, Source, TimedFrame
-from unblur.runtime.media.pictures import FolderSink, LiveFolderSink, PictureSink, PictureSource
 from unblur.runtime.media.stream_sinks import PROTOCOLS, PushSink, RecordingSink
 from unblur.runtime.media.stream_source import CameraFormat, open_http, open_rtsp, open_v4l2
 from unblur.runtime.media.synthetic_source import MovingScene, SyntheticSource
@@ -159,7 +159,7 @@ class _Address:
 def _file_source(address: _Address, max_pixels: int, rate: Fraction) -> Source:
     path = Path(address.rest)
     if path.is_dir() or is_image_path(path):
-        return PictureSource(path, max_pixels=max_pixels, rate=rate)
+        return ImageSource(path, max_pixels=max_pixels, rate=rate)
     return VideoSource(path, max_pixels=max_pixels)
 
 
@@ -201,7 +201,7 @@ def _file_sink(address: _Address, info: MediaInfo, crf: int) -> Sink:
     path = Path(address.rest)
     if path.is_dir() or address.rest.endswith("/") or not path.suffix:
         if info.path is not None:
-            _refuse_source(path / info.path.name if info.kind == "picture" else path, info.path)
+            _refuse_source(path / info.path.name if info.kind == "image" else path, info.path)
         return LiveFolderSink(path) if info.kind == "live" else FolderSink(path)
     if info.path is not None:
         _refuse_source(path, info.path)
@@ -212,10 +212,10 @@ def _file_sink(address: _Address, info: MediaInfo, crf: int) -> Sink:
             f"cannot write {path}: '{path.suffix}' is no picture ({_listed(IMAGE_SUFFIXES)}) and no video "
             f"({_listed(FORMATS)}); for a folder end it with a slash"
         )
-    if info.kind != "picture":
+    if info.kind != "image":
         kind = "live source" if info.kind == "live" else info.kind
         raise BadInput(f"{path} is one picture, but {info.name} is a {kind}; give a folder or a video as sink")
-    return PictureSink(path)
+    return ImageSink(path)
 
 
 def _video_sink(path: Path, info: MediaInfo, crf: int) -> Sink:

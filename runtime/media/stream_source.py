@@ -20,7 +20,7 @@ from unblur.runtime.media.colour import ColourConverter, colour_of
 from unblur.runtime.media.interfaces import TIME_BASE, MediaInfo, StreamClock, TimedFrame
 from unblur.runtime.media.url import Size, without_secrets
 
-_SILENCE_S = 10.0  # longer than the patience of the feed, which is then told why
+_SILENCE_S = 10.0  # longer than the patience of the capture, which is then told why
 _DEFAULT_RATE = Fraction(25)
 _RATES = range(1, 241)  # what a camera may have; some streams declare 0, or the ticks of their clock
 

@@ -25,7 +25,7 @@ _EBML_ID = bytes.fromhex("1a45dfa3")
 _SEGMENT_ID = bytes.fromhex("18538067")
 
 
-def is_cut_short(path: Path) -> bool:
+def is_truncated(path: Path) -> bool:
     """True if an MP4, MOV, Matroska or WebM file lacks its end; False for a whole one and for other formats."""
     size = path.stat().st_size
     with path.open("rb") as file:
@@ -185,7 +185,7 @@ class VideoDecoder:
 
     def _not_reached(self) -> int:
         """Frames behind the point where a file was cut, at least 1 where the container does not tell."""
-        if not (self._read_failed or is_cut_short(self._path)):
+        if not (self._read_failed or is_truncated(self._path)):
             return 0
         if self.stream.frames:
             return max(0, self.stream.frames - self._packets)

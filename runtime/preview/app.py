@@ -22,10 +22,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from unblur.runtime.errors import BadInput
-from unblur.runtime.loops.live_loop import LiveResult
-from unblur.runtime.loops.stats import LiveStats
+from unblur.runtime.loops.live_loop import FrameResult
+from unblur.runtime.loops.stats import LoopStats
 from unblur.runtime.preview.requests import Access, Panel, read_request
-from unblur.runtime.preview.viewers import MOST_VIEWERS, SAMPLE_EVERY_S, History, Pictures, Viewer, Viewers
+from unblur.runtime.preview.viewers import MOST_VIEWERS, SAMPLE_EVERY_S, History, PreviewEncoder, Viewer, Viewers
 
 FULL = 4000
 """Code that a WebSocket is closed with when too many watch already."""
@@ -66,16 +66,16 @@ class Facts:
 class Preview:
     """What the page shows and changes. `offer` is for the loop's thread, all else runs in that of the server."""
 
-    def __init__(self, facts: Facts, panel: Panel, stats: LiveStats) -> None:
+    def __init__(self, facts: Facts, panel: Panel, stats: LoopStats) -> None:
         self._facts = facts
         self._panel = panel
         self._stats = stats
         self._history = History(stats)
         self._viewers = Viewers()
-        self._pictures = Pictures(self._publish, lambda: self._viewers.want_picture)
+        self._pictures = PreviewEncoder(self._publish, lambda: self._viewers.want_picture)
         self._one_still = asyncio.Lock()
 
-    def offer(self, result: LiveResult) -> None:
+    def offer(self, result: FrameResult) -> None:
         """Show a frame if anybody watches; never waits."""
         self._pictures.offer(result)
 

@@ -15,8 +15,8 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from unblur.runtime.blur import BlurGate
 from unblur.runtime.errors import BadInput, needs_extra
 from unblur.runtime.loops.ladder import Ladder, LadderSwitch
-from unblur.runtime.loops.live_loop import LiveSummary
-from unblur.runtime.loops.live_session import LiveRequest, LiveSession, open_rungs, open_session
+from unblur.runtime.loops.session import LiveSession, RunRequest, open_live_session, open_rungs
+from unblur.runtime.loops.stats import RunSummary
 from unblur.runtime.media.open_media import is_live
 from unblur.runtime.model.bundle import read_bundle
 from unblur.runtime.model.open_model import find_model
@@ -25,8 +25,8 @@ from unblur.runtime.spec import Precision
 
 
 def preview_camera(
-    request: LiveRequest, access: Access, port: int, stop: threading.Event, tell: Callable[[str], object]
-) -> LiveSummary:
+    request: RunRequest, access: Access, port: int, stop: threading.Event, tell: Callable[[str], object]
+) -> RunSummary:
     """Serve the page and run the loop until `stop` is set or the camera is gone for good.
 
     tell: called with the address to open, once the page is served.
@@ -39,10 +39,10 @@ def preview_camera(
         raise BadInput(f"{request.source} is no camera and no stream; restore files with unblur run")
     with (
         listen(access.host, port) as listening,
-        open_session(request) as session,
+        open_live_session(request) as session,
         LadderSwitch(session.ladder, _opener(request, session)) as switch,
     ):
-        info = session.feed.info
+        info = session.capture.info
         panel = Panel(session.controls, switch, _precisions(request, switch), request.gate or BlurGate())
         preview = Preview(Facts(str(request.model), info.name, info.size_hw), panel, session.stats)
         with serve(make_app(preview, access), listening):
@@ -50,15 +50,15 @@ def preview_camera(
             return session.run(stop, preview.offer, restorer=switch)
 
 
-def _opener(request: LiveRequest, session: LiveSession) -> Callable[[Precision], Ladder]:
+def _opener(request: RunRequest, session: LiveSession) -> Callable[[Precision], Ladder]:
     def open_at(precision: Precision) -> Ladder:
         other = replace(request, options=replace(request.options, precision=precision))
-        return open_rungs(other, session.feed.info)
+        return open_rungs(other, session.capture.info)
 
     return open_at
 
 
-def _precisions(request: LiveRequest, switch: LadderSwitch) -> tuple[Precision, ...]:
+def _precisions(request: RunRequest, switch: LadderSwitch) -> tuple[Precision, ...]:
     """Those of a bundle; a file has one."""
     path = find_model(request.model)
     if not path.is_dir():

@@ -131,7 +131,7 @@ class Panel:
             "opening": switch.asked,
             "error": switch.error,
             "rungs": rungs,
-            "device": switch.ladder.top.runner.device,
+            "device": switch.runner.device,
         }
 
 

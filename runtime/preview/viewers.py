@@ -17,9 +17,9 @@ from typing import IO, Literal, get_args
 from PIL import Image
 
 from unblur.runtime.frames import Frame
-from unblur.runtime.loops.live_loop import LiveResult
-from unblur.runtime.loops.queues import Newest
-from unblur.runtime.loops.stats import LiveStats
+from unblur.runtime.loops.live_loop import FrameResult
+from unblur.runtime.loops.queues import LatestValue
+from unblur.runtime.loops.stats import LoopStats
 from unblur.runtime.machine.sensors import hottest_c
 
 MOST_VIEWERS = 8
@@ -109,17 +109,17 @@ _MOST_FPS = 15.0  # enough to watch by; every further one takes time from the ne
 
 
 @dataclass(frozen=True)
-class Shown:
+class NumberedResult:
     """A result with its number: how many frames were restored until then."""
 
     index: int
-    result: LiveResult
+    result: FrameResult
 
 
-class Pictures:
+class PreviewEncoder:
     """Encodes the newest result whenever somebody waits for one, at most `most_fps` times a second.
 
-    with Pictures(publish, is_wanted) as pictures:
+    with PreviewEncoder(publish, is_wanted) as pictures:
         pictures.offer(result)  # from the loop, with every frame
     """
 
@@ -130,23 +130,23 @@ class Pictures:
         self._publish = publish
         self._is_wanted = is_wanted
         self._period_s = 1 / most_fps
-        self._newest = Newest[Shown]()
+        self._newest = LatestValue[NumberedResult]()
         self._count = 0
-        self._last: Shown | None = None
+        self._last: NumberedResult | None = None
         self._thread = threading.Thread(target=self._encode_all, name="unblur-preview-jpeg", daemon=True)
 
-    def offer(self, result: LiveResult) -> None:
+    def offer(self, result: FrameResult) -> None:
         """Leave a result to be encoded if anybody wants one; never waits."""
         self._count += 1
         if self._is_wanted():
-            self._newest.put(Shown(self._count, result))
+            self._newest.put(NumberedResult(self._count, result))
 
     def still(self) -> bytes | None:
         """The frame that was encoded last, at its full size; None if there was none. Takes a while."""
         last = self._last
         return None if last is None else encode(last, still=True)
 
-    def __enter__(self) -> "Pictures":
+    def __enter__(self) -> "PreviewEncoder":
         self._thread.start()
         return self
 
@@ -162,7 +162,7 @@ class Pictures:
             time.sleep(max(0.0, began_s + self._period_s - time.monotonic()))
 
 
-def encode(shown: Shown, *, still: bool = False) -> bytes:
+def encode(shown: NumberedResult, *, still: bool = False) -> bytes:
     """One message. still: at full size and in better quality, to look at closely."""
     result = shown.result
     before, after = (_jpeg(frame.rgb, still=still) for frame in (result.before, result.after))
@@ -232,7 +232,7 @@ class History:
 
     def __init__(
         self,
-        stats: LiveStats,
+        stats: LoopStats,
         *,
         clock: Callable[[], float] = time.monotonic,
         read_temperature_c: Callable[[], float | None] = hottest_c,

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
-from unblur.runtime.loops.live_session import LiveRequest
+from unblur.runtime.loops.session import RunRequest
 from unblur.runtime.preview.host import preview_camera
 from unblur.runtime.preview.requests import access_for
 
@@ -28,7 +28,7 @@ def preview_of(
     model: Path, *, source: str = SOURCE, host: str = "127.0.0.1", port: int = 0, token: str | None = None
 ) -> Iterator[str]:
     """Gives the address to open; ends the preview after the block and raises what it raised."""
-    request = LiveRequest(model, source, ("null:",), deadline_ms=float("inf"))
+    request = RunRequest(model, source, ("null:",), deadline_ms=float("inf"))
     stop, urls = threading.Event(), Queue[str]()
     with ThreadPoolExecutor(1) as thread:
         running = thread.submit(preview_camera, request, access_for(host, token), port, stop, urls.put)

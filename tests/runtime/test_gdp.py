@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from unblur.runtime.errors import BadInput
-from unblur.runtime.media.gstreamer_source import GdpReader, Picture
+from unblur.runtime.media.gstreamer_source import GdpFrame, GdpReader
 
 CAPS = b"video/x-raw, format=(string)RGB, width=(int)5, height=(int)3, framerate=(fraction)30000/1001\0"
 ROWS = np.arange(3 * 16, dtype=np.uint8).reshape(3, 16)  # 15 bytes of pixels and one of padding each
@@ -20,7 +20,7 @@ def packet(kind: int, payload: bytes, time_ns: int = 0, major: int = 1) -> bytes
     return struct.pack(">BBBxHIQ", major, 0, 1, kind, len(payload), time_ns).ljust(62, b"\0") + payload
 
 
-def read(data: bytes, *, max_pixels: int = 100, end: bool = True) -> Iterator[Picture]:
+def read(data: bytes, *, max_pixels: int = 100, end: bool = True) -> Iterator[GdpFrame]:
     """What comes of `data`, written in pieces; end: whether the pipe is closed behind it."""
     read_fd, write_fd = os.pipe()
 

@@ -129,7 +129,7 @@ def test_costs_must_rise(costs_ms: list[float]) -> None:
 def test_a_bundle_is_opened_at_every_number_of_steps_it_has(tiny_bundle: Path) -> None:
     with open_ladder(tiny_bundle, (64, 96)) as ladder:
         assert [cost.steps for cost in ladder.costs] == [1, 2]
-        assert ladder.top.spec.steps == 2
+        assert ladder.runner.spec.steps == 2
         assert ladder.costs[0].ms <= ladder.costs[1].ms
 
 

@@ -13,10 +13,10 @@ from timed_runner import HandClock, TimedRunner
 from unblur.runtime.blur import BlurGate
 from unblur.runtime.errors import BadInput, DeviceError
 from unblur.runtime.frames import Batch, FramePool
-from unblur.runtime.loops.capture import Feed, Reconnect
+from unblur.runtime.loops.capture import Reconnect, ReconnectingCapture
 from unblur.runtime.loops.ladder import Ladder
-from unblur.runtime.loops.live_loop import LiveControls, LiveResult, LiveSummary, run_live
-from unblur.runtime.loops.stats import LiveStats
+from unblur.runtime.loops.live_loop import FrameResult, LiveControls, run_live_loop
+from unblur.runtime.loops.stats import LoopStats, RunSummary
 from unblur.runtime.media.interfaces import TimedFrame
 from unblur.runtime.model.deblurrer import Deblurrer
 
@@ -45,14 +45,14 @@ def run(
     *,
     frames: int = 10,
     controls: LiveControls | None = None,
-    on_result: Callable[[LiveResult], None] = lambda result: None,
-    stats: LiveStats | None = None,
-) -> LiveSummary:
+    on_result: Callable[[FrameResult], None] = lambda result: None,
+    stats: LoopStats | None = None,
+) -> RunSummary:
     """Runs until the sink has had `frames`."""
-    stop, stats = threading.Event(), stats or LiveStats()
+    stop, stats = threading.Event(), stats or LoopStats()
     sink.on_write = lambda: stop.set() if len(sink.frames) >= frames else None
-    with Feed(Opener([camera]), stats, QUICK) as feed:
-        return run_live(feed, ladder, sink, stats, controls=controls, stop=stop, on_result=on_result)
+    with ReconnectingCapture(Opener([camera]), stats, QUICK) as capture:
+        return run_live_loop(capture, ladder, sink, stats, controls=controls, stop=stop, on_result=on_result)
 
 
 def test_a_slow_network_drops_frames_and_stays_current() -> None:
@@ -75,7 +75,7 @@ def test_a_slow_sink_costs_frames_and_not_latency() -> None:
 
 def test_every_frame_is_restored_and_keeps_its_time() -> None:
     sink = FakeSink()
-    results: list[LiveResult] = []
+    results: list[FrameResult] = []
     run(FakeCamera(fps=50), sink, ladder_of(3), frames=5, on_result=results.append)
     for result in results:
         assert (result.after.rgb == result.before.rgb + 3).all()
@@ -97,7 +97,7 @@ def test_controls_may_change_on_the_way() -> None:
     controls = LiveControls()
     seen: list[int] = []
 
-    def watch(result: LiveResult) -> None:
+    def watch(result: FrameResult) -> None:
         seen.append(result.restored.steps)
         controls.most_steps = 1
 

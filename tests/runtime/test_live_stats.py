@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unblur.runtime.loops.stats import LatencyHistogram, LiveStats
+from unblur.runtime.loops.stats import LatencyHistogram, LoopStats
 
 durations_ms = st.lists(st.floats(0.02, 1e6), min_size=1, max_size=200)
 
@@ -49,6 +49,6 @@ def test_zero_and_very_long_durations_are_counted() -> None:
 
 
 def test_every_number_is_a_counter() -> None:
-    stats = LiveStats()
+    stats = LoopStats()
     numbers = {name for name, value in vars(stats).items() if isinstance(value, int)}
     assert set(stats.counters) == numbers

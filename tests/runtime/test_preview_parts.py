@@ -13,21 +13,22 @@ from PIL import Image
 from timed_runner import HandClock, TimedRunner
 
 from unblur.runtime.errors import BundleError
-from unblur.runtime.loops.ladder import Ladder, LadderSwitch, Restored
-from unblur.runtime.loops.live_loop import LiveResult
-from unblur.runtime.loops.stats import LiveStats
+from unblur.runtime.loops.ladder import Ladder, LadderSwitch
+from unblur.runtime.loops.live_loop import FrameResult
+from unblur.runtime.loops.restorer import RestoredFrame
+from unblur.runtime.loops.stats import LoopStats
 from unblur.runtime.machine.sensors import hottest_c
 from unblur.runtime.media.interfaces import TimedFrame
 from unblur.runtime.model.deblurrer import Deblurrer
-from unblur.runtime.preview.viewers import History, Message, Pictures, Shown, Viewer, encode
+from unblur.runtime.preview.viewers import History, Message, NumberedResult, PreviewEncoder, Viewer, encode
 from unblur.runtime.spec import Precision
 
 
-def result_of(level: int, size_hw: tuple[int, int] = (64, 96)) -> LiveResult:
+def result_of(level: int, size_hw: tuple[int, int] = (64, 96)) -> FrameResult:
     """A grey frame of that level; restored it is 100 levels brighter."""
     before, after = (np.full((*size_hw, 3), value, np.uint8) for value in (level, level + 100))
-    frame, restored = TimedFrame(before, Fraction(0)), Restored(after, 3, 12.34, late=False)
-    return LiveResult(frame, TimedFrame(after, Fraction(0)), restored, 0.0)
+    frame, restored = TimedFrame(before, Fraction(0)), RestoredFrame(after, 3, 12.34, late=False)
+    return FrameResult(frame, TimedFrame(after, Fraction(0)), restored, 0.0)
 
 
 def images(message: bytes, middle: int) -> list[Image.Image]:
@@ -36,7 +37,7 @@ def images(message: bytes, middle: int) -> list[Image.Image]:
 
 
 def test_live_pictures_are_small_and_stills_are_whole() -> None:
-    shown = Shown(7, result_of(50, (40, 2000)))
+    shown = NumberedResult(7, result_of(50, (40, 2000)))
     live, still = encode(shown), encode(shown, still=True)
     assert live[4:].startswith(
         b'{"index": 7, "steps": 3, "ms": 12.3, "late": false, "size": [40, 2000], "still": f'
@@ -58,7 +59,7 @@ def test_nothing_is_encoded_that_nobody_waits_for() -> None:
         published.append(message)
         came.set()
 
-    with Pictures(publish, lambda: wanted, most_fps=1000) as pictures:
+    with PreviewEncoder(publish, lambda: wanted, most_fps=1000) as pictures:
         pictures.offer(result_of(1))
         time.sleep(0.02)
         assert pictures.still() is None
@@ -74,7 +75,7 @@ def test_nothing_is_encoded_that_nobody_waits_for() -> None:
 
 def test_pictures_come_at_a_bounded_rate() -> None:
     times_s: list[float] = []
-    with Pictures(lambda message: times_s.append(time.monotonic()), lambda: True, most_fps=50) as pictures:
+    with PreviewEncoder(lambda message: times_s.append(time.monotonic()), lambda: True, most_fps=50) as pictures:
         ends_s = time.monotonic() + 0.3
         while time.monotonic() < ends_s:
             pictures.offer(result_of(1))
@@ -103,7 +104,7 @@ def test_a_viewer_is_sent_the_newest_of_each_kind() -> None:
 
 
 def test_the_curves_are_rates_over_three_seconds() -> None:
-    stats, clock = LiveStats(), HandClock()
+    stats, clock = LoopStats(), HandClock()
     history = History(stats, clock=clock, read_temperature_c=lambda: 61.5)
     for _ in range(300):
         clock.now_s += 0.5

@@ -8,7 +8,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from unblur.runtime.errors import BadInput
 from unblur.runtime.loops.prometheus import serve_metrics
-from unblur.runtime.loops.stats import LiveStats
+from unblur.runtime.loops.stats import LoopStats
 
 
 def scrape(port: int) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
@@ -19,7 +19,7 @@ def scrape(port: int) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
 
 
 def test_counters_steps_and_stages() -> None:
-    stats = LiveStats(captured=10, dropped=3, reconnects=1)
+    stats = LoopStats(captured=10, dropped=3, reconnects=1)
     stats.steps.update({1: 4, 6: 2})
     for ms in (4.0, 40.0, 400.0):
         stats.restore.add(ms)
@@ -43,8 +43,8 @@ def test_a_port_that_is_taken_is_one_line_and_a_left_one_is_free_again() -> None
         port = taken.getsockname()[1]
         with (
             pytest.raises(BadInput, match=f"cannot serve metrics at 127.0.0.1:{port}: .+; choose another"),
-            serve_metrics(LiveStats(), "127.0.0.1", port),
+            serve_metrics(LoopStats(), "127.0.0.1", port),
         ):
             pass
-    with serve_metrics(LiveStats(), "127.0.0.1", port):
+    with serve_metrics(LoopStats(), "127.0.0.1", port):
         pass

@@ -11,9 +11,9 @@ from PIL import ImageCms
 from unblur.runtime.errors import BadInput
 from unblur.runtime.frames import Frame
 from unblur.runtime.images import read_icc_profile, read_image, write_image
+from unblur.runtime.media.image_files import FolderSink, ImageSink
 from unblur.runtime.media.interfaces import MediaInfo
 from unblur.runtime.media.open_media import open_sink, open_source
-from unblur.runtime.media.pictures import FolderSink, PictureSink
 from unblur.runtime.media.video_sink import VideoSink
 
 MakeClip = Callable[..., Path]
@@ -48,7 +48,7 @@ def names(folder: Path) -> list[str]:
 @pytest.mark.parametrize("suffix", [".png", ".bmp", ".tif"])
 def test_a_picture_to_a_picture(folder: Path, tmp_path: Path, suffix: str) -> None:
     info = copy(folder / "a.png", tmp_path / f"out{suffix}")
-    assert (info.kind, info.frames, info.size_hw) == ("picture", 1, (64, 96))
+    assert (info.kind, info.frames, info.size_hw) == ("image", 1, (64, 96))
     np.testing.assert_array_equal(read_image(tmp_path / f"out{suffix}"), read_image(folder / "a.png"))
 
 
@@ -115,8 +115,8 @@ def test_a_folder_that_is_not_finished_leaves_no_trace(folder: Path, tmp_path: P
 @pytest.mark.parametrize(
     ("sink", "kind"),
     [
-        ("out.png", PictureSink),
-        ("out.JPG", PictureSink),
+        ("out.png", ImageSink),
+        ("out.JPG", ImageSink),
         ("out", FolderSink),
         ("out.frames/", FolderSink),
         ("out.MP4", VideoSink),

@@ -2,11 +2,11 @@
 
 import threading
 
-from unblur.runtime.loops.queues import Newest
+from unblur.runtime.loops.queues import LatestValue
 
 
 def test_a_newer_item_pushes_out_the_older() -> None:
-    slot = Newest[int]()
+    slot = LatestValue[int]()
     assert [slot.put(number) for number in (1, 2, 3)] == [False, True, True]
     assert slot.take() == 3
     assert slot.take(timeout_s=0) is None
@@ -14,13 +14,13 @@ def test_a_newer_item_pushes_out_the_older() -> None:
 
 
 def test_take_waits_for_an_item() -> None:
-    slot = Newest[int]()
+    slot = LatestValue[int]()
     threading.Timer(0.02, slot.put, [5]).start()
     assert slot.take(timeout_s=10) == 5
 
 
 def test_what_was_left_is_still_there_after_closing() -> None:
-    slot = Newest[int]()
+    slot = LatestValue[int]()
     slot.put(1)
     slot.close()
     slot.close()
@@ -31,6 +31,6 @@ def test_what_was_left_is_still_there_after_closing() -> None:
 
 
 def test_closing_wakes_who_waits() -> None:
-    slot = Newest[int]()
+    slot = LatestValue[int]()
     threading.Timer(0.02, slot.close).start()
     assert slot.take() is None

@@ -20,7 +20,7 @@ from unblur.runtime.images import (
 from unblur.runtime.media.interfaces import MediaInfo, MediaKind, TimedFrame
 
 
-class PictureSource(AbstractContextManager["PictureSource"]):
+class ImageSource(AbstractContextManager["ImageSource"]):
     """One picture, or the pictures of one folder sorted by name, `rate` to a second."""
 
     lost_frames = 0
@@ -30,7 +30,7 @@ class PictureSource(AbstractContextManager["PictureSource"]):
 
         Raises BadInput that names the file which is missing, empty, too large or no picture.
         """
-        kind: MediaKind = "folder" if path.is_dir() else "picture"
+        kind: MediaKind = "folder" if path.is_dir() else "image"
         self._paths = list_images(path) if kind == "folder" else [path]
         self._max_pixels = max_pixels
         sizes = {upright_size_hw(picture, max_pixels) for picture in self._paths}
@@ -59,7 +59,7 @@ class PictureSource(AbstractContextManager["PictureSource"]):
         """Nothing is held open between pictures."""
 
 
-class PictureSink(AbstractContextManager["PictureSink"]):
+class ImageSink(AbstractContextManager["ImageSink"]):
     """One picture, in the format of its suffix."""
 
     def __init__(self, path: Path) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from unblur.runtime.media.video_source import is_cut_short
+from unblur.runtime.media.video_source import is_truncated
 
 MakeClip = Callable[..., Path]
 
@@ -14,23 +14,23 @@ MakeClip = Callable[..., Path]
 def test_every_missing_byte_is_noticed(make_clip: MakeClip, suffix: str) -> None:
     clip = make_clip(f"a{suffix}")
     data = clip.read_bytes()
-    assert not is_cut_short(clip)
+    assert not is_truncated(clip)
     for missing in (1, 100, len(data) // 2):
         clip.write_bytes(data[:-missing])
-        assert is_cut_short(clip)
+        assert is_truncated(clip)
 
 
 def test_bytes_behind_the_end_do_not_matter(make_clip: MakeClip) -> None:
     clip = make_clip("a.mkv")
     clip.write_bytes(clip.read_bytes() + b"more")
-    assert not is_cut_short(clip)
+    assert not is_truncated(clip)
 
 
 @pytest.mark.parametrize("suffix", [".avi", ".ts"])
 def test_other_formats_are_not_judged(make_clip: MakeClip, suffix: str) -> None:
     clip = make_clip(f"a{suffix}")
     clip.write_bytes(clip.read_bytes()[:-100])
-    assert not is_cut_short(clip)
+    assert not is_truncated(clip)
 
 
 def box(size: int, kind: bytes, content: bytes = b"") -> bytes:
@@ -52,7 +52,7 @@ def box(size: int, kind: bytes, content: bytes = b"") -> bytes:
 )
 def test_box_sizes(tmp_path: Path, last_box: bytes, expected: bool) -> None:
     (tmp_path / "a.mp4").write_bytes(box(8, b"ftyp") + last_box)
-    assert is_cut_short(tmp_path / "a.mp4") is expected
+    assert is_truncated(tmp_path / "a.mp4") is expected
 
 
 @pytest.mark.parametrize(
@@ -70,10 +70,10 @@ def test_box_sizes(tmp_path: Path, last_box: bytes, expected: bool) -> None:
 )
 def test_segment_sizes(tmp_path: Path, tail: str, expected: bool) -> None:
     (tmp_path / "a.mkv").write_bytes(bytes.fromhex("1a45dfa3820000" + tail))
-    assert is_cut_short(tmp_path / "a.mkv") is expected
+    assert is_truncated(tmp_path / "a.mkv") is expected
 
 
 @pytest.mark.parametrize("data", [b"", b"RIFF", bytes.fromhex("1a45dfa3"), bytes.fromhex("1a45dfa300")])
 def test_what_is_no_container_is_not_judged(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "a").write_bytes(data)
-    assert not is_cut_short(tmp_path / "a")
+    assert not is_truncated(tmp_path / "a")

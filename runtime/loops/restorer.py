@@ -1,0 +1,69 @@
+"""What both loops restore frames with: one model, a ladder of step counts, or a switch between ladders."""
+
+import time
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Protocol
+
+from unblur.runtime.frames import Frame
+from unblur.runtime.model.deblurrer import Deblurrer
+from unblur.runtime.runner import Runner
+
+
+@dataclass(frozen=True)
+class RestoredFrame:
+    """rgb: uint8 (H, W, 3). steps: 0 if the frame was passed on as it is. ms: the time it took.
+    late: more than the deadline.
+    """
+
+    rgb: Frame
+    steps: int
+    ms: float
+    late: bool
+
+
+class Restorer(Protocol):
+    """Restores one frame after the other, in one thread."""
+
+    @property
+    def runner(self) -> Runner:
+        """What runs the model at the most steps."""
+        ...
+
+    def restore(
+        self, frame_rgb: Frame, out: Frame, *, deadline_ms: float | None = None, most_steps: int | None = None
+    ) -> RestoredFrame:
+        """Restore uint8 RGB (H, W, 3) into `out` of the same shape, with the most steps that fit.
+
+        deadline_ms: None is no limit. most_steps: None is no limit; the fewest there are if that is more.
+        """
+        ...
+
+
+class FixedSteps:
+    """One model at its own number of steps as a restorer; closes the model."""
+
+    def __init__(self, deblurrer: Deblurrer) -> None:
+        self._deblurrer = deblurrer
+
+    @property
+    def runner(self) -> Runner:
+        return self._deblurrer.runner
+
+    def restore(
+        self, frame_rgb: Frame, out: Frame, *, deadline_ms: float | None = None, most_steps: int | None = None
+    ) -> RestoredFrame:
+        """Restore with all steps, whatever the limits; see `Restorer.restore`."""
+        began_s = time.perf_counter()
+        rgb = self._deblurrer(frame_rgb, out=out)
+        elapsed_ms = (time.perf_counter() - began_s) * 1e3
+        late = deadline_ms is not None and elapsed_ms > deadline_ms
+        return RestoredFrame(rgb, self._deblurrer.spec.steps, elapsed_ms, late)
+
+    def __enter__(self) -> "FixedSteps":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._deblurrer.close()

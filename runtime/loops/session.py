@@ -1,0 +1,143 @@
+"""Everything a loop needs, opened from what a user typed: what `unblur run` and `unblur preview` share.
+
+with open_live_session(RunRequest("lprn-s", "rtsp://camera/stream", sinks=("sharp.mkv",))) as session:
+    summary = session.run()
+"""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+
+from unblur.runtime.blur import BlurGate
+from unblur.runtime.images import MAX_PIXELS
+from unblur.runtime.loops.capture import Reconnect, ReconnectingCapture
+from unblur.runtime.loops.file_loop import run_file_loop
+from unblur.runtime.loops.ladder import UNKNOWN_SIZE_HW, Ladder, open_ladder
+from unblur.runtime.loops.live_loop import FrameResult, LiveControls, run_live_loop
+from unblur.runtime.loops.restorer import FixedSteps, Restorer
+from unblur.runtime.loops.stats import LoopStats, RunSummary
+from unblur.runtime.media.interfaces import MediaInfo, Sink, Source
+from unblur.runtime.media.open_media import DEFAULT_CRF, DEFAULT_RATE, open_sinks, open_source
+from unblur.runtime.model.deblurrer import Deblurrer
+from unblur.runtime.runner import RunnerOptions
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """What to restore, and how. source, sinks: see `open_source` and `open_sinks`.
+
+    options: with `steps` that number alone is run, without a ladder.
+    deadline_ms: of a frame. None is the frame time of a camera, and no deadline for a file; inf is none.
+    gate: passes sharp frames on. reconnect: when to open it again. Both are for live sources.
+    rate: frames per second of a folder of images. loop: begin a file or a folder again at its end.
+    """
+
+    model: str | Path
+    source: str
+    sinks: tuple[str, ...]
+    options: RunnerOptions = RunnerOptions()
+    deadline_ms: float | None = None
+    gate: BlurGate | None = None
+    reconnect: Reconnect = field(default_factory=Reconnect)
+    crf: int = DEFAULT_CRF
+    rate: Fraction = DEFAULT_RATE
+    loop: bool = False
+    max_pixels: int = MAX_PIXELS
+
+
+@dataclass(frozen=True)
+class FileSession:
+    """An open file, model and sink; the loop has not started yet."""
+
+    source: Source
+    restorer: FixedSteps | Ladder
+    sink: Sink
+    deadline_ms: float | None
+
+    def run(self, stop: threading.Event | None = None, on_frame: Callable[[], None] = lambda: None) -> RunSummary:
+        """See `run_file_loop`."""
+        return run_file_loop(
+            self.source, self.restorer, self.sink, deadline_ms=self.deadline_ms, stop=stop, on_frame=on_frame
+        )
+
+
+@contextmanager
+def open_file_session(request: RunRequest) -> Iterator[FileSession]:
+    """Open the source, then the model, then the sinks; close them in turn. Raises what each of them raises."""
+    with (
+        open_source(request.source, max_pixels=request.max_pixels, rate=request.rate, loop=request.loop) as source,
+        _file_restorer(request, source.info) as restorer,
+        open_sinks(request.sinks, source.info, crf=request.crf) as sink,
+    ):
+        yield FileSession(source, restorer, sink, request.deadline_ms)
+
+
+def _file_restorer(request: RunRequest, info: MediaInfo) -> FixedSteps | Ladder:
+    """All steps for every frame, or with a deadline as many as fit it."""
+    if request.deadline_ms is None:
+        return FixedSteps(Deblurrer(request.model, request.options))
+    return open_rungs(request, info)
+
+
+@dataclass(frozen=True)
+class LiveSession:
+    """An open camera, ladder and sink; the loop has not started yet."""
+
+    capture: ReconnectingCapture
+    ladder: Ladder
+    sink: Sink
+    controls: LiveControls
+    stats: LoopStats = field(default_factory=LoopStats)
+
+    def run(
+        self,
+        stop: threading.Event | None = None,
+        on_result: Callable[[FrameResult], None] = lambda result: None,
+        restorer: Restorer | None = None,
+    ) -> RunSummary:
+        """See `run_live_loop`. restorer: what restores instead of the ladder."""
+        return run_live_loop(
+            self.capture,
+            restorer or self.ladder,
+            self.sink,
+            self.stats,
+            controls=self.controls,
+            stop=stop,
+            on_result=on_result,
+        )
+
+
+@contextmanager
+def open_live_session(request: RunRequest) -> Iterator[LiveSession]:
+    """Open the source, then the ladder for its size, then the sinks for its size; close them in turn.
+
+    Raises what each of them raises: nothing runs until all are there.
+    """
+    stats = LoopStats()
+
+    def connect() -> Source:
+        return open_source(request.source, max_pixels=request.max_pixels)
+
+    with ReconnectingCapture(connect, stats, request.reconnect) as capture:
+        info = capture.info
+        with (
+            open_rungs(request, info) as ladder,
+            open_sinks(request.sinks, info, crf=request.crf) as sink,
+        ):
+            controls = LiveControls(deadline_ms=_deadline_ms(request, info), gate=request.gate)
+            yield LiveSession(capture, ladder, sink, controls, stats)
+
+
+def open_rungs(request: RunRequest, info: MediaInfo) -> Ladder:
+    """The ladder of a request, timed on frames of the source's size."""
+    return open_ladder(request.model, info.size_hw or UNKNOWN_SIZE_HW, request.options)
+
+
+def _deadline_ms(request: RunRequest, info: MediaInfo) -> float | None:
+    """None where there is nothing to choose: the rung is then always the highest."""
+    if request.deadline_ms is None:
+        return float(1000 / info.rate)
+    return None if request.deadline_ms == float("inf") else request.deadline_ms
