@@ -25,7 +25,7 @@ from unblur.export.onnx_from_network import onnx_from_network
 from unblur.runtime.images import write_image
 from unblur.runtime.model.golden import golden_frame
 from unblur.runtime.tensorrt.engine_file import EngineRecord
-from unblur.train.checkpoint import load_network, shipped_checkpoint
+from unblur.train.checkpoint import load_checkpoint, shipped_checkpoint
 
 PRESETS = ("lprn-n", "lprn-s")
 
@@ -64,7 +64,7 @@ def sources(preset: str, folder: Path) -> Iterator[Source]:
     """The network of a preset as fp32, fp16 and INT8, written into `folder`."""
     for turns in (0, 2):
         write_image(folder / f"frame-{turns}.png", np.rot90(golden_frame(), turns))
-    fp32 = onnx_from_network(load_network(shipped_checkpoint(preset)))
+    fp32 = onnx_from_network(load_checkpoint(shipped_checkpoint(preset)))
     int8 = calibrate(fp32, find_sample(folder)).model
     for name, model in {"fp32": fp32, "fp16": fp16_from_fp32(fp32), "int8": int8_fp16_from_int8(int8)}.items():
         write_onnx(folder / f"{name}.onnx", model)

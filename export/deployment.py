@@ -42,7 +42,7 @@ from unblur.runtime.quality.pairs import Pair, read_pair
 from unblur.runtime.quality.parity import Ledger, measure
 from unblur.runtime.quality.tolerances import INT8_LOSS_LIMIT_DB
 from unblur.runtime.spec import Precision
-from unblur.train.checkpoint import load_network
+from unblur.train.checkpoint import load_checkpoint
 from unblur.train.networks import DeblurringNetwork
 from unblur.train.networks.base import count_parameters, gflop_720p
 
@@ -102,7 +102,7 @@ def deploy(plan: DeployPlan, out: Path, stage: Stage = silent) -> Deployment:
     the ledger fails.
     """
     _check_out(out)
-    network = load_network(plan.checkpoint)
+    network = load_checkpoint(plan.checkpoint)
     counts = _step_counts(network.spec.steps, plan.steps)
     variants = tuple(Variant(form, count, _file(form, count, network.steps)) for count in counts for form in _FORMS)
     with atomic_folder(out) as folder:

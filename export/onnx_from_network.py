@@ -23,7 +23,7 @@ from onnxruntime import GraphOptimizationLevel, InferenceSession, SessionOptions
 from torch.export import Dim
 
 from unblur.calibration.onnx_model import WEIGHTED, describe, onnx_bytes, spec_of, strip_provenance
-from unblur.train.checkpoint import load_network
+from unblur.train.checkpoint import load_checkpoint
 from unblur.train.networks import DeblurringNetwork
 
 _SCOPES = "pkg.torch.onnx.name_scopes"  # the exporter's note on a node: its modules, outermost first, and itself
@@ -112,7 +112,7 @@ def onnx_from_checkpoint(path: Path, *, steps: int | None = None) -> ModelProto:
 
     Raises BadInput or SpecMismatch for a checkpoint that cannot be used.
     """
-    return onnx_from_network(load_network(path, steps=steps))
+    return onnx_from_network(load_checkpoint(path, steps=steps))
 
 
 def onnx_from_network(network: DeblurringNetwork) -> ModelProto:

@@ -36,7 +36,7 @@ SMALL = (
 
 @pytest.fixture
 def data(pairs_folder: Path) -> TrainingData:
-    return open_training_data(pairs_folder, None, None, hold_out=1, advance=lambda: None)
+    return open_training_data(pairs_folder, hold_out=1)
 
 
 @pytest.fixture

@@ -54,7 +54,7 @@ def gradient_penalty(discriminator: nn.Module, sharp: Tensor, restored: Tensor) 
     return (norms - 1).square().mean()
 
 
-class JudgedImages(nn.Module):
+class DiscriminatorObjective(nn.Module):
     """A discriminator and its loss as one module, so that distributed wrappers see one forward per step."""
 
     def __init__(self, discriminator: nn.Module, kind: AdversarialKind, penalty_weight: float) -> None:
@@ -71,8 +71,8 @@ class JudgedImages(nn.Module):
         return loss
 
 
-class Opponent:
-    """Learns to tell restored images from sharp ones, and tells the generator how well it passes."""
+class DiscriminatorTrainer:
+    """Trains the discriminator, and gives the generator its adversarial loss."""
 
     def __init__(
         self, discriminator: nn.Module, settings: Adversarial, recipe: Recipe, accelerator: Accelerator
@@ -86,8 +86,8 @@ class Opponent:
         self._discriminator = discriminator
         self._settings = settings
         self._accelerator = accelerator
-        judged = JudgedImages(discriminator, settings.kind, settings.penalty_weight)
-        self._judged, self._optimizer = accelerator.prepare(judged, optimizer)
+        objective = DiscriminatorObjective(discriminator, settings.kind, settings.penalty_weight)
+        self._objective, self._optimizer = accelerator.prepare(objective, optimizer)
 
     def learn(self, sharp: Tensor, restored: Tensor, generator_rate: float) -> None:
         """Update the discriminator on one batch, as often as the recipe says; `restored` is detached."""
@@ -95,7 +95,7 @@ class Opponent:
             group["lr"] = generator_rate * self._settings.rate_ratio
         for _ in range(self._settings.steps):
             self._optimizer.zero_grad()
-            self._accelerator.backward(self._judged(sharp, restored))
+            self._accelerator.backward(self._objective(sharp, restored))
             self._optimizer.step()
 
     def loss_of(self, restored: Tensor) -> Tensor:

@@ -44,7 +44,7 @@ class TrainingState:
     elapsed_s: float
 
 
-def save_network(path: Path, network: DeblurringNetwork, recipe: Recipe, training_data: tuple[str, ...]) -> None:
+def save_checkpoint(path: Path, network: DeblurringNetwork, recipe: Recipe, training_data: tuple[str, ...]) -> None:
     """Write weights, spec (with `training_data`) and recipe, whole or not at all."""
     spec = replace(network.spec, training_data=training_data)
     metadata = {SPEC_KEY: spec.to_json(), _RECIPE_KEY: recipe.to_json()}
@@ -52,7 +52,7 @@ def save_network(path: Path, network: DeblurringNetwork, recipe: Recipe, trainin
         temporary.write_bytes(save(_contiguous(network.state_dict()), metadata))
 
 
-def load_network(path: Path, *, steps: int | None = None) -> DeblurringNetwork:
+def load_checkpoint(path: Path, *, steps: int | None = None) -> DeblurringNetwork:
     """Rebuild the network a checkpoint holds, in eval mode; its `spec` keeps the recorded data and licence.
 
     steps: run the same weights for another number of recursion steps.
@@ -100,7 +100,7 @@ def save_state(path: Path, state: TrainingState) -> None:
 
 
 def load_state(path: Path) -> TrainingState:
-    """Read what `save_state` wrote; BadInput or SpecMismatch as `load_network`."""
+    """Read what `save_state` wrote; BadInput or SpecMismatch as `load_checkpoint`."""
     tensors, metadata = _read(path)
     if _PROGRESS_KEY not in metadata:
         raise SpecMismatch(f"{path} holds a network, not the state of a run; --resume needs RUN/state.safetensors")

@@ -68,7 +68,12 @@ class TrainingData:
 
 
 def open_training_data(
-    pairs: Path | None, stills: Path | None, clips: Path | None, *, hold_out: int, advance: Progress
+    pairs: Path | None = None,
+    stills: Path | None = None,
+    clips: Path | None = None,
+    *,
+    hold_out: int = 0,
+    advance: Progress = lambda: None,
 ) -> TrainingData:
     """List and decode everything once, so that a corrupt file stops the run before it starts.
 

@@ -21,12 +21,12 @@ from torch.utils.data import DataLoader
 from unblur.runtime.errors import BadInput, UnblurError
 from unblur.runtime.frames import Frame, Padding, batch_from_frame, frame_from_batch
 from unblur.runtime.metrics import MIN_SSIM_SIDE, psnr_db, ssim
-from unblur.train.adversarial import Opponent
+from unblur.train.adversarial import DiscriminatorTrainer
 from unblur.train.checkpoint import (
     TrainingState,
     flat_optimizer_state,
     restore_optimizer_state,
-    save_network,
+    save_checkpoint,
     save_state,
 )
 from unblur.train.data import CropDataset, PairOfFrames, TrainingData, validation_frames
@@ -53,7 +53,7 @@ def learning_rate_at(share_done: float, recipe: Recipe) -> float:
     return recipe.final_learning_rate + above_final
 
 
-class AveragedNetwork:
+class EmaNetwork:
     """Exponential moving average of a network's weights; the decay ramps up so that early weights are forgotten.
 
     network: a copy with the averaged weights, in eval mode. Its buffers (statistics of batch norm, vectors of
@@ -153,16 +153,16 @@ def train(
     start, spent_s = (state.iteration, state.elapsed_s) if state else (0, 0.0)
     loader = _loader(CropDataset(data, recipe, length.most_iterations * recipe.batch), recipe, start, workers)
     network.train().to(accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    average = AveragedNetwork(network, recipe.ema_decay)
+    ema = EmaNetwork(network, recipe.ema_decay)
     optimizer = torch.optim.AdamW(
         network.parameters(), recipe.learning_rate, betas=recipe.betas, weight_decay=recipe.weight_decay
     )
     if state:
         network.load_state_dict(dict(state.network))
-        average.network.load_state_dict(dict(state.ema))
+        ema.network.load_state_dict(dict(state.ema))
         restore_optimizer_state(optimizer, state.optimizer)
     supervised, optimizer, loader = accelerator.prepare(SupervisedNetwork(network, content), optimizer, loader)
-    opponent = _opponent(discriminator, recipe, accelerator, state)
+    trainer = _discriminator_trainer(discriminator, recipe, accelerator, state)
     frames = validation_frames(data, recipe, VALIDATION_CROP)
     log = Log(run, on_report) if accelerator.is_main_process else None
     clock = _Clock(spent_s, accelerator)
@@ -173,9 +173,9 @@ def train(
         rate = learning_rate_at(share_done, recipe)
         _seed(recipe.seed, iteration, accelerator.process_index)
         loss, restored = supervised(blurred.contiguous(memory_format=torch.channels_last), sharp)
-        if opponent:
-            opponent.learn(sharp, restored.detach(), rate)
-            loss = loss + opponent.loss_of(restored)
+        if trainer:
+            trainer.learn(sharp, restored.detach(), rate)
+            loss = loss + trainer.loss_of(restored)
         for group in optimizer.param_groups:
             group["lr"] = rate
         optimizer.zero_grad()
@@ -185,14 +185,14 @@ def train(
         loss_value = float(accelerator.reduce(loss.detach(), "mean"))
         _check_finite(loss_value, float(gradient), iteration, run)
         optimizer.step()
-        average.update(network, iteration)
+        ema.update(network, iteration)
 
         elapsed_s = clock.elapsed_s()
         is_last = length.share_done(iteration, elapsed_s) >= 1
         if log and (is_last or iteration % schedule.report_every == 0):
             speed = (iteration - reported[0]) * recipe.batch / (elapsed_s - reported[1])
             is_validated = is_last or iteration % schedule.validate_every == 0
-            measured = average.validate(frames) if is_validated else (None, None)
+            measured = ema.validate(frames) if is_validated else (None, None)
             log.write(Report(iteration, share_done, loss_value, rate, speed, elapsed_s, *measured))
             reported = (iteration, clock.elapsed_s(agreed=False))
         if log and (is_last or elapsed_s - checkpointed_s >= schedule.checkpoint_s):
@@ -200,9 +200,9 @@ def train(
                 run / STATE_FILE,
                 TrainingState(
                     network.state_dict(),
-                    average.network.state_dict(),
+                    ema.network.state_dict(),
                     flat_optimizer_state(optimizer),
-                    *(opponent.state() if opponent else ({}, {})),
+                    *(trainer.state() if trainer else ({}, {})),
                     spec=network.spec,
                     recipe=recipe,
                     iteration=iteration,
@@ -216,23 +216,23 @@ def train(
     weights_path = run / f"{network.spec.preset}.safetensors"
     if log:
         seen = dict.fromkeys((*network.training_data, *data.names))  # a tuned network has seen others before
-        save_network(weights_path, average.network, recipe, tuple(seen))
+        save_checkpoint(weights_path, ema.network, recipe, tuple(seen))
         draw_curve(run / LOG_FILE, run / CURVE_FILE)
     accelerator.wait_for_everyone()
     return weights_path
 
 
-def _opponent(
+def _discriminator_trainer(
     discriminator: nn.Module | None, recipe: Recipe, accelerator: Accelerator, state: TrainingState | None
-) -> Opponent | None:
+) -> DiscriminatorTrainer | None:
     if recipe.adversarial is None:
         return None
     if discriminator is None:
         raise ValueError("an adversarial recipe needs a discriminator")
-    opponent = Opponent(discriminator, recipe.adversarial, recipe, accelerator)
+    trainer = DiscriminatorTrainer(discriminator, recipe.adversarial, recipe, accelerator)
     if state:
-        opponent.restore(state.discriminator, state.discriminator_optimizer)
-    return opponent
+        trainer.restore(state.discriminator, state.discriminator_optimizer)
+    return trainer
 
 
 def _seed(seed: int, iteration: int, process: int) -> None:

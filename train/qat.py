@@ -22,7 +22,7 @@ from torch.overrides import TorchFunctionMode
 from unblur.runtime.errors import CalibrationError
 from unblur.runtime.model.calibration_table import CalibrationTable, read_table
 from unblur.runtime.spec import ModelSpec
-from unblur.train.checkpoint import load_network, resolve_checkpoint
+from unblur.train.checkpoint import load_checkpoint, resolve_checkpoint
 from unblur.train.networks import DeblurringNetwork
 from unblur.train.recipe import Recipe
 
@@ -50,7 +50,7 @@ def open_fake_quantized(preset_or_checkpoint: str, table: Path) -> "FakeQuantize
 
     Raises BadInput or SpecMismatch for weights that cannot be used, CalibrationError for such a table.
     """
-    network = load_network(resolve_checkpoint(preset_or_checkpoint))
+    network = load_checkpoint(resolve_checkpoint(preset_or_checkpoint))
     return FakeQuantized(network, read_table(table), where=str(table))
 
 

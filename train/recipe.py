@@ -8,6 +8,7 @@ from typing import Any, Literal, cast, get_args
 
 from unblur.runtime.errors import SpecMismatch
 from unblur.runtime.strict_json import check_schema, from_json, to_json
+from unblur.train.networks import find_preset
 
 SCHEMA = 2  # 1, without a field that says so: one learning rate curve, L1 and its FFT, no discriminator
 
@@ -220,6 +221,6 @@ RECIPES: Mapping[str, Recipe] = {
 """By system, or by preset where the text trains one differently; see `recipe_of`."""
 
 
-def recipe_of(preset: str, system: str) -> Recipe:
-    """The recipe of a preset."""
-    return RECIPES.get(preset, RECIPES[system])
+def recipe_of(preset: str) -> Recipe:
+    """The recipe of a preset; BadInput for an unknown one."""
+    return RECIPES.get(preset) or RECIPES[find_preset(preset).system]

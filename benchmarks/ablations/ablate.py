@@ -146,7 +146,7 @@ class Ablation:
         return last
 
     def _recipe(self, row: Row) -> tuple[Recipe, str]:
-        recipe = recipe_of(row.preset, find_preset(row.preset).system)
+        recipe = recipe_of(row.preset)
         recipe = replace(recipe, **self.budget.overrides)
         if row.adversarial is not None:
             recipe = recipe.with_adversarial(row.adversarial)

@@ -8,7 +8,7 @@ import typer
 from unblur.export.onnx_file import export_onnx
 from unblur.runtime.console import print_json, progress, stderr
 from unblur.runtime.quality.verify_report import finite_db
-from unblur.train.checkpoint import load_network, resolve_checkpoint
+from unblur.train.checkpoint import load_checkpoint, resolve_checkpoint
 
 
 def export(
@@ -19,7 +19,7 @@ def export(
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
 ) -> None:
     """Write a network as ONNX, for any batch and size, and check that it still computes the same."""
-    network = load_network(resolve_checkpoint(preset), steps=steps)
+    network = load_checkpoint(resolve_checkpoint(preset), steps=steps)
     with progress() as bar:
         bar.add_task("exporting", total=None, note="")
         exported = export_onnx(network, output=output, precision=precision)

@@ -15,7 +15,7 @@ from unblur.export.onnx_from_network import onnx_from_network
 from unblur.runtime.blur import shake_frame
 from unblur.runtime.frames import Frame
 from unblur.runtime.images import write_image
-from unblur.train.checkpoint import save_network
+from unblur.train.checkpoint import save_checkpoint
 from unblur.train.networks import DeblurringNetwork, build_network
 from unblur.train.recipe import RECIPES
 
@@ -47,7 +47,7 @@ def network() -> DeblurringNetwork:
 @pytest.fixture(scope="session")
 def checkpoint(network: DeblurringNetwork, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("weights") / "small.safetensors"
-    save_network(path, network, RECIPES["lprn"], network.training_data)
+    save_checkpoint(path, network, RECIPES["lprn"], network.training_data)
     return path
 
 

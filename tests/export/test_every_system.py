@@ -22,7 +22,7 @@ from unblur.runtime.profile.layers import by_stage
 from unblur.runtime.profile.layers_onnx import onnx_layers
 from unblur.runtime.spec import OptionValue
 from unblur.runtime.tensorrt.engine_file import find_engines
-from unblur.train.checkpoint import load_network, save_network
+from unblur.train.checkpoint import load_checkpoint, save_checkpoint
 from unblur.train.networks import PRESETS, DeblurringNetwork, build_network
 from unblur.train.recipe import recipe_of
 
@@ -61,7 +61,7 @@ def test_checkpoint_to_restored_picture(
     preset: str, calibration_folder: Path, pairs_folder: Path, tmp_path: Path
 ) -> None:
     checkpoint, bundle = tmp_path / "network.safetensors", tmp_path / "small.unblur"
-    save_network(checkpoint, made_up(preset), recipe_of(preset, PRESETS[preset].system), ("made up",))
+    save_checkpoint(checkpoint, made_up(preset), recipe_of(preset), ("made up",))
 
     deployed = unblur("deploy", checkpoint, "--calibration", calibration_folder, "--steps", "", "-o", bundle)
     psnr_db = {hop["name"]: hop["psnr_db"] for hop in deployed["hops"]}
@@ -82,7 +82,7 @@ def test_checkpoint_to_restored_picture(
     write_image(tmp_path / "tiny.png", tiny)
     sink = tmp_path / "restored.png"
     unblur("run", bundle, "--precision", "fp32", "--source", tmp_path / "tiny.png", "--sink", sink)
-    expected = restore(load_network(checkpoint), tiny).astype(int)
+    expected = restore(load_checkpoint(checkpoint), tiny).astype(int)
     assert np.abs(read_image(sink) - expected).max() <= 1
 
 

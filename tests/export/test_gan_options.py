@@ -26,7 +26,7 @@ from unblur.export.onnx_from_network import onnx_from_checkpoint
 from unblur.export.trt_api import load_api
 from unblur.runtime.metrics import psnr_float_db
 from unblur.runtime.tensorrt.engine_file import BuildOptions
-from unblur.train.checkpoint import save_network
+from unblur.train.checkpoint import save_checkpoint
 from unblur.train.networks import DeblurringNetwork, build_network
 from unblur.train.recipe import RECIPES
 
@@ -61,7 +61,7 @@ def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
             torch.nn.init.normal_(parameter, std=0.03)
     network(torch.rand(2, 3, 32, 32))
     path = tmp_path_factory.mktemp("weights") / "small.safetensors"
-    save_network(path, network, RECIPES[network.spec.system], ())
+    save_checkpoint(path, network, RECIPES[network.spec.system], ())
     return Exported(network.eval(), onnx_from_checkpoint(path))
 
 

@@ -17,7 +17,7 @@ from unblur.runtime.model.onnx_runner import OnnxRunner
 from unblur.runtime.model.open_model import shipped_presets
 from unblur.runtime.quality.parity import compare
 from unblur.runtime.spec import Precision
-from unblur.train.checkpoint import load_network, shipped_checkpoint
+from unblur.train.checkpoint import load_checkpoint, shipped_checkpoint
 
 PHOTOGRAPHS = ("chelsea.png", "coffee.png", "motorcycle_left.png", "rocket.jpg")
 SHIPPED = ("lprn-n", "lprn-s")
@@ -44,7 +44,7 @@ def test_weights_stay_small() -> None:
 
 @pytest.mark.parametrize("preset", SHIPPED)
 def test_float_models_equal_the_weights_to_the_byte(preset: str) -> None:
-    network = load_network(shipped_checkpoint(preset))
+    network = load_checkpoint(shipped_checkpoint(preset))
     bundle = read_bundle(shipped_presets()[preset])
     assert bundle.spec == network.spec
     counts = {variant.steps for variant in bundle.manifest.variants}

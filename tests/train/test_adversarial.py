@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from unblur.train.adversarial import JudgedImages, discriminator_loss, generator_loss, gradient_penalty
+from unblur.train.adversarial import DiscriminatorObjective, discriminator_loss, generator_loss, gradient_penalty
 from unblur.train.recipe import AdversarialKind
 
 
@@ -78,7 +78,7 @@ def test_the_gradient_penalty_equals_numpy() -> None:
 def test_the_penalty_trains_the_critic() -> None:
     sharp, restored = draw((2, 3, 4, 5), 4), draw((2, 3, 4, 5), 5)
     critic = Quadratic((3, 4, 5))
-    judged = JudgedImages(critic, "wgan-gp", penalty_weight=10.0)
+    judged = DiscriminatorObjective(critic, "wgan-gp", penalty_weight=10.0)
     torch.manual_seed(6)
     loss = judged(sharp, restored)
     torch.manual_seed(6)

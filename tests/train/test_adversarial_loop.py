@@ -18,7 +18,7 @@ from accelerate import Accelerator
 from safetensors.torch import load_file
 from torch import nn
 
-from unblur.train.adversarial import Opponent, generator_loss
+from unblur.train.adversarial import DiscriminatorTrainer, generator_loss
 from unblur.train.data import CropDataset, TrainingData, open_training_data
 from unblur.train.loop import Length, Schedule, train
 from unblur.train.losses import ContentLoss
@@ -37,7 +37,7 @@ RECIPE = Recipe(
 
 
 def open_pairs(folder: Path) -> TrainingData:
-    return open_training_data(folder, None, None, hold_out=1, advance=lambda: None)
+    return open_training_data(folder, hold_out=1)
 
 
 def networks(dropout: float = 0.1) -> tuple[DeblurringNetwork, nn.Module]:
@@ -103,22 +103,22 @@ def test_the_generator_minimises_content_and_adversarial_loss(
 def test_the_discriminator_learns_to_tell_them_apart() -> None:
     _, discriminator = networks()
     settings = Adversarial("vanilla", weight=1.0, steps=3, rate_ratio=2.0)
-    opponent = Opponent(discriminator, settings, RECIPE, Accelerator(cpu=True))
+    trainer = DiscriminatorTrainer(discriminator, settings, RECIPE, Accelerator(cpu=True))
     generator = torch.Generator().manual_seed(0)
     sharp, restored = (torch.rand((4, 3, 32, 32), generator=generator) * scale for scale in (1.0, 0.3))
-    before = opponent.loss_of(restored)
+    before = trainer.loss_of(restored)
     for _ in range(10):
-        opponent.learn(sharp, restored, generator_rate=2e-3)
-    assert opponent.loss_of(restored) > before + 0.2
-    _, moments = opponent.state()
+        trainer.learn(sharp, restored, generator_rate=2e-3)
+    assert trainer.loss_of(restored) > before + 0.2
+    _, moments = trainer.state()
     assert moments["0.step"] == 30
 
 
 def test_the_generators_loss_leaves_the_discriminator_alone() -> None:
     _, discriminator = networks()
-    opponent = Opponent(discriminator, Adversarial("vanilla", weight=1.0), RECIPE, Accelerator(cpu=True))
+    trainer = DiscriminatorTrainer(discriminator, Adversarial("vanilla", weight=1.0), RECIPE, Accelerator(cpu=True))
     restored = torch.rand((2, 3, 32, 32), requires_grad=True)
-    opponent.loss_of(restored).backward()
+    trainer.loss_of(restored).backward()
     assert restored.grad is not None
     assert all(parameter.requires_grad and parameter.grad is None for parameter in discriminator.parameters())
 

@@ -8,7 +8,13 @@ from safetensors.torch import save_file
 
 from tests.fakes.small_networks import NARROW_U
 from unblur.runtime.errors import BadInput, SpecMismatch
-from unblur.train.checkpoint import load_network, load_state, resolve_checkpoint, save_network, shipped_checkpoint
+from unblur.train.checkpoint import (
+    load_checkpoint,
+    load_state,
+    resolve_checkpoint,
+    save_checkpoint,
+    shipped_checkpoint,
+)
 from unblur.train.networks import build_network
 from unblur.train.recipe import Recipe
 
@@ -17,35 +23,35 @@ from unblur.train.recipe import Recipe
 def checkpoint(tmp_path: Path) -> Path:
     network = build_network("lprn-n", **NARROW_U)
     torch.nn.init.normal_(network.reconstruct.weight)
-    save_network(tmp_path / "net.safetensors", network, Recipe(), ("gopro",))
+    save_checkpoint(tmp_path / "net.safetensors", network, Recipe(), ("gopro",))
     return tmp_path / "net.safetensors"
 
 
 def test_a_checkpoint_rebuilds_its_network(checkpoint: Path) -> None:
-    network = load_network(checkpoint)
+    network = load_checkpoint(checkpoint)
     assert network.spec.preset == "lprn-n"
     assert network.spec.options["width"] == "8,8"
     assert network.spec.training_data == ("gopro",)
     assert not network.training
-    assert load_network(checkpoint, steps=2).spec.steps == 2
+    assert load_checkpoint(checkpoint, steps=2).spec.steps == 2
 
 
 @pytest.mark.parametrize("kept", [0, 7, 100, 5000])
 def test_a_truncated_checkpoint_is_refused(checkpoint: Path, kept: int) -> None:
     checkpoint.write_bytes(checkpoint.read_bytes()[:kept])
     with pytest.raises(BadInput, match="is not a whole safetensors file"):
-        load_network(checkpoint)
+        load_checkpoint(checkpoint)
 
 
 def test_a_missing_checkpoint_is_named(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"absent.safetensors does not exist"):
-        load_network(tmp_path / "absent.safetensors")
+        load_checkpoint(tmp_path / "absent.safetensors")
 
 
 def test_foreign_weights_are_refused(tmp_path: Path) -> None:
     save_file({"weight": torch.zeros(3)}, tmp_path / "foreign.safetensors")
     with pytest.raises(SpecMismatch, match="no model spec in its header"):
-        load_network(tmp_path / "foreign.safetensors")
+        load_checkpoint(tmp_path / "foreign.safetensors")
 
 
 def test_weights_of_another_network_are_refused(checkpoint: Path, tmp_path: Path) -> None:
@@ -53,7 +59,7 @@ def test_weights_of_another_network_are_refused(checkpoint: Path, tmp_path: Path
     other = build_network("lprn-n", width="8,16", blocks="1,1,1").state_dict()
     save_file(other, tmp_path / "other.safetensors", {"unblur.spec": spec})
     with pytest.raises(SpecMismatch, match="does not fit preset 'lprn-n'"):
-        load_network(tmp_path / "other.safetensors")
+        load_checkpoint(tmp_path / "other.safetensors")
 
 
 def test_a_preset_of_another_version_is_named(tmp_path: Path) -> None:
@@ -61,7 +67,7 @@ def test_a_preset_of_another_version_is_named(tmp_path: Path) -> None:
     other = network.spec.to_json().replace("lprn-n", "lprn-xl")
     save_file(network.state_dict(), tmp_path / "other.safetensors", {"unblur.spec": other})
     with pytest.raises(SpecMismatch, match="unknown system 'lprn' or preset 'lprn-xl' in the model spec"):
-        load_network(tmp_path / "other.safetensors")
+        load_checkpoint(tmp_path / "other.safetensors")
 
 
 def test_an_older_schema_is_refused(tmp_path: Path) -> None:
@@ -69,12 +75,12 @@ def test_an_older_schema_is_refused(tmp_path: Path) -> None:
     old = network.spec.to_json().replace('"schema": 1', '"schema": 0')
     save_file(network.state_dict(), tmp_path / "old.safetensors", {"unblur.spec": old})
     with pytest.raises(SpecMismatch, match="schema 0, this version of unblur reads 1"):
-        load_network(tmp_path / "old.safetensors")
+        load_checkpoint(tmp_path / "old.safetensors")
 
 
 @pytest.mark.parametrize("preset", ["lprn-n", "lprn-s"])
 def test_shipped_weights_load(preset: str) -> None:
-    assert load_network(shipped_checkpoint(preset)).spec.preset == preset
+    assert load_checkpoint(shipped_checkpoint(preset)).spec.preset == preset
 
 
 def test_a_checkpoint_is_readable_as_any_file(checkpoint: Path, tmp_path: Path) -> None:
@@ -82,7 +88,7 @@ def test_a_checkpoint_is_readable_as_any_file(checkpoint: Path, tmp_path: Path) 
     assert checkpoint.stat().st_mode == (tmp_path / "any").stat().st_mode
 
 
-def test_a_network_is_no_training_state(checkpoint: Path) -> None:
+def test_a_network_is_not_a_training_state(checkpoint: Path) -> None:
     with pytest.raises(SpecMismatch, match="holds a network, not the state of a run"):
         load_state(checkpoint)
 

@@ -17,7 +17,7 @@ RECIPE = Recipe(crop=32, batch=2)
 
 
 def opened(pairs: Path | None = None, stills: Path | None = None, clips: Path | None = None) -> TrainingData:
-    return open_training_data(pairs, stills, clips, hold_out=1 if pairs else 0, advance=lambda: None)
+    return open_training_data(pairs, stills, clips, hold_out=1 if pairs else 0)
 
 
 def write_clip(path: Path, photograph: np.ndarray, frames: int = 40) -> None:
@@ -87,7 +87,7 @@ def test_orientations(
     for side in ("blur", "sharp"):
         (tmp_path / side).mkdir()
         write_image(tmp_path / side / "square.png", np.ascontiguousarray(photograph[:32, :32]))
-    data = open_training_data(tmp_path, None, None, hold_out=0, advance=lambda: None)
+    data = open_training_data(tmp_path)
     dataset = CropDataset(data, replace(RECIPE, augmentation=augmentation), 60)
     assert len({dataset[index][0].numpy().tobytes() for index in range(60)}) == orientations
 
@@ -126,4 +126,4 @@ def test_nothing_to_train_on() -> None:
 
 def test_holding_out_everything_is_refused(pairs_folder: Path) -> None:
     with pytest.raises(BadInput, match="has 3 pairs, no more than the 3 to hold out"):
-        open_training_data(pairs_folder, None, None, hold_out=3, advance=lambda: None)
+        open_training_data(pairs_folder, hold_out=3)

@@ -30,7 +30,7 @@ RECIPE = Recipe(crop=32, batch=2, learning_rate=5e-3, mix=BlurMix(real=1, shake=
 
 @pytest.fixture
 def data(pairs_folder: Path) -> TrainingData:
-    return open_training_data(pairs_folder, None, None, hold_out=1, advance=lambda: None)
+    return open_training_data(pairs_folder, hold_out=1)
 
 
 def network(seed: int = 0):
@@ -153,7 +153,7 @@ def test_pictures_of_any_size_are_padded(tmp_path: Path) -> None:
         for size in (1, 7):
             noise = rng.integers(256, size=(size, 2 * size, 3), dtype=np.uint8)
             write_image(tmp_path / side / f"{size}.png", noise)
-    tiny = open_training_data(tmp_path, None, None, hold_out=1, advance=lambda: None)
+    tiny = open_training_data(tmp_path, hold_out=1)
     (report,) = run(tiny, tmp_path / "run", 1)
     assert report.psnr_db is not None
     assert report.ssim is None  # takes 11 pixels

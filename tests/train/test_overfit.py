@@ -74,7 +74,7 @@ def one_crop(blurred: np.ndarray, sharp: np.ndarray, folder: Path) -> TrainingDa
 
 
 def quick(case: Case) -> Recipe:
-    recipe = recipe_of(case.preset, find_preset(case.preset).system)
+    recipe = recipe_of(case.preset)
     if recipe.needs_vgg:
         recipe = recipe.with_content("l1")
     return replace(

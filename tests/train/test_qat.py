@@ -12,7 +12,7 @@ from unblur.runtime.cli.main import app
 from unblur.runtime.errors import BadInput, CalibrationError
 from unblur.runtime.model.calibration_table import CalibrationTable, TensorRange, preprocessing_of
 from unblur.runtime.spec import ModelSpec
-from unblur.train.checkpoint import load_network, save_network
+from unblur.train.checkpoint import load_checkpoint, save_checkpoint
 from unblur.train.data import open_training_data
 from unblur.train.loop import Length, Schedule, train
 from unblur.train.networks import DeblurringNetwork, build_network
@@ -151,7 +151,7 @@ def test_the_weights_keep_their_names(network: DeblurringNetwork, table: Calibra
 def test_a_run_writes_a_checkpoint_of_the_network_and_goes_on(
     network: DeblurringNetwork, table: CalibrationTable, pairs_folder: Path, tmp_path: Path
 ) -> None:
-    data = open_training_data(pairs_folder, None, None, hold_out=1, advance=lambda: None)
+    data = open_training_data(pairs_folder, hold_out=1)
     recipe = replace(fine_tuning(RECIPES["lprn"]), crop=32, batch=2)
     before = network.get_parameter(FIRST).detach().clone()
     for iterations, resume in ((2, False), (4, True)):
@@ -160,7 +160,7 @@ def test_a_run_writes_a_checkpoint_of_the_network_and_goes_on(
             fake, recipe, data, Length(iterations=iterations), tmp_path / "run", resume=resume, workers=0,
             schedule=Schedule(report_every=1, validate_every=10),
         )  # fmt: skip
-    tuned = load_network(path)
+    tuned = load_checkpoint(path)
     assert tuned.spec.preset == "lprn-s"
     assert 0 < (tuned.get_parameter(FIRST) - before).abs().max() < 1e-3
 
@@ -204,12 +204,12 @@ def test_the_command_tunes_a_checkpoint(
     network: DeblurringNetwork, table: CalibrationTable, stills_folder: Path, tmp_path: Path
 ) -> None:
     network.training_data = ("GoPro",)
-    save_network(tmp_path / "trained.safetensors", network, RECIPES["lprn"], network.training_data)
+    save_checkpoint(tmp_path / "trained.safetensors", network, RECIPES["lprn"], network.training_data)
     (tmp_path / "table.json").write_text(table.to_json())
     arguments = ["--qat", tmp_path / "table.json", "--stills", stills_folder, "--iterations", 1, "--workers", 0]
     done = _train(tmp_path / "trained.safetensors", *arguments, "--crop", 32, "-o", tmp_path / "run", "--json")
     assert done.exit_code == 0, done.exception
-    tuned = load_network(Path(json.loads(done.stdout)["weights"]))
+    tuned = load_checkpoint(Path(json.loads(done.stdout)["weights"]))
     assert tuned.spec.options == network.spec.options
     assert tuned.training_data == ("GoPro", "stills")
     refused = _train(tmp_path / "trained.safetensors", *arguments, "--steps", 2, "-o", tmp_path / "other")

@@ -59,7 +59,7 @@ def test_choices_are_checked() -> None:
 
 def test_every_preset_has_a_recipe_that_fits() -> None:
     for name, preset in PRESETS.items():
-        recipe = recipe_of(name, preset.system)
+        recipe = recipe_of(name)
         assert recipe.adversarial is None or preset.discriminator is not None, name
 
 
@@ -69,7 +69,7 @@ def test_every_preset_has_a_recipe_that_fits() -> None:
 )
 def test_rows_of_one_system_have_their_own_losses(preset: str, content: str) -> None:
     """Tables 5.1 and 5.2 of seed 004."""
-    assert [term.kind for term in recipe_of(preset, PRESETS[preset].system).content] == [content]
+    assert [term.kind for term in recipe_of(preset).content] == [content]
 
 
 def test_losses_can_be_exchanged() -> None:

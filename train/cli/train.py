@@ -116,12 +116,11 @@ def _recipe(
     tune: bool,
     **overrides: float | int | None,
 ) -> "Recipe":
-    from unblur.train.networks import find_preset
     from unblur.train.qat import fine_tuning
     from unblur.train.recipe import recipe_of
 
     given = {name: value for name, value in overrides.items() if value is not None}
-    recipe = recipe_of(system, find_preset(system).system)
+    recipe = recipe_of(system)
     recipe = replace(fine_tuning(recipe) if tune else recipe, **given)  # type: ignore[arg-type]
     recipe = recipe if content is None else recipe.with_content(content)
     return recipe if adversarial is None else recipe.with_adversarial(adversarial)
