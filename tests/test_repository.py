@@ -7,6 +7,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
+from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,6 @@ IMPORTED_PACKAGES: Mapping[str, set[str]] = {
 }
 OPTIONAL: Mapping[str, set[str]] = {  # each in the one module that needs it, which is imported where it is there
     "runtime/tensorrt/cuda_pycuda.py": {"pycuda"},
-    "runtime/tensorrt/cuda_python.py": {"cuda"},
     "runtime/preview/app.py": {"starlette"},
     "runtime/preview/host.py": {"starlette", "uvicorn"},
     "runtime/cli/preview.py": set(),  # imports the two above
@@ -47,7 +47,7 @@ OPTIONAL: Mapping[str, set[str]] = {  # each in the one module that needs it, wh
 RUNTIME_FOR_TRAIN = {"spec", "frames", "images", "metrics", "blur", "errors", "files", "console"}
 RUNTIME_FOR_TRAIN |= {"strict_json", "media", "model", "quality", "cli"}  # clips; QAT; shared options
 EXTRAS = ("torch", "onnx", "onnxscript", "onnxsim", "accelerate", "safetensors", "matplotlib", "jinja2")
-EXTRAS += ("tensorrt", "tensorrt_rtx", "pycuda", "cuda", "prometheus_client", "starlette", "uvicorn", "websockets")
+EXTRAS += ("tensorrt", "tensorrt_rtx", "pycuda", "prometheus_client", "starlette", "uvicorn", "websockets")
 EXTRAS += ("pynvml",)
 MAX_LINES = 400
 
@@ -140,6 +140,17 @@ def test_train_uses_only_the_contracts_of_the_runtime() -> None:
         return used - RUNTIME_FOR_TRAIN if file.parts[0] == "train" else set()
 
     assert found_in_files(wrong) == {}
+
+
+def test_no_import_goes_in_a_circle() -> None:
+    """Imports inside functions and under TYPE_CHECKING included; CycleError names the modules."""
+    modules = {".".join(("unblur", *file.with_suffix("").parts)).removesuffix(".__init__"): file for file in FILES}
+
+    def imported(file: Path) -> set[str]:
+        names = {name if name in modules else name.rpartition(".")[0] for name in imports_of(file)}
+        return names & modules.keys()
+
+    TopologicalSorter({name: imported(file) for name, file in modules.items()}).prepare()
 
 
 def test_imports_are_absolute() -> None:

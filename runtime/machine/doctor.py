@@ -35,7 +35,6 @@ ORIN, THOR_TENSORRT = 87, (10, 13)
 
 _ORIN_MISSES = ((10, 8), (10, 16))  # from, up to but without: these have no kernels for SM87
 _NO_JETPACK = ((11,), (11, 4, 1))
-_BINDINGS = ("pycuda", "cuda-python", "cuda-bindings")
 _EXTRAS = {"export": ("torch", "onnx", "onnxscript", "onnxsim"), "train": ("torch", "accelerate", "safetensors")}
 
 
@@ -173,16 +172,8 @@ def _mismatch(facts: SystemFacts, version: str) -> tuple[str, str] | None:
 
 
 def _binding(facts: SystemFacts) -> Check:
-    found = [f"{name} {facts.packages[name]}" for name in _BINDINGS if name in facts.packages]
-    if found:
-        return Check("cuda-binding", True, ", ".join(found))
-    if facts.toolkit is None:
-        return Check(
-            "cuda-binding", False, "none, and no CUDA toolkit to build pycuda with", "pip install cuda-python"
-        )
-    return Check(
-        "cuda-binding", False, f"none; CUDA toolkit {facts.toolkit} can build pycuda", "pip install pycuda"
-    )
+    found = facts.packages.get("pycuda")
+    return Check("cuda-binding", True, f"pycuda {found}" if found else "none needed: the driver is called directly")
 
 
 def _extras(facts: SystemFacts) -> Iterator[Check]:

@@ -19,8 +19,8 @@ from unblur.runtime.profile.measure import Control, Plan, profile_runner, ready_
 from unblur.runtime.profile.roofline import OPERATIONS_A_CLOCK, Peaks, measure_gpu_peaks, measure_peaks, place
 from unblur.runtime.profile.sweep import SweepRequest, sweep
 from unblur.runtime.runner import Runner, RunnerOptions
-from unblur.runtime.tensorrt.cuda import open_cuda
 from unblur.runtime.tensorrt.engine_runner import EngineRunner
+from unblur.runtime.tensorrt.open_cuda import open_cuda
 
 LEAST_ROUNDS = 6
 """Of two runs of each model: what `compare` takes at least."""

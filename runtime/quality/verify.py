@@ -26,7 +26,6 @@ from unblur.runtime.quality.parity import Ledger, measure
 from unblur.runtime.quality.tolerances import FLOOR_DB, TILING_FLOOR_DB
 from unblur.runtime.runner import Runner, RunnerOptions
 from unblur.runtime.spec import Pooling, Precision
-from unblur.runtime.tensorrt.cuda import open_cuda
 from unblur.runtime.tensorrt.engine_file import (
     SUFFIX,
     EngineRecord,
@@ -37,6 +36,7 @@ from unblur.runtime.tensorrt.engine_file import (
     read_record,
 )
 from unblur.runtime.tensorrt.engine_runner import EngineRunner, device_facts
+from unblur.runtime.tensorrt.open_cuda import open_cuda
 from unblur.runtime.tensorrt.trt import load_tensorrt
 
 

@@ -4,12 +4,10 @@
     with cuda.current():
         memory = cuda.alloc(1 << 20)
 
-pycuda stands behind it, or cuda-python where pycuda cannot be built; the tests stand a driver in memory behind it.
-All failures are DeviceErrors that name the call. Whoever makes an object frees it; nothing is left to the garbage
-collector, whose order is not that of the driver.
+`open_cuda` puts pycuda or the driver itself behind it, the tests a GPU in memory. All failures are DeviceErrors
+that name the call. Whoever makes an object frees it: the garbage collector's order is not the driver's.
 """
 
-import importlib.util
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
@@ -17,8 +15,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from unblur.runtime.errors import DeviceError, MissingExtra
-from unblur.runtime.tensorrt.cuda_driver import Device, probe
+from unblur.runtime.errors import DeviceError
+from unblur.runtime.tensorrt.cuda_driver import Device
 
 
 class DeviceMemory(Protocol):
@@ -97,9 +95,14 @@ class Module(Protocol):
     """Compiled kernels."""
 
     def launch(
-        self, kernel: str, grid: tuple[int, int], block: tuple[int, int], arguments: Sequence[int], stream: Stream
+        self,
+        kernel: str,
+        grid: tuple[int, int],
+        block: tuple[int, int],
+        arguments: Sequence[int | float],
+        stream: Stream,
     ) -> None:
-        """Enqueue a kernel whose first two arguments are addresses and the others 32-bit integers."""
+        """Enqueue a kernel: two addresses, then 32-bit integers and floats. grid, block: columns x rows."""
         ...
 
     def free(self) -> None: ...
@@ -126,32 +129,9 @@ class Cuda(Protocol):
         ...
 
 
-def open_cuda(index: int = 0) -> Cuda:
-    """The GPU with that index, through pycuda if it is installed, else through cuda-python.
-
-    Raises DeviceError if there is no driver or no such GPU, MissingExtra if there is neither package.
-    """
-    device = probe(index)
-    if importlib.util.find_spec("pycuda") is not None:
-        from unblur.runtime.tensorrt.cuda_pycuda import PycudaDevice
-
-        return PycudaDevice(device)
-    if _has_cuda_python():
-        from unblur.runtime.tensorrt.cuda_python import CudaPythonDevice
-
-        return CudaPythonDevice(device)
-    raise MissingExtra(
-        f"{device} needs a Python binding to CUDA: pip install pycuda, or cuda-python where there is no nvcc"
-    )
-
-
 def no_memory(device: Device, nbytes: int, where: str) -> DeviceError:
     """The error of an allocation that failed; where: "GPU" or "page-locked"."""
     return DeviceError(
         f"{device} has no {nbytes / 2**20:.0f} MiB of {where} memory left; close other programs, "
         "or build the engine for a smaller size"
     )
-
-
-def _has_cuda_python() -> bool:
-    return importlib.util.find_spec("cuda") is not None and importlib.util.find_spec("cuda.bindings") is not None

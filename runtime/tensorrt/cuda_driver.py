@@ -1,7 +1,7 @@
-"""The calls of the CUDA driver that are made without a binding: those that come before one, and stream capture.
+"""The CUDA driver through ctypes: is there a GPU, and stream capture.
 
-TensorRT and the bindings may crash the process where there is no driver, so `probe` asks the driver itself first.
-pycuda, at least up to 2026.1, knows nothing of stream capture and graphs. Numbers and signatures: cuda.h.
+TensorRT and pycuda may crash the process where there is no driver, so `probe` asks the driver first. pycuda, at
+least up to 2026.1, has no stream capture and no graphs. Numbers and signatures: cuda.h.
 """
 
 import ctypes
@@ -92,6 +92,17 @@ def call(name: str, *arguments: object) -> None:
     _check(name, int(getattr(_library(), name)(*arguments)))
 
 
+class DriverError(DeviceError):
+    """A call of the driver that failed. code: its CUresult."""
+
+    def __init__(self, name: str, code: int) -> None:
+        text = ctypes.c_char_p()
+        _library().cuGetErrorString(code, ctypes.byref(text))
+        words = (text.value or b"unknown error").decode()
+        super().__init__(f"{name} failed: {words} (CUDA error {code})")
+        self.code = code
+
+
 class CapturedGraph:
     """Work that was captured from a stream, to be launched as one; free it before the stream.
 
@@ -142,7 +153,4 @@ def _attribute(number: int, device: ctypes.c_int) -> int:
 
 def _check(name: str, code: int) -> None:
     if code != 0:
-        text = ctypes.c_char_p()
-        _library().cuGetErrorString(code, ctypes.byref(text))
-        words = (text.value or b"unknown error").decode()
-        raise DeviceError(f"{name} failed: {words} (CUDA error {code})")
+        raise DriverError(name, code)

@@ -116,7 +116,7 @@ class _Stream:
             self._done.synchronize()
 
     def launch(
-        self, function: Any, grid: tuple[int, int], block: tuple[int, int], arguments: Sequence[int]
+        self, function: Any, grid: tuple[int, int], block: tuple[int, int], arguments: Sequence[int | float]
     ) -> None:
         with _device_errors():
             function.prepared_async_call((*grid, 1), (*block, 1), self._stream, *arguments)
@@ -135,7 +135,7 @@ class _Event:
 
     def elapsed_ms(self, since: Event) -> float:
         if not isinstance(since, _Event):
-            raise TypeError(f"expected an event of pycuda, got {type(since).__name__}")
+            raise TypeError(f"expected an event of the same device, got {type(since).__name__}")
         with _device_errors():
             return float(self._event.time_since(since._event))
 
@@ -149,14 +149,19 @@ class _Module:
         self._functions: dict[str, Any] = {}
 
     def launch(
-        self, kernel: str, grid: tuple[int, int], block: tuple[int, int], arguments: Sequence[int], stream: Stream
+        self,
+        kernel: str,
+        grid: tuple[int, int],
+        block: tuple[int, int],
+        arguments: Sequence[int | float],
+        stream: Stream,
     ) -> None:
         if not isinstance(stream, _Stream):
             raise TypeError(f"expected a stream of pycuda, got {type(stream).__name__}")
         if kernel not in self._functions:
+            types = "".join("f" if isinstance(value, float) else "i" for value in arguments[2:])
             with _device_errors():
-                function = self._module.get_function(kernel)
-                self._functions[kernel] = function.prepare("PP" + "i" * (len(arguments) - 2))
+                self._functions[kernel] = self._module.get_function(kernel).prepare("PP" + types)
         stream.launch(self._functions[kernel], grid, block, arguments)
 
     def free(self) -> None:

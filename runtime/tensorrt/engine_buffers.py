@@ -49,7 +49,7 @@ FLOAT_BYTES = 4
 _log = logging.getLogger(__name__)
 
 
-class Exchange(Protocol):
+class HostDeviceBuffer(Protocol):
     """Memory that the CPU writes and the GPU reads, or the other way round. address: as the GPU sees it."""
 
     @property
@@ -72,7 +72,7 @@ class Exchange(Protocol):
         ...
 
 
-class StagedExchange:
+class StagedBuffer:
     """Page-locked memory and its twin on a discrete GPU, with copies between them."""
 
     def __init__(self, opening: ExitStack, cuda: Cuda, nbytes: int) -> None:
@@ -95,7 +95,7 @@ class StagedExchange:
         stream.copy_out(self._host, self._device, nbytes)
 
 
-class MappedExchange:
+class MappedBuffer:
     """Memory that CPU and integrated GPU both see; nothing is copied."""
 
     def __init__(self, opening: ExitStack, cuda: Cuda, nbytes: int) -> None:
@@ -114,7 +114,7 @@ class MappedExchange:
     def download(self, nbytes: int, stream: Stream) -> None: ...
 
 
-class Equipment:
+class EngineBuffers:
     """All that one runner allocates, for the largest size that its engine takes.
 
     opening: gets what frees each thing, so that closing it, or a failure in here, leaves nothing behind.
@@ -123,7 +123,7 @@ class Equipment:
     """
 
     def __init__(self, opening: ExitStack, cuda: Cuda, execution: Execution, record: EngineRecord) -> None:
-        exchange = MappedExchange if cuda.device.integrated else StagedExchange
+        buffer = MappedBuffer if cuda.device.integrated else StagedBuffer
         largest = max(math.prod(profile.maximum) for profile in record.identity.profiles)
         nbytes = FLOAT_BYTES * largest
         self.execution = execution
@@ -131,8 +131,8 @@ class Equipment:
         opening.callback(self.stream.free)
         self.kernels = Kernels(cuda)
         opening.callback(self.kernels.free)
-        self.source: Exchange = exchange(opening, cuda, nbytes)
-        self.target: Exchange = exchange(opening, cuda, nbytes)
+        self.source: HostDeviceBuffer = buffer(opening, cuda, nbytes)
+        self.target: HostDeviceBuffer = buffer(opening, cuda, nbytes)
         self.input = _allocate(opening, cuda, nbytes)
         self.output = _allocate(opening, cuda, nbytes)
 
@@ -143,14 +143,14 @@ class BatchWork:
 
     batch_shape: tuple[int, ...]
 
-    def bind(self, equipment: Equipment) -> None:
-        equipment.execution.bind(equipment.source.address, equipment.target.address)
+    def bind(self, buffers: EngineBuffers) -> None:
+        buffers.execution.bind(buffers.source.address, buffers.target.address)
 
-    def enqueue(self, equipment: Equipment) -> None:
+    def enqueue(self, buffers: EngineBuffers) -> None:
         nbytes = FLOAT_BYTES * math.prod(self.batch_shape)
-        equipment.source.upload(nbytes, equipment.stream)
-        equipment.execution.enqueue(equipment.stream.handle)
-        equipment.target.download(nbytes, equipment.stream)
+        buffers.source.upload(nbytes, buffers.stream)
+        buffers.execution.enqueue(buffers.stream.handle)
+        buffers.target.download(nbytes, buffers.stream)
 
 
 @dataclass(frozen=True)
@@ -159,11 +159,11 @@ class EngineWork:
 
     batch_shape: tuple[int, ...]
 
-    def bind(self, equipment: Equipment) -> None:
-        equipment.execution.bind(equipment.source.address, equipment.target.address)
+    def bind(self, buffers: EngineBuffers) -> None:
+        buffers.execution.bind(buffers.source.address, buffers.target.address)
 
-    def enqueue(self, equipment: Equipment) -> None:
-        equipment.execution.enqueue(equipment.stream.handle)
+    def enqueue(self, buffers: EngineBuffers) -> None:
+        buffers.execution.enqueue(buffers.stream.handle)
 
 
 @dataclass(frozen=True)
@@ -176,17 +176,17 @@ class FrameWork:
     def batch_shape(self) -> tuple[int, ...]:
         return (1, 3, *self.padding.padded_hw)
 
-    def bind(self, equipment: Equipment) -> None:
-        equipment.execution.bind(equipment.input, equipment.output)
+    def bind(self, buffers: EngineBuffers) -> None:
+        buffers.execution.bind(buffers.input, buffers.output)
 
-    def enqueue(self, equipment: Equipment) -> None:
-        stream, kernels = equipment.stream, equipment.kernels
+    def enqueue(self, buffers: EngineBuffers) -> None:
+        stream, kernels = buffers.stream, buffers.kernels
         nbytes = 3 * math.prod(self.padding.size_hw)
-        equipment.source.upload(nbytes, stream)
-        kernels.batch_from_frame(equipment.source.address, equipment.input, self.padding, stream)
-        equipment.execution.enqueue(stream.handle)
-        kernels.frame_from_batch(equipment.output, equipment.target.address, self.padding, stream)
-        equipment.target.download(nbytes, stream)
+        buffers.source.upload(nbytes, stream)
+        kernels.batch_from_frame(buffers.source.address, buffers.input, self.padding, stream)
+        buffers.execution.enqueue(stream.handle)
+        kernels.frame_from_batch(buffers.output, buffers.target.address, self.padding, stream)
+        buffers.target.download(nbytes, stream)
 
 
 Work = BatchWork | EngineWork | FrameWork
@@ -201,15 +201,15 @@ class Session:
     graph: whether to capture at all.
     """
 
-    def __init__(self, work: Work, equipment: Equipment, *, graph: bool) -> None:
+    def __init__(self, work: Work, buffers: EngineBuffers, *, graph: bool) -> None:
         self.work = work
-        self._equipment = equipment
-        self._stream = equipment.stream
+        self._buffers = buffers
+        self._stream = buffers.stream
         self._graph: Graph | None = None
         self._captures = graph
         self._is_warm = False
-        equipment.execution.set_shape(work.batch_shape, self._stream.handle)
-        work.bind(equipment)
+        buffers.execution.set_shape(work.batch_shape, self._stream.handle)
+        work.bind(buffers)
 
     def run(self) -> None:
         """Do the work and wait for it; `source` must be written before. DeviceError if the GPU fails."""
@@ -246,7 +246,7 @@ class Session:
             _log.warning("the engine cannot be captured as a CUDA graph, so every frame is enqueued: %s", error)
 
     def _enqueue(self) -> None:
-        self.work.enqueue(self._equipment)
+        self.work.enqueue(self._buffers)
 
 
 def _allocate(opening: ExitStack, cuda: Cuda, nbytes: int) -> int:

@@ -27,12 +27,12 @@ from unblur.runtime.errors import DeviceError
 from unblur.runtime.frames import Batch, Frame, Padding, check_frame
 from unblur.runtime.runner import InferenceTiming, check_batch
 from unblur.runtime.spec import ModelSpec, Precision
-from unblur.runtime.tensorrt.cuda import Cuda, Event, open_cuda
+from unblur.runtime.tensorrt.cuda import Cuda, Event
 from unblur.runtime.tensorrt.engine_buffers import (
     FLOAT_BYTES,
     BatchWork,
+    EngineBuffers,
     EngineWork,
-    Equipment,
     FrameWork,
     Session,
     Work,
@@ -45,26 +45,27 @@ from unblur.runtime.tensorrt.engine_file import (
     read_record,
     this_platform,
 )
+from unblur.runtime.tensorrt.open_cuda import open_cuda
 from unblur.runtime.tensorrt.trt import Execution, TensorRT, load_tensorrt
 
 
-def run_timed(session: Session, equipment: Equipment, batch: Batch, restored: Batch) -> InferenceTiming:
+def run_timed(session: Session, buffers: EngineBuffers, batch: Batch, restored: Batch) -> InferenceTiming:
     """Put a batch through the engine into `restored`, and return where its time went.
 
     session: of an EngineWork for batches of this shape. `host_ms` is what the CPU's clock shows beyond the GPU's.
     """
     session.prepare()  # captures once, which is no part of an inference
     started = time.perf_counter()
-    equipment.source.write(batch)
-    copy_in, device, copy_out = _gpu_ms(session, equipment, batch.shape)
-    equipment.target.read(restored)
+    buffers.source.write(batch)
+    copy_in, device, copy_out = _gpu_ms(session, buffers, batch.shape)
+    buffers.target.read(restored)
     whole = (time.perf_counter() - started) * 1e3
     return InferenceTiming(max(0.0, whole - copy_in - device - copy_out), copy_in, device, copy_out)
 
 
-def _gpu_ms(session: Session, equipment: Equipment, shape: tuple[int, ...]) -> list[float]:
+def _gpu_ms(session: Session, buffers: EngineBuffers, shape: tuple[int, ...]) -> list[float]:
     """Upload, execute, download; the time of each in ms."""
-    stream, nbytes = equipment.stream, FLOAT_BYTES * math.prod(shape)
+    stream, nbytes = buffers.stream, FLOAT_BYTES * math.prod(shape)
     with ExitStack() as marks:
 
         def mark() -> Event:
@@ -73,11 +74,11 @@ def _gpu_ms(session: Session, equipment: Equipment, shape: tuple[int, ...]) -> l
             return event
 
         events = [mark()]
-        equipment.source.upload(nbytes, stream)
+        buffers.source.upload(nbytes, stream)
         events.append(mark())
         session.launch()
         events.append(mark())
-        equipment.target.download(nbytes, stream)
+        buffers.target.download(nbytes, stream)
         events.append(mark())
         stream.wait()
         return [later.elapsed_ms(earlier) for earlier, later in pairwise(events)]
@@ -117,7 +118,7 @@ class EngineRunner:
         with self._cuda.current(), ExitStack() as opening:
             execution = Execution(self._trt, data, record)
             opening.callback(execution.close)
-            self._equipment = Equipment(opening, self._cuda, execution, record)
+            self._buffers = EngineBuffers(opening, self._cuda, execution, record)
             self._opened = opening.pop_all()
 
     @property
@@ -145,10 +146,10 @@ class EngineRunner:
         check_batch(batch, self.spec.multiple_of)
         with self._exclusively():
             session = self._session_for(BatchWork(batch.shape))
-            self._equipment.source.write(batch)
+            self._buffers.source.write(batch)
             session.run()
             # A copy: memory of the driver must not be seen by a caller who may keep it beyond `close`.
-            self._equipment.target.read(self._restored_like(batch))
+            self._buffers.target.read(self._restored_like(batch))
         return self._restored
 
     def timed_infer(self, batch: Batch) -> tuple[Batch, InferenceTiming]:
@@ -156,7 +157,7 @@ class EngineRunner:
         check_batch(batch, self.spec.multiple_of)
         with self._exclusively():
             session = self._session_for(EngineWork(batch.shape))
-            timing = run_timed(session, self._equipment, batch, self._restored_like(batch))
+            timing = run_timed(session, self._buffers, batch, self._restored_like(batch))
         return self._restored, timing
 
     def profile_layers(self, batch: Batch, runs: int) -> tuple[str, dict[str, list[float]]]:
@@ -168,11 +169,11 @@ class EngineRunner:
         times: dict[str, list[float]] = {}
         with self._exclusively():
             session = self._session_for(BatchWork(batch.shape))
-            self._equipment.source.write(batch)
-            self._equipment.execution.report_layers(lambda name, ms: times.setdefault(name, []).append(ms))
+            self._buffers.source.write(batch)
+            self._buffers.execution.report_layers(lambda name, ms: times.setdefault(name, []).append(ms))
             for _ in range(runs):
                 session.run()
-            return self._equipment.execution.inspect(), times
+            return self._buffers.execution.inspect(), times
 
     def infer_frame(self, frame_rgb: Frame, out: Frame) -> None:
         """Restore one frame, uint8 RGB (H, W, 3) of any size that the engine takes when padded, into `out`.
@@ -186,9 +187,9 @@ class EngineRunner:
         padding = Padding.to_multiple((frame_rgb.shape[0], frame_rgb.shape[1]), self.spec.multiple_of)
         with self._exclusively():
             session = self._session_for(FrameWork(padding))
-            self._equipment.source.write(frame_rgb)
+            self._buffers.source.write(frame_rgb)
             session.run()
-            self._equipment.target.read(out)
+            self._buffers.target.read(out)
 
     def close(self) -> None:
         """Free everything, last made first; waits for a call in another thread. A second call does nothing."""
@@ -242,7 +243,7 @@ class EngineRunner:
             if self._session is not None:
                 self._session.free()
                 self._session = None
-            self._session = Session(work, self._equipment, graph=captures)
+            self._session = Session(work, self._buffers, graph=captures)
         return self._session
 
     def _may_capture(self, work: Work) -> bool:

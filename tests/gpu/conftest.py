@@ -15,6 +15,7 @@ from tiny_network import TinyNetwork
 from unblur.runtime.errors import DeviceError
 from unblur.runtime.model.golden import golden_frame
 from unblur.runtime.tensorrt.cuda import Cuda
+from unblur.runtime.tensorrt.cuda_ctypes import CtypesDevice
 from unblur.runtime.tensorrt.cuda_driver import Device, probe
 
 
@@ -32,7 +33,7 @@ def device() -> Device:
         pytest.skip(f"not run, since it needs a GPU: {error}")
 
 
-@pytest.fixture(params=["pycuda", "cuda-python"])
+@pytest.fixture(params=["pycuda", "ctypes"])
 def cuda(request: pytest.FixtureRequest, device: Device) -> Iterator[Cuda]:
     """The GPU through each binding that is installed, its context current in the test's thread."""
     opened = open_with(request.param, device)
@@ -41,16 +42,13 @@ def cuda(request: pytest.FixtureRequest, device: Device) -> Iterator[Cuda]:
 
 
 def open_with(binding: str, device: Device) -> Cuda:
-    package = {"pycuda": "pycuda", "cuda-python": "cuda"}[binding]
-    if importlib.util.find_spec(package) is None:
-        pytest.skip(f"not run, since the package {binding} is not installed")
-    if binding == "pycuda":
-        from unblur.runtime.tensorrt.cuda_pycuda import PycudaDevice
+    if binding == "ctypes":
+        return CtypesDevice(device)
+    if importlib.util.find_spec("pycuda") is None:
+        pytest.skip("not run, since the package pycuda is not installed")
+    from unblur.runtime.tensorrt.cuda_pycuda import PycudaDevice
 
-        return PycudaDevice(device)
-    from unblur.runtime.tensorrt.cuda_python import CudaPythonDevice
-
-    return CudaPythonDevice(device)
+    return PycudaDevice(device)
 
 
 @pytest.fixture

@@ -16,10 +16,10 @@ from unblur.runtime.model.onnx_runner import OnnxRunner
 from unblur.runtime.profile.layers_tensorrt import profile_engine_layers
 from unblur.runtime.quality.tolerances import FLOOR_DB
 from unblur.runtime.spec import Precision
-from unblur.runtime.tensorrt.cuda import open_cuda
 from unblur.runtime.tensorrt.cuda_driver import Device
 from unblur.runtime.tensorrt.engine_file import Flavour
 from unblur.runtime.tensorrt.engine_runner import EngineRunner
+from unblur.runtime.tensorrt.open_cuda import open_cuda
 from unblur.runtime.tensorrt.trt import MODULES
 
 SIZES = ("96x160", "32x48:96x160:128x192")

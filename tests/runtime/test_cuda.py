@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from unblur.runtime.errors import DeviceError, MissingExtra
-from unblur.runtime.tensorrt import cuda
+from unblur.runtime.errors import DeviceError
 from unblur.runtime.tensorrt import cuda_driver as libcuda
 from unblur.runtime.tensorrt import engine_buffers as kernels
+from unblur.runtime.tensorrt.cuda_ctypes import CtypesDevice
 from unblur.runtime.tensorrt.cuda_driver import CapturedGraph, Device, call, multiprocessors_and_mhz, probe
+from unblur.runtime.tensorrt.open_cuda import open_cuda
 
 FAKES = Path(__file__).parents[1] / "fakes"
 FAKE_GPU = Device(0, "Fake GPU", 87, integrated=True, memory_bytes=1 << 28, driver_cuda=(12, 6))
@@ -99,15 +100,23 @@ def test_no_driver_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
     libcuda._library.cache_clear()
     monkeypatch.setattr(ctypes, "CDLL", missing)
     with pytest.raises(DeviceError, match=r"there is no CUDA driver \(libcuda\.so\.1\); install NVIDIA's"):
-        cuda.open_cuda()
+        open_cuda()
 
 
-def test_no_binding(driver: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_pycuda_the_driver_is_called_directly(driver: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(
-        MissingExtra, match="cuda:0 Fake GPU needs a Python binding to CUDA: pip install pycuda, or"
-    ):
-        cuda.open_cuda()
+    assert isinstance(open_cuda(), CtypesDevice)
+
+
+def test_a_pycuda_that_cannot_be_imported_is_logged_and_not_used(
+    driver: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
+    monkeypatch.delitem(sys.modules, "unblur.runtime.tensorrt.cuda_pycuda", raising=False)
+    monkeypatch.setitem(sys.modules, "pycuda.driver", None)
+    assert isinstance(open_cuda(), CtypesDevice)
+    (line,) = caplog.messages
+    assert line.startswith("pycuda cannot be imported, so the CUDA driver is called directly: ")
 
 
 def _copy_to(target: ctypes.Array[ctypes.c_char], source: bytes, stream: int) -> Callable[[], None]:
@@ -157,11 +166,11 @@ def test_waiting_spoils_a_capture(stream: int) -> None:
     call("cuEventDestroy_v2", event)
 
 
-@pytest.mark.parametrize(("binding", "module"), [("pycuda", "pycuda"), ("cuda-python", "cuda.bindings")])
-def test_the_bindings_pass_the_gpu_tests_on_this_driver(driver_file: Path, binding: str, module: str) -> None:
+@pytest.mark.parametrize("binding", ["pycuda", "ctypes"])
+def test_the_bindings_pass_the_gpu_tests_on_this_driver(driver_file: Path, binding: str) -> None:
     """tests/gpu/test_cuda_bindings.py, in a process of its own whose libcuda.so.1 is ours."""
-    if importlib.util.find_spec(module.partition(".")[0]) is None:
-        pytest.skip(f"not run, since the package {binding} is not installed")
+    if binding == "pycuda" and importlib.util.find_spec("pycuda") is None:
+        pytest.skip("not run, since the package pycuda is not installed")
     tests = Path(__file__).parents[1] / "gpu" / "test_cuda_bindings.py"
     # Lazily: pycuda names some hundred functions of the driver, of which ours has those that are called.
     run = "import os, pytest, sys; sys.setdlopenflags(os.RTLD_LAZY); sys.exit(pytest.main(sys.argv[1:]))"
