@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from unblur.runtime.blur import shake_frame
+from unblur.runtime.blur import blur_score, shake_frame
 from unblur.runtime.errors import CalibrationError
 from unblur.runtime.frames import Batch, Frame, Padding, batch_from_frame
 from unblur.runtime.images import is_image_path, list_images, read_image
@@ -21,7 +21,6 @@ FEATURES = ("blur", "brightness", "texture", "noise")
 Luma = NDArray[np.float32]
 
 _LUMA_WEIGHTS = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
-_REBLUR_TAPS = 9
 _NOISE_BLOCK = 16  # pixels
 _FLATTEST = 0.1  # share of the blocks, whose Laplacian is noise rather than texture
 
@@ -36,24 +35,12 @@ def picture_features(picture: Frame) -> NDArray[np.float64]:
     differences = (np.abs(np.diff(luma, axis=0)), np.abs(np.diff(luma, axis=1)))
     return np.array(
         [
-            max(_blur(luma, axis, difference) for axis, difference in enumerate(differences)),
+            blur_score(picture),
             float(luma.mean()) / 255,
             math.log2(1 + sum(float(difference.mean()) for difference in differences if difference.size) / 2),
             _noise(luma),
         ]
     )
-
-
-def _blur(luma: Luma, axis: int, difference: Luma) -> float:
-    """How little of the difference of neighbours along an axis another blur takes away (Crete et al. 2007)."""
-    detail = float(difference.sum())
-    if detail == 0:
-        return 1.0
-    pad = [(0, 0), (0, 0)]
-    pad[axis] = (_REBLUR_TAPS // 2, _REBLUR_TAPS // 2)
-    windows = np.lib.stride_tricks.sliding_window_view(np.pad(luma, pad, "edge"), _REBLUR_TAPS, axis)
-    lost = difference - np.abs(np.diff(windows.mean(-1), axis=axis))
-    return 1 - float(np.maximum(lost, 0).sum()) / detail
 
 
 def _noise(luma: Luma) -> float:

@@ -77,7 +77,7 @@ def calibrate(
         implicit=table is not None,
         state=state,
     )
-    sample = find_sample(images, synthetic_blur=synthetic_blur, size_hw=size.hw if size else None)
+    sample = find_sample(images, synthetic_blur=synthetic_blur, size_hw=size)
     sample, coverage = (sample, None) if max_images is None else _pick(sample, max_images)
     with ExitStack() as stack:
         paths = {path: stack.enter_context(atomic_file(path)) for path in (output, table, sensitivity) if path}

@@ -8,8 +8,6 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from unblur.runtime.media.url import Size
-
 ModelArgument = Annotated[
     str, typer.Argument(metavar="MODEL", help="A shipped preset, a bundle, an .onnx file or a TensorRT engine.")
 ]
@@ -21,9 +19,6 @@ StepsOption = Annotated[int | None, typer.Option(min=1, help="Recursion steps; d
 ThreadsOption = Annotated[int | None, typer.Option(min=1, help="CPU threads; default one per core.")]
 DeviceOption = Annotated[
     Literal["auto", "tensorrt", "cuda", "cpu"], typer.Option(help="Where to run; auto is the fastest here.")
-]
-SizeOption = Annotated[
-    Size | None, typer.Option(parser=Size.parse, metavar="HxW", help="Height x width in pixels, as in 720x1280.")
 ]
 PairsOption = Annotated[
     Path | None, typer.Option(help="Folder of pairs of a blurred and a sharp image, for PSNR and SSIM.")
@@ -47,7 +42,6 @@ RetriesOption = Annotated[
     int | None,
     typer.Option(min=0, help="Camera: failed attempts in a row before giving up; default no limit."),
 ]
-SeedOption = Annotated[int, typer.Option(min=0, help="Seed of everything that is random.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 
 

@@ -44,7 +44,7 @@ class SyntheticSource(AbstractContextManager["SyntheticSource"]):
 
     def __init__(self, options: MovingScene, url: str, *, max_pixels: int) -> None:
         """BadInput if the frames are larger than `max_pixels`."""
-        height, width = options.size.hw
+        height, width = options.size
         if height * width > max_pixels:
             raise BadInput(f"{url} has {height * width} pixels a frame, at most {max_pixels} are allowed")
         self._options = options
@@ -57,7 +57,7 @@ class SyntheticSource(AbstractContextManager["SyntheticSource"]):
         self.info = MediaInfo(
             path=None,
             kind="live",
-            size_hw=options.size.hw,
+            size_hw=options.size,
             frames=options.frames or None,
             rate=options.fps,
             time_base=1 / options.fps,
@@ -74,7 +74,7 @@ class SyntheticSource(AbstractContextManager["SyntheticSource"]):
         index = 0
         while not self._options.frames or index < self._options.frames:
             time.sleep(max(0.0, started_s + float(index * period_s) - time.monotonic()))
-            frame = self._pool.take((*self._options.size.hw, 3))
+            frame = self._pool.take((*self._options.size, 3))
             np.copyto(frame, self._cut(self._blurred, index))
             yield TimedFrame(frame, index * period_s, period_s)
             index += 1

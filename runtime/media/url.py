@@ -2,9 +2,8 @@
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from fractions import Fraction
-from typing import TypeVar, get_type_hints
+from typing import NamedTuple, TypeVar, get_type_hints
 from urllib.parse import parse_qsl
 
 from unblur.runtime.errors import BadInput
@@ -38,21 +37,16 @@ def read_options(kind: type[Options], given: dict[str, str], where: str) -> Opti
     return kind(**values)
 
 
-@dataclass(frozen=True)
-class Size:
-    """Height and width in pixels, written HxW as in `unblur build --size`."""
+class Size(NamedTuple):
+    """Height and width in pixels, written 720x1280."""
 
     height: int
     width: int
 
     @classmethod
     def parse(cls, text: str) -> "Size":
-        """BadInput unless `text` is two positive numbers."""
+        """Raises BadInput; see `parse_size_hw`."""
         return cls(*parse_size_hw(text))
-
-    @property
-    def hw(self) -> tuple[int, int]:
-        return self.height, self.width
 
 
 def _rate(text: str) -> Fraction:

@@ -89,5 +89,5 @@ def test_options_that_are_none(query: str, message: str) -> None:
 
 
 def test_the_default_is_720p() -> None:
-    assert (CameraFormat().size.hw, CameraFormat().fps) == ((720, 1280), 30)
+    assert (CameraFormat().size, CameraFormat().fps) == ((720, 1280), 30)
     assert Path("/dev/null").exists()
