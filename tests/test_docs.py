@@ -103,7 +103,6 @@ def test_ci_runs_the_two_commands() -> None:
     assert {"make lint", "make demo", "make test"} <= set(steps)
 
 
-@pytest.mark.xfail(reason="the public API has not landed")
 def test_imports_are_from_the_public_api() -> None:
     blocks = [(page.name, block) for page in PAGES for block in BLOCK.finditer(page.read_text())]
     sources = [(name, block["text"]) for name, block in blocks if block["language"] == "python"]
