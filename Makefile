@@ -31,7 +31,7 @@ else
 	$(BIN)/python -m pytest $(ARGS)
 endif
 
-conformance: $(INSTALLED)  ## Check what we touch of TensorRT against the real bindings of five versions
+conformance: $(INSTALLED)  ## Check what we touch of TensorRT against the real bindings of six versions
 	$(BIN)/python -m pytest tests/conformance -rs $(ARGS)
 
 lint: $(INSTALLED)  ## Run ruff and mypy

@@ -1,20 +1,18 @@
-"""An ONNX file that unblur wrote -> the bytes of an engine, for TensorRT 8.6 to 11 and TensorRT-RTX.
+"""An ONNX file that unblur wrote -> the bytes of an engine, for TensorRT 10, 11 and TensorRT-RTX.
 
     source = read_source(Path("lprn-s.unblur/int8.onnx"))
     api = load_api("rtx")
     identity = identify(source, Target("rtx", 86), api, [Profile(...)], BuildOptions())
     built = engine_from_onnx(source, identity, api, BuildWatch())
 
-The precision is that of the graph, whatever the version: strongly typed where there is such a thing.
+The precision is that of the graph, by strong typing; implicit INT8 and a DLA before TensorRT 11 are typed weakly.
 """
 
 import re
-import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast, get_args
@@ -27,6 +25,7 @@ from unblur.export.timing_cache import TimingCache
 from unblur.export.trt_api import ParseProblem, Settings, TrtApi, dla_refusal, dla_types_weakly
 from unblur.runtime.errors import BadInput, EngineMismatch, SpecMismatch
 from unblur.runtime.frames import Padding
+from unblur.runtime.machine.facts import jetson_linux
 from unblur.runtime.spec import ModelSpec, Precision, parse_size_hw
 from unblur.runtime.tensorrt.cuda_driver import probe
 from unblur.runtime.tensorrt.engine_file import (
@@ -111,7 +110,8 @@ class Built:
     """An engine.
 
     layers: what was parsed. inspection: the engine's own report in JSON, where there is a GPU. keep_timings: store
-    what was measured on the way; call it when the engine is safe.
+    what was measured on the way; call it when the engine is safe. not_on_dla: the layers that a DLA leaves to the
+    GPU.
     """
 
     engine: bytes
@@ -119,6 +119,7 @@ class Built:
     layers: list[dict[str, object]]
     inspection: str | None
     keep_timings: Callable[[], None]
+    not_on_dla: tuple[str, ...] = ()
 
 
 class BuildWatch:
@@ -177,7 +178,7 @@ def identify(
 
     Raises EngineMismatch if this version cannot build it, DeviceError if it takes a GPU and there is none.
     """
-    _check_options(api, source, options)
+    _check_options(api, source, options, profiles)
     if target.flavour == "rtx":
         sm, gpu = target.sm or 0, None
         _check_architecture(api, sm)
@@ -210,12 +211,12 @@ def engine_from_onnx(
 ) -> Built:
     """Build the engine. detailed: keep and return the engine's own layer report, which makes it a little larger.
 
-    Ctrl-C stops the build at its next step and raises KeyboardInterrupt; 8.6 cannot be stopped, there it ends the
-    process. Raises EngineMismatch if a node is not supported or the build fails, DeviceError without a GPU.
+    Ctrl-C stops the build at its next step and raises KeyboardInterrupt. Raises EngineMismatch if a node is not
+    supported or the build fails, DeviceError without a GPU.
     """
     # In a thread of its own: TensorRT swallows what is raised in its callbacks, so the thread that hears Ctrl-C is
     # better not inside it.
-    with _interruptible(stoppable=api.can_report_progress), ThreadPoolExecutor(max_workers=1) as pool:
+    with ThreadPoolExecutor(max_workers=1) as pool:
         building = pool.submit(_build, source, identity, api, watch, timings, detailed)
         try:
             return building.result()
@@ -229,21 +230,34 @@ def _hash_of_cache(cache: TensorRTCache | None) -> str | None:
     return None if cache is None else hash_of(cache.to_text().encode())
 
 
-def _check_options(api: TrtApi, source: Source, options: BuildOptions) -> None:
+def _check_options(api: TrtApi, source: Source, options: BuildOptions, profiles: Sequence[Profile]) -> None:
     if source.calibration is not None and not api.can_read_calibration:
         raise EngineMismatch(
-            f"--calibration-cache cannot be had: {api.name} has no implicit INT8; "
+            f"--calibration-cache does not work here: {api.name} has no implicit INT8; "
             "build the INT8 model, whose graph holds its ranges"
         )
     if options.dla_core is not None:
-        refusal = dla_refusal(api.flavour, api.version, source.precision, calibrated=source.calibration is not None)
-        if refusal:
-            raise EngineMismatch(f"--dla cannot be had: {refusal}")
+        _check_dla(api, source, profiles)
+    if options.hardware_compatible and jetson_linux() is not None:
+        raise EngineMismatch(
+            "--hardware-compatible does not work on JetPack, whose engines are for one kind of GPU; leave it out"
+        )
     if api.flavour == "rtx" and (options.hardware_compatible or options.version_compatible):
         raise EngineMismatch(
             "a TensorRT-RTX engine is for the architecture and version it was built with; "
             "leave the compatibility out and name several targets: --target rtx-sm86,rtx-sm89"
         )
+
+
+def _check_dla(api: TrtApi, source: Source, profiles: Sequence[Profile]) -> None:
+    refusal = dla_refusal(api.flavour, api.version, source.precision, calibrated=source.calibration is not None)
+    if refusal:
+        raise EngineMismatch(f"--dla does not work here: {refusal}")
+    for profile in profiles:
+        if not profile.is_fixed:
+            raise EngineMismatch(
+                f"--dla needs a fixed size, --size asks for {profile}; give one size: --size {DEFAULT_SIZE}"
+            )
 
 
 def _check_architecture(api: TrtApi, sm: int) -> None:
@@ -270,12 +284,7 @@ def _settings(identity: EngineIdentity, detailed: bool) -> Settings:
 
 
 def _unsupported(source: Source, api: TrtApi, problem: ParseProblem) -> str:
-    """One line that names the node and its operator; 8.6 gives only the index, the rest is in the graph."""
-    nodes = source.model.graph.node
-    node = nodes[problem.node] if 0 <= problem.node < len(nodes) else None
-    name = problem.name or (node.name if node else "")
-    operator = problem.operator or (node.op_type if node else "")
-    which = f"node '{name}' ({operator})" if operator else "the graph"
+    which = f"node '{problem.name}' ({problem.operator})" if problem.operator else "the graph"
     return f"{source.path}: {api.name} does not support {which}: {problem.description}; use ONNX Runtime for it"
 
 
@@ -288,11 +297,8 @@ def _build(
     detailed: bool,
 ) -> Built:
     started = time.perf_counter()
-    weakly = (
-        api.must_type_weakly
-        or source.calibration is not None
-        or (identity.options.dla_core is not None and dla_types_weakly(api.version))
-    )
+    on_dla = identity.options.dla_core is not None
+    weakly = source.calibration is not None or (on_dla and dla_types_weakly(api.version))
     builder = api.create_builder()
     network = api.create_network(builder, weakly_typed=weakly)
     problems = api.parse(network, source.data)
@@ -321,7 +327,8 @@ def _build(
         if timings is not None:
             timings.update(lambda others: api.merged_timings(config, others))
 
-    return Built(engine, record, api.layers(network), inspection, keep_timings)
+    on_gpu = api.not_on_dla(network, config) if on_dla else ()
+    return Built(engine, record, api.layers(network), inspection, keep_timings, on_gpu)
 
 
 def _calibration_text(source: Source, api: TrtApi) -> str | None:
@@ -330,16 +337,3 @@ def _calibration_text(source: Source, api: TrtApi) -> str | None:
         return None
     version = version_from_text(api.version)
     return replace(source.calibration, version=version, algorithm="EntropyCalibration2").to_text()
-
-
-@contextmanager
-def _interruptible(*, stoppable: bool) -> Iterator[None]:
-    """Where a build cannot be stopped, let Ctrl-C end the process: nothing is written yet, and locks go with it."""
-    if stoppable or threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_DFL)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)

@@ -1,11 +1,11 @@
-"""TensorRT 8.6 to 11 and TensorRT-RTX behind one set of calls: all their differences, and nothing else.
+"""TensorRT 10, 11 and TensorRT-RTX behind one set of calls: all their differences, and nothing else.
 
 A difference is decided by what the imported module has, not by its version number. `make conformance` holds every
-attribute that is touched here against the real bindings of 8.6.1, 10.3.0, 10.13.3, 11.4.0 and TensorRT-RTX 1.7.
+attribute that is touched here against the real bindings of 10.0, 10.3, 10.7, 10.13, 11.4 and TensorRT-RTX 1.7.
 
     api = load_api("rtx")
     builder = api.create_builder()
-    network = api.create_network(builder, weakly_typed=api.must_type_weakly)
+    network = api.create_network(builder, weakly_typed=False)
 """
 
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ _MIB = 1 << 20
 
 
 class Watch(Protocol):
-    """Who follows a build. Called from threads of TensorRT."""
+    """Follows a build. Called from threads of TensorRT."""
 
     def phase(self, name: str, steps: int) -> None:
         """A new phase of the build begins."""
@@ -39,9 +39,8 @@ class Watch(Protocol):
 
 @dataclass(frozen=True)
 class ParseProblem:
-    """Why a node of an ONNX graph cannot be part of an engine. node: its index, -1 if it is none in particular."""
+    """Why a node of an ONNX graph cannot be part of an engine. name, operator: empty if it is no single node."""
 
-    node: int
     name: str
     operator: str
     description: str
@@ -49,7 +48,7 @@ class ParseProblem:
 
 @dataclass(frozen=True)
 class Settings:
-    """What a builder is told beside the network; see BuildOptions for those of the same name.
+    """What a builder gets beside the network; see BuildOptions for those of the same name.
 
     sm: the architecture to build for, where the flavour can choose. detailed: keep what the layer report needs.
     """
@@ -86,16 +85,6 @@ class TrtApi:
     def name(self) -> str:
         """For people: "TensorRT 10.3.0"."""
         return str(self._loaded)
-
-    @property
-    def must_type_weakly(self) -> bool:
-        """8.6 has no strong typing: flags allow fp16 and INT8, and layers are pinned to fp32 one by one."""
-        return not hasattr(self._trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED")
-
-    @property
-    def can_report_progress(self) -> bool:
-        """From 10.0. Without it a build can be neither watched nor stopped."""
-        return hasattr(self._trt, "IProgressMonitor") and hasattr(self._trt.IBuilderConfig, "progress_monitor")
 
     @property
     def can_read_calibration(self) -> bool:
@@ -145,7 +134,7 @@ class TrtApi:
         if parser.parse(onnx):
             return []
         return [_problem(parser.get_error(index)) for index in range(parser.num_errors)] or [
-            ParseProblem(-1, "", "", self.last_error())
+            ParseProblem("", "", self.last_error())
         ]
 
     def create_config(self, builder: Any, network: Any, settings: Settings, *, weakly_typed: bool) -> Any:
@@ -185,13 +174,10 @@ class TrtApi:
     ) -> bytes | None:
         """The engine; None if it failed or was stopped, `last_error` has the reason.
 
-        `watch` hears nothing, and stops nothing, where a version cannot report progress. calibration: the text of a
-        calibration cache under this version's header, for implicit INT8.
+        calibration: the text of a calibration cache under this version's header, for implicit INT8.
         """
         # TensorRT keeps neither object alive: the names do.
-        monitor = _monitor(self._trt, watch) if self.can_report_progress else None
-        if monitor is not None:
-            config.progress_monitor = monitor
+        config.progress_monitor = monitor = _monitor(self._trt, watch)  # noqa: F841
         calibrator = None if calibration is None else _calibrator(self._trt, calibration)
         if calibrator is not None:
             config.int8_calibrator = calibrator
@@ -224,6 +210,13 @@ class TrtApi:
             }
             for layer in (network.get_layer(index) for index in range(network.num_layers))
         ]
+
+    def not_on_dla(self, network: Any, config: Any) -> tuple[str, ...]:
+        """The layers, "name (TYPE)", that run on the GPU since a DLA cannot run them."""
+        layers = (network.get_layer(index) for index in range(network.num_layers))
+        return tuple(
+            f"{layer.name} ({_last_word(layer.type)})" for layer in layers if not config.can_run_on_DLA(layer)
+        )
 
     def inspect(self, engine: bytes) -> str:
         """The engine's own layer report as JSON. Needs the GPU; DeviceError if the engine does not open."""
@@ -270,7 +263,7 @@ def dla_refusal(flavour: Flavour, version: str, precision: Precision, *, calibra
     """Why this version cannot build that precision for a DLA; None if it can.
 
     calibrated: the ranges of INT8 come from a calibration cache, not from Q/DQ nodes.
-    From NVIDIA's release notes: 8.x to 10.7 take INT8 only from a calibration cache, 10.8 to 11.4.0 have no DLA for
+    From NVIDIA's release notes: 10.0 to 10.7 take INT8 from a calibration cache only, 10.8 to 11.4.0 have no DLA on
     Jetson, 11.4.1 has it again, strongly typed.
     """
     numbers = parse_version(version)
@@ -348,13 +341,7 @@ def _calibrator(module: Any, text: str) -> Any:
 
 
 def _problem(error: Any) -> ParseProblem:
-    """8.6 does not say the name and the operator of a node, only its index."""
-    return ParseProblem(
-        node=error.node(),
-        name=error.node_name() if hasattr(error, "node_name") else "",
-        operator=error.node_operator() if hasattr(error, "node_operator") else "",
-        description=" ".join(error.desc().split()),
-    )
+    return ParseProblem(error.node_name(), error.node_operator(), " ".join(error.desc().split()))
 
 
 def _outputs(layer: Any) -> Iterator[Any]:

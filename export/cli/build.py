@@ -1,7 +1,7 @@
 """`unblur build`: engines for TensorRT on this device, or for RTX cards without one."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, cast, get_args
 
@@ -118,7 +118,8 @@ def build_with_progress(request: BuildRequest) -> list[StoredEngine]:
 
         for engine in build_engines(request, watching):
             engines.append(engine)
-            stderr.print(_line(engine), soft_wrap=True)
+            for line in _lines(engine):
+                stderr.print(line, soft_wrap=True)
     return engines
 
 
@@ -171,10 +172,13 @@ def _watch(bar: Progress, what: str) -> tuple[BuildWatch, Callable[[], object]]:
     return BarWatch(), lambda: bar.update(task, description=f"{what}: waiting for another process")
 
 
-def _line(engine: StoredEngine) -> str:
-    record = engine.record
-    how = "was there already" if engine.built is None else f"built in {record.seconds:.1f} s"
-    return f"{engine.path}: {record.engine_bytes:,} bytes, {how}"
+def _lines(engine: StoredEngine) -> Iterator[str]:
+    record, built = engine.record, engine.built
+    how = "was there already" if built is None else f"built in {record.seconds:.1f} s"
+    yield f"{engine.path}: {record.engine_bytes:,} bytes, {how}"
+    if built is not None and built.not_on_dla:
+        names = ", ".join(built.not_on_dla)
+        yield f"{len(built.not_on_dla)} of {len(built.layers)} layers fall back to the GPU: {names}"
 
 
 def _write_layers(path: Path, engines: Sequence[StoredEngine]) -> None:

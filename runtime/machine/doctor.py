@@ -28,9 +28,9 @@ from unblur.runtime.tensorrt.engine_file import (
     read_engine,
     read_record,
 )
+from unblur.runtime.tensorrt.trt import TOO_OLD, UPDATE, is_too_old
 
 OLDEST_PYTHON = (3, 10)
-OLDEST_TENSORRT = (8, 6)
 ORIN, THOR_TENSORRT = 87, (10, 13)
 
 _ORIN_MISSES = ((10, 8), (10, 16))  # from, up to but without: these have no kernels for SM87
@@ -122,7 +122,7 @@ def _jetpack(facts: SystemFacts) -> Check:
         return Check(
             "jetpack",
             False,
-            f"{detail}: its TensorRT 8.5 is older than 8.6 and its Python 3.8 older than 3.10",
+            f"{detail}: its TensorRT 8.5 is older than 10 and its Python 3.8 older than 3.10",
             "flash JetPack 6.2 (Orin); on a Xavier, which has none newer, add a Python 3.10 and use the CPU",
         )
     return Check("jetpack", True, detail)
@@ -158,8 +158,8 @@ def _without_tensorrt(facts: SystemFacts) -> tuple[str, str]:
 def _mismatch(facts: SystemFacts, version: str) -> tuple[str, str] | None:
     """Why that TensorRT does not work on this machine, and what to do."""
     numbers = parse_version(version)
-    if numbers < OLDEST_TENSORRT:
-        return "is older than 8.6, which engines need", "install a newer one, on a Jetson with JetPack 6.2"
+    if is_too_old(version):
+        return TOO_OLD, UPDATE
     if facts.l4t is None:
         return None
     if _NO_JETPACK[0] <= numbers < _NO_JETPACK[1]:

@@ -109,7 +109,7 @@ def read_facts(
         python=(sys.version_info.major, sys.version_info.minor),
         platform=this_platform(),
         system=_system(root),
-        l4t=_l4t(root),
+        l4t=jetson_linux(root),
         board=_text(root / "proc/device-tree/model"),
         driver=_match(_DRIVER, root / "proc/driver/nvidia/version"),
         toolkit=_toolkit(root),
@@ -132,7 +132,8 @@ def _is_from(release: tuple[int, ...], l4t: tuple[int, ...]) -> bool:
     return release[0] == l4t[0] and release <= l4t
 
 
-def _l4t(root: Path) -> tuple[int, ...] | None:
+def jetson_linux(root: Path = Path("/")) -> tuple[int, ...] | None:
+    """The version of Jetson Linux (L4T) below `root`; None on other machines."""
     match = _L4T.search(_text(root / "etc/nv_tegra_release") or "")
     return None if match is None else (int(match[1]), *map(int, match[2].strip(".").split(".")))
 

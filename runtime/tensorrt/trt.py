@@ -1,4 +1,4 @@
-"""Executing engines through TensorRT 8.6 to 11 or TensorRT-RTX, by named tensors, every answer checked.
+"""Executing engines through TensorRT 10, 11 or TensorRT-RTX, by named tensors, every answer checked.
 
 TensorRT reports failure by False or None and puts the reason in its log, so the log is kept and its last error
 becomes part of ours.
@@ -13,6 +13,16 @@ from unblur.runtime.errors import DeviceError, EngineMismatch, MissingExtra
 from unblur.runtime.tensorrt.engine_file import FLAVOUR_NAMES, EngineRecord, Flavour
 
 MODULES: Mapping[Flavour, str] = {"tensorrt": "tensorrt", "rtx": "tensorrt_rtx"}
+
+TOO_OLD = "is too old: it reads opsets up to 17, ignores the axes input of ReduceMean and misreads fp16 scales"
+"""TensorRT 8.6 (NVIDIA/TensorRT#3467, and its ONNX parser's sources)."""
+
+UPDATE = "update to TensorRT 10 or newer, on a Jetson with JetPack 6.1 or newer"
+
+
+def is_too_old(version: str) -> bool:
+    """Whether engines need a newer TensorRT than this one; not for TensorRT-RTX, which counts from 1."""
+    return int(version.partition(".")[0]) < 10
 
 
 class TensorRT:
@@ -42,11 +52,12 @@ class TensorRT:
 def load_tensorrt(flavour: Flavour) -> TensorRT:
     """The installed TensorRT of that flavour. Probe the driver first: without one, calls may crash.
 
-    Raises MissingExtra if the package is not installed, DeviceError if one of its libraries is missing.
+    Raises MissingExtra if the package is not installed, DeviceError if one of its libraries is missing or it is
+    too old.
     """
     name = MODULES[flavour]
     try:
-        return TensorRT(importlib.import_module(name), flavour)
+        loaded = TensorRT(importlib.import_module(name), flavour)
     except ModuleNotFoundError as error:
         raise MissingExtra(
             f"engines need the Python package '{name}': pip install 'unblur[{flavour}]', or on a "
@@ -54,6 +65,9 @@ def load_tensorrt(flavour: Flavour) -> TensorRT:
         ) from error
     except (ImportError, OSError) as error:
         raise DeviceError(f"{FLAVOUR_NAMES[flavour]} is installed but does not load: {error}") from error
+    if flavour == "tensorrt" and is_too_old(loaded.version):
+        raise DeviceError(f"{loaded} {TOO_OLD}; {UPDATE}")
+    return loaded
 
 
 class Execution:

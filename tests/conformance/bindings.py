@@ -20,13 +20,8 @@ SYMBOLS = (
     "getNvOnnxParserVersion",
     "getPluginRegistry",
     "initLibNvInferPlugins",
-    # 8.6 alone: parsers for UFF and Caffe
-    "_ZN11nvuffparser15createUffParserEv",
-    "_ZN11nvuffparser8FieldMapC1EPKcPKvNS_9FieldTypeEi",
-    "_ZN14nvcaffeparser117createCaffeParserEv",
-    "_ZN14nvcaffeparser123shutdownProtobufLibraryEv",
 )
-LIBRARIES = ("nvinfer", "nvonnxparser", "nvinfer_plugin", "nvparsers")
+LIBRARIES = ("nvinfer", "nvonnxparser", "nvinfer_plugin")
 
 
 class NoWheel(RuntimeError):

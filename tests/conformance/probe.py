@@ -37,14 +37,11 @@ def behaviour(flavour: str) -> dict[str, object]:
     api = trt_api.load_api("rtx" if flavour == "tensorrt_rtx" else "tensorrt")
     answer: dict[str, object] = {
         "version": api.version,
-        "must_type_weakly": api.must_type_weakly,
-        "can_report_progress": api.can_report_progress,
         "architectures": api.architectures,
     }
-    if api.can_report_progress:
-        monitor = trt_api._monitor(sys.modules[flavour], Watch())
-        monitor.phase_start("phase", None, 3)
-        answer["monitor_stops"] = monitor.step_complete("phase", 0) is False
+    monitor = trt_api._monitor(sys.modules[flavour], Watch())
+    monitor.phase_start("phase", None, 3)
+    answer["monitor_stops"] = monitor.step_complete("phase", 0) is False
     if api.can_read_calibration:
         calibrator = trt_api._calibrator(sys.modules[flavour], "TRT-100300")
         algorithm = calibrator.get_algorithm()

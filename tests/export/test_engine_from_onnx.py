@@ -182,14 +182,14 @@ def test_compatible_rtx_engines_are_refused(
 
 
 def test_an_rtx_engine_for_a_dla_is_refused(api: TrtApi, source_of: MakeSource, fp32: ModelProto) -> None:
-    with pytest.raises(EngineMismatch, match="--dla cannot be had: TensorRT-RTX has no DLA"):
+    with pytest.raises(EngineMismatch, match="--dla does not work here: TensorRT-RTX has no DLA"):
         identify(source_of(fp32), SM86, api, [], BuildOptions(dla_core=0))
 
 
 @pytest.mark.parametrize(
     ("version", "precision", "reason"),
     [
-        ("8.6.1", "fp16", None),
+        ("10.0.1", "fp16", None),
         ("10.3.0", "fp16", None),
         ("10.7.0", "fp16", None),
         ("11.4.1.2", "int8", None),

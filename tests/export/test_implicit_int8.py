@@ -1,4 +1,4 @@
-"""INT8 from an fp32 graph and a calibration cache, which a DLA of TensorRT 8.6 to 10.7 asks for.
+"""INT8 from an fp32 graph and a calibration cache, which a DLA of TensorRT 10.0 to 10.7 asks for.
 
 No such TensorRT can be installed here: the one below keeps what it is told, as test_trt_api's does. That its names
 are those of the real one is for `make conformance` to check.
@@ -38,6 +38,14 @@ from unblur.runtime.tensorrt.trt import TensorRT
 HERE, RTX = Target("tensorrt", None), Target("rtx", 86)
 DLA = BuildOptions(dla_core=0)
 SHIPPED = find_model("lprn-n")
+DYNAMIC = [profile_from_text("64x96:128x192", 4)]
+
+
+LayerType = Enum("LayerType", "REDUCE POOLING NORMALIZATION")
+LAYERS = [
+    SimpleNamespace(name=kind.name.lower(), type=kind, num_outputs=0, get_output=lambda _: SimpleNamespace(dtype=0))
+    for kind in LayerType
+]
 
 
 class Config(SimpleNamespace):
@@ -54,6 +62,9 @@ class Config(SimpleNamespace):
     def set_flag(self, flag: Enum) -> None:
         self.flags.add(flag)
 
+    def can_run_on_DLA(self, layer: SimpleNamespace) -> bool:  # noqa: N802  # TensorRT's name
+        return layer.type is not LayerType.NORMALIZATION
+
     def add_optimization_profile(self, profile: object) -> int:
         return 0
 
@@ -62,7 +73,7 @@ def tensorrt(version: str, config: Config, **members: object) -> TrtApi:
     """TensorRT 10: strong typing, and calibrators unless `members` say otherwise. One DLA core."""
     builder = SimpleNamespace(
         num_DLA_cores=1,
-        create_network=lambda flags: SimpleNamespace(flags=flags, num_layers=0),
+        create_network=lambda flags: SimpleNamespace(flags=flags, num_layers=3, get_layer=LAYERS.__getitem__),
         create_builder_config=lambda: config,
         create_optimization_profile=lambda: SimpleNamespace(set_shape=lambda *sizes: None),
         build_serialized_network=lambda network, config: (
@@ -77,7 +88,9 @@ def tensorrt(version: str, config: Config, **members: object) -> TrtApi:
         DeviceType=Enum("DeviceType", "GPU DLA"),
         IBuilderConfig=Config,
         IInt8EntropyCalibrator2=object,
-        LayerType=Enum("LayerType", "REDUCE POOLING NORMALIZATION"),
+        IProgressMonitor=object,
+        LayerType=LayerType,
+        DataType=Enum("DataType", "FLOAT HALF"),
         NetworkDefinitionCreationFlag=IntEnum("Creation", {"STRONGLY_TYPED": 1}),
         OnnxParser=lambda network, logger: SimpleNamespace(parse=lambda onnx: True),
     )
@@ -94,7 +107,7 @@ def graph(fp32: ModelProto, tmp_path: Path) -> Path:
 def write_cache(path: Path, model: ModelProto, scale: str = "3c010204") -> Path:
     """A cache for `model` as another version and another calibrator would have written it."""
     scales = dict.fromkeys(cache_tensors(model, place(model)), scale)
-    path.write_text(TensorRTCache((8, 6, 1), "MinMaxCalibration", scales).to_text())
+    path.write_text(TensorRTCache((10, 0, 1), "MinMaxCalibration", scales).to_text())
     return path
 
 
@@ -115,6 +128,7 @@ def test_the_builder_reads_the_cache_under_its_own_header(source: Source) -> Non
     assert (identity.precision, identity.options.dla_core) == ("int8", 0)
     built = engine_from_onnx.engine_from_onnx(source, identity, api, BuildWatch())
     assert built.engine == b"typed weakly"
+    assert built.not_on_dla == ("normalization (NORMALIZATION)",)
     assert {flag.name for flag in config.flags} == {"FP16", "INT8", "OBEY_PRECISION_CONSTRAINTS", "GPU_FALLBACK"}
     header, *lines = config.int8_calibrator.read_calibration_cache().decode().splitlines()
     assert header == "TRT-100300-EntropyCalibration2"
@@ -133,7 +147,7 @@ def test_another_cache_is_another_engine(source: Source, graph: Path, fp32: Mode
 def test_a_version_without_calibrators_refuses_a_cache(source: Source, version: str) -> None:
     api = tensorrt(version, Config(), IBuilderConfig=object)
     with pytest.raises(
-        EngineMismatch, match=r"cache cannot be had: TensorRT 11.* has no implicit INT8; build the INT8"
+        EngineMismatch, match=r"cache does not work here: TensorRT 11.* has no implicit INT8; build the INT8"
     ):
         identify(source, HERE, api, [], BuildOptions())
 
@@ -166,7 +180,7 @@ def test_a_file_with_a_cache_is_int8(graph: Path, fp32: ModelProto) -> None:
     ("version", "targets", "options", "needed"),
     [
         ("10.7.0", [HERE], DLA, True),
-        ("8.6.1", [HERE], DLA, True),
+        ("10.0.1", [HERE], DLA, True),
         ("10.7.0", [HERE], BuildOptions(), False),
         ("10.7.0", [RTX], DLA, False),
         ("11.4.1", [HERE], DLA, False),
@@ -213,3 +227,16 @@ def test_a_bundle_without_a_cache(tmp_path: Path) -> None:
 def test_a_cache_is_for_int8(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="--calibration-cache is for INT8, not for fp16; add --precision int8"):
         find_sources("lprn-n", ("fp16",), cache=tmp_path / "cache")
+
+
+def test_a_dla_takes_one_fixed_size(graph: Path) -> None:
+    with pytest.raises(EngineMismatch, match=r"--dla needs a fixed size, --size asks for 1x64x96\.\.1x128x192;"):
+        identify(replace(read_source(graph), precision="fp16"), HERE, tensorrt("10.3.0", Config()), DYNAMIC, DLA)
+
+
+def test_hardware_compatible_is_refused_on_jetpack(graph: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options, api = BuildOptions(hardware_compatible=True), tensorrt("10.3.0", Config())
+    assert identify(read_source(graph), HERE, api, DYNAMIC, options).options == options
+    monkeypatch.setattr(engine_from_onnx, "jetson_linux", lambda: (36, 4, 3))
+    with pytest.raises(EngineMismatch, match=r"--hardware-compatible does not work on JetPack, .*; leave it out"):
+        identify(read_source(graph), HERE, api, DYNAMIC, options)

@@ -1,6 +1,6 @@
 """What TensorRT-RTX cannot show, because only TensorRT on a GPU has it: weak typing, DLA, timing caches.
 
-The module below keeps state as TensorRT 8.6 and 10 do; that it has their names is for `make conformance` to check.
+The module below keeps state as TensorRT 10 does; that it has their names is for `make conformance` to check.
 """
 
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from unblur.export.trt_api import Settings, TrtApi, dla_types_weakly
+from unblur.export.trt_api import ParseProblem, Settings, TrtApi, dla_types_weakly
 from unblur.runtime.errors import DeviceError, EngineMismatch
 from unblur.runtime.tensorrt.engine_file import Profile
 from unblur.runtime.tensorrt.trt import TensorRT
@@ -126,15 +126,16 @@ class Builder:
 
 
 def module(**members: Any) -> SimpleNamespace:
-    """As much of TensorRT 8.6 as is used here; `members` replace or add."""
+    """As much of TensorRT 10 as is used here; `members` replace or add."""
     base = {
-        "__version__": "8.6.1",
+        "__version__": "10.3.0",
         "ILogger": Logger,
         "IBuilderConfig": object,
         "BuilderFlag": Flag,
         "LayerType": LayerType,
         "DataType": DataType,
-        "NetworkDefinitionCreationFlag": IntEnum("Creation", {"EXPLICIT_BATCH": 0}),
+        "NetworkDefinitionCreationFlag": IntEnum("Creation", {"EXPLICIT_BATCH": 0, "STRONGLY_TYPED": 1}),
+        "IProgressMonitor": object,
         "MemoryPoolType": SimpleNamespace(WORKSPACE="workspace"),
         "DeviceType": SimpleNamespace(DLA="dla"),
         "HardwareCompatibilityLevel": SimpleNamespace(AMPERE_PLUS="ampere"),
@@ -167,7 +168,6 @@ def layers() -> list[Layer]:
 )
 def test_weak_typing_keeps_to_the_types_of_the_graph(precision: Any, flags: set[Flag]) -> None:
     trt, builder, network = api(), Builder(), Network(layers())
-    assert trt.must_type_weakly
     config = trt.create_config(builder, network, Settings(precision, 87), weakly_typed=True)
     assert config.flags == flags  # TF32 is on by default, and must not be
     pinned = [layer.name for layer in network.layers if layer.precision is DataType.FLOAT]
@@ -175,9 +175,7 @@ def test_weak_typing_keeps_to_the_types_of_the_graph(precision: Any, flags: set[
 
 
 def test_strong_typing_sets_no_precision_flag() -> None:
-    creation = IntEnum("Creation", {"EXPLICIT_BATCH": 0, "STRONGLY_TYPED": 1})
-    trt, builder = api(NetworkDefinitionCreationFlag=creation), Builder()
-    assert not trt.must_type_weakly
+    trt, builder = api(), Builder()
     trt.create_network(builder, weakly_typed=False)
     assert builder.flags == 0b11
     config = trt.create_config(builder, Network(layers()), Settings("int8", 87), weakly_typed=False)
@@ -236,7 +234,7 @@ def test_timings_of_other_processes_are_kept(others: bytes, merged: bytes) -> No
 
 
 def test_no_engine_is_none() -> None:
-    watch: Any = None  # 8.6 reports no progress
+    watch: Any = None  # not called: nothing is built
     assert api().build(Builder(None), Network([]), Config(), watch) is None
     assert api().build(Builder(), Network([]), Config(), watch) == b"engine"
 
@@ -248,9 +246,9 @@ def test_a_calibration_cache_reaches_the_builder() -> None:
         Config(),
     )
     assert trt.can_read_calibration
-    trt.build(Builder(), Network([]), config, watch, "TRT-8601-EntropyCalibration2\n")
+    trt.build(Builder(), Network([]), config, watch, "TRT-100300-EntropyCalibration2\n")
     calibrator: Any = config.int8_calibrator  # type: ignore[attr-defined]
-    assert calibrator.read_calibration_cache() == b"TRT-8601-EntropyCalibration2\n"
+    assert calibrator.read_calibration_cache() == b"TRT-100300-EntropyCalibration2\n"
     assert (calibrator.get_batch_size(), calibrator.get_batch(["blurred"])) == (1, None)
     calibrator.write_calibration_cache(b"")
 
@@ -266,7 +264,7 @@ def test_a_builder_that_is_null_is_an_error_of_the_device() -> None:
         raise TypeError("factory function returned nullptr")
 
     with pytest.raises(
-        DeviceError, match=r"TensorRT 8\.6\.1 gives no builder: no CUDA-capable device; see `unblur doctor`"
+        DeviceError, match=r"TensorRT 10\.3\.0 gives no builder: no CUDA-capable device; see `unblur doctor`"
     ):
         api(Builder=null).create_builder()
 
@@ -278,15 +276,15 @@ def parser(error: SimpleNamespace | None) -> Any:
     )
 
 
-def test_a_node_is_named_by_its_index_in_8_6() -> None:
-    error = SimpleNamespace(node=lambda: 7, desc=lambda: "no such\n  thing")
+def test_a_node_that_is_not_supported_is_named() -> None:
+    error = SimpleNamespace(node_name=lambda: "a", node_operator=lambda: "Det", desc=lambda: "no such\n  thing")
     (problem,) = api(OnnxParser=parser(error)).parse(Network([]), b"")
-    assert (problem.node, problem.name, problem.description) == (7, "", "no such thing")
+    assert problem == ParseProblem("a", "Det", "no such thing")
 
 
 def test_a_parser_without_a_reason_still_fails() -> None:
     (problem,) = api(OnnxParser=parser(None)).parse(Network([]), b"")
-    assert (problem.node, problem.description) == (-1, "it gave no reason")
+    assert problem == ParseProblem("", "", "it gave no reason")
 
 
 def runtime(engine: Any) -> Any:

@@ -29,6 +29,7 @@ from unblur.runtime.tensorrt.engine_file import (
     this_platform,
     write_engine,
 )
+from unblur.runtime.tensorrt.trt import TOO_OLD
 
 PYTHON_PACKAGES = {"onnxruntime": "1.23.2", "pycuda": "2026.1"}
 ENGINE = b"opaque"
@@ -187,7 +188,7 @@ def test_a_jetson_without_the_python_module(look: Look) -> None:
 def test_a_jetpack_5_is_too_old_for_engines(look: Look) -> None:
     found = check(look(JETPACK5), "jetpack")
     assert not found.ok
-    assert "TensorRT 8.5 is older than 8.6" in found.detail
+    assert "TensorRT 8.5 is older than 10" in found.detail
     assert "flash JetPack 6.2 (Orin); on a Xavier" in found.fix
 
 
@@ -201,8 +202,7 @@ def test_an_unknown_jetpack(look: Look) -> None:
 @pytest.mark.parametrize(
     ("files", "gpu", "version", "problem"),
     [
-        (JETPACK6, ORIN, "8.5.2", "is older than 8.6, which engines need"),
-        (JETPACK6, ORIN, "8.6.1", None),
+        (JETPACK6, ORIN, "8.6.1", TOO_OLD),
         (JETPACK6, ORIN, "10.7.0", None),
         (JETPACK6, ORIN, "10.13.3", "has no kernels for Orin (SM87)"),
         (JETPACK72_ORIN, ORIN, "10.16.2", None),
@@ -314,7 +314,7 @@ def test_an_engine_of_another_version_and_the_command_that_mends_it(look: Look, 
 def test_the_command_that_mends_an_engine_keeps_what_it_was_built_with(look: Look, tmp_path: Path) -> None:
     options = BuildOptions(level=0, workspace_mb=512, dla_core=0, version_compatible=True, hardware_compatible=True)
     engine = write(tmp_path, options=options)
-    (found,) = examine_model(engine, look(JETPACK6, ORIN, tensorrt="8.6.1"))
+    (found,) = examine_model(engine, look(JETPACK6, ORIN, tensorrt="10.2.0"))
     kept = "--level 0 --workspace-mb 512 --dla 0 --version-compatible --hardware-compatible"
     assert found.fix.endswith(f"--size 64x96:128x192:128x192 {kept}")
 
