@@ -11,6 +11,7 @@ from rich.progress import Progress
 from unblur.export.build import BuildRequest, StoredEngine, build_engines, find_sources, needs_cache
 from unblur.export.engine_from_onnx import BuildWatch, Source, Target, targets_from_text
 from unblur.export.trt_api import load_api
+from unblur.runtime.cli.options import JsonOption, output_option
 from unblur.runtime.console import print_json, progress, stderr
 from unblur.runtime.errors import BadInput
 from unblur.runtime.files import atomic_file
@@ -33,9 +34,7 @@ def build(
     steps: Annotated[
         str | None, typer.Option(help="Recursion steps, an engine each: 1,2,6, or all. [default: the model's own]")
     ] = None,
-    output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Folder of engines; default the bundle's own.")
-    ] = None,
+    output: Annotated[Path | None, output_option("Folder of engines; default the bundle's own.")] = None,
     level: Annotated[
         int | None, typer.Option(min=0, max=5, help="Builder optimisation level; higher builds longer.")
     ] = None,
@@ -53,7 +52,7 @@ def build(
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Build even if the engine is there.")] = False,
     layers: Annotated[Path | None, typer.Option(help="Write a report of the layers, JSON.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Build TensorRT engines from a model; an engine that is there already is not built again.
 

@@ -15,6 +15,7 @@ from unblur.export.cli.build import build_for_bundle, checked_targets, engine_do
 from unblur.export.deployment import REPORT, Deployment, DeployPlan, RejectedBundle
 from unblur.export.deployment import deploy as deploy_bundle
 from unblur.export.report.data import low_share
+from unblur.runtime.cli.options import JsonOption, MaxImagesOption, SyntheticBlurOption, output_option
 from unblur.runtime.console import print_json, progress, stages_on, stderr, stdout
 from unblur.runtime.errors import ParityError
 from unblur.runtime.model.calibration_table import Method
@@ -28,21 +29,17 @@ from unblur.train.checkpoint import resolve_checkpoint
 def deploy(
     preset: Annotated[str, typer.Argument(metavar="PRESET", help="A shipped preset (lprn-s) or a checkpoint.")],
     calibration: Annotated[Path, typer.Option(help="Folder of images (or pairs) to calibrate INT8 on.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="The bundle to write, NAME.unblur.")],
+    output: Annotated[Path, output_option("The bundle to write, NAME.unblur.")],
     pairs: Annotated[Path | None, typer.Option(help="Folder of pairs to measure the ledger on.")] = None,
     steps: Annotated[
         str | None, typer.Option(help="Step counts of the anytime variants, e.g. 1,2,3 (the default); '' for none.")
     ] = None,
-    synthetic_blur: Annotated[
-        bool, typer.Option("--synthetic-blur", help="The calibration images are sharp: blur each one.")
-    ] = False,
+    synthetic_blur: SyntheticBlurOption = False,
     method: Annotated[Method, typer.Option(help="How INT8 ranges are chosen.")] = "minmax",
     budget_db: Annotated[
         float, typer.Option(min=0, help="Most PSNR that INT8 may lose on the calibration images.")
     ] = INT8_LOSS_LIMIT_DB,
-    max_images: Annotated[
-        int | None, typer.Option(min=2, help="Calibrate on this many images, chosen to cover the others.")
-    ] = None,
+    max_images: MaxImagesOption = None,
     sensitivity: Annotated[
         bool, typer.Option("--sensitivity", help="Show in the report what each layer costs in INT8.")
     ] = False,
@@ -50,7 +47,7 @@ def deploy(
     target: Annotated[
         str | None, typer.Option(help="Also build engines: tensorrt, or rtx-sm86,rtx-sm89; see `unblur build`.")
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
+    json: JsonOption = False,
 ) -> None:
     """Make a bundle: fp32, fp16 and INT8 models, golden vectors, the parity ledger and a report.
 

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from unblur.export.onnx_file import export_onnx
+from unblur.runtime.cli.options import JsonOption, StepsOption, output_option
 from unblur.runtime.console import print_json, progress, stderr
 from unblur.runtime.quality.verify_report import finite_db
 from unblur.train.checkpoint import load_checkpoint, resolve_checkpoint
@@ -13,10 +14,10 @@ from unblur.train.checkpoint import load_checkpoint, resolve_checkpoint
 
 def export(
     preset: Annotated[str, typer.Argument(metavar="PRESET", help="A shipped preset (lprn-s) or a checkpoint.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="The .onnx file to write.")],
-    steps: Annotated[int | None, typer.Option(min=1, help="Recursion steps, if not the network's own.")] = None,
+    output: Annotated[Path, output_option("The .onnx file to write.")],
+    steps: StepsOption = None,
     precision: Annotated[Literal["fp32", "fp16"], typer.Option(help="Type of weights and arithmetic.")] = "fp32",
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
+    json: JsonOption = False,
 ) -> None:
     """Write a network as ONNX, for any batch and size, and check that it still computes the same."""
     network = load_checkpoint(resolve_checkpoint(preset), steps=steps)

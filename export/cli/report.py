@@ -8,6 +8,7 @@ import typer
 
 from unblur.export.report.measure import SCHEMA, MeasuredBundle, read_bundles, with_profiles, with_quality
 from unblur.export.report.measured_page import measured_page
+from unblur.runtime.cli.options import JsonOption, output_option
 from unblur.runtime.console import print_json, progress, stderr
 from unblur.runtime.files import atomic_file
 from unblur.runtime.profile.measure import Plan
@@ -17,7 +18,7 @@ from unblur.runtime.spec import parse_size_hw
 
 def report(
     bundles: Annotated[list[str], typer.Argument(metavar="BUNDLE...", help="Shipped presets or bundle folders.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="The page to write, HTML.")],
+    output: Annotated[Path, output_option("The page to write, HTML.")],
     profile: Annotated[
         list[Path] | None,
         typer.Option(help="What `unblur profile BUNDLE -o FILE` wrote, of any device and steps. Repeatable."),
@@ -30,7 +31,7 @@ def report(
     ] = 5,
     size: Annotated[str, typer.Option(help="Height x width to profile at.")] = "720x1280",
     no_profile: Annotated[bool, typer.Option("--no-profile", help="Do not measure times now.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print the data of the page as JSON on stdout.")] = False,
+    json: JsonOption = False,
 ) -> None:
     """Put bundles on one page, side by side: model cards, parity, images, latency, layers, INT8, power.
 

@@ -180,9 +180,7 @@ main()
 
 @pytest.mark.parametrize("command", ["export", "deploy", "report"])
 def test_without_torch_the_extra_is_named(command: str) -> None:
-    finished = subprocess.run(
-        [sys.executable, "-c", _WITHOUT_TORCH, command, "--help"], capture_output=True, text=True
-    )
+    finished = subprocess.run([sys.executable, "-c", _WITHOUT_TORCH, command], capture_output=True, text=True)
     assert finished.returncode == 2
     assert finished.stderr.startswith("unblur: this command needs the Python package 'onnx")
     assert finished.stderr.endswith("pip install 'unblur[export]'\n")
