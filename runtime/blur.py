@@ -1,8 +1,8 @@
 """Camera-shake blur on numpy arrays: what training, calibration, the demo and the test camera synthesise.
 
-The camera moves along a smooth random path during the exposure; the picture is the integral of the moving scene.
+The camera moves along a smooth random path during the exposure; the image is the integral of the moving scene.
 For a path without rotation that is a convolution with the path drawn as a kernel (the point spread function).
-Light adds up in linear intensity, so pictures are linearised (gamma 2.2) before and encoded after.
+Light adds up in linear intensity, so images are linearised (gamma 2.2) before and encoded after.
 """
 
 from dataclasses import dataclass
@@ -81,7 +81,7 @@ def from_light(light: NDArray[np.float32], gamma: float = LINEAR_LIGHT_GAMMA) ->
 
 
 def shake_frame(frame: Frame, rng: np.random.Generator, length_px: float) -> Frame:
-    """Blur a sharp uint8 RGB picture by one random camera shake in linear light."""
+    """Blur a sharp uint8 RGB image by one random camera shake in linear light."""
     return from_light(convolve(to_light(frame), psf_from_path(shake_path(rng, length_px))))
 
 
@@ -93,9 +93,9 @@ _REC709_LUMA = np.array([0.2126, 0.7152, 0.0722], np.float32)
 def blur_score(frame_rgb: Frame) -> float:
     """0 (perfectly sharp) to 1 (blurred): Crete et al., "The blur effect", SPIE 2007.
 
-    Blurring a sharp picture once more takes away most of the differences between neighbours, blurring a blurred
+    Blurring a sharp image once more takes away most of the differences between neighbours, blurring a blurred
     one takes away little. Both directions are judged and the more blurred one counts, since a camera moves in one.
-    It is relative to the picture's own contrast, so one threshold serves dark and bright scenes. A picture
+    It is relative to the image's own contrast, so one threshold serves dark and bright scenes. An image
     without any contrast, or narrower than the filter, scores 1: nothing in it says that it is sharp.
 
     frame_rgb: uint8 (H, W, 3).

@@ -1,6 +1,6 @@
 """Which number of recursion steps meets the deadline: anytime deblurring.
 
-A recursive network gives a usable picture after every step, so its cost can follow the time there is. A ladder is
+A recursive network gives a usable image after every step, so its cost can follow the time there is. A ladder is
 one model opened at several step counts; the controller chooses a rung for each frame, from what the rungs cost on
 this device and how much slower than that the device has become (heat, other work).
 """
@@ -31,7 +31,7 @@ _log = logging.getLogger(__name__)
 Clock = Callable[[], float]
 
 UNKNOWN_SIZE_HW = (720, 1280)
-"""What to time the rungs on if a source does not tell its size."""
+"""What to time the rungs on if a source does not report its size."""
 
 _WINDOW = 5  # frames that the slow-down is read from: how fast it is noticed, and how soon forgotten
 _HEADROOM = 0.9  # go up only to what takes at most this share of the deadline
@@ -185,7 +185,7 @@ def open_ladder(model: str | Path, size_hw: tuple[int, int], options: RunnerOpti
     """Open a model at every number of steps in its bundle, or at `options.steps` alone; time it at `size_hw`.
 
     The other rungs are of the precision of the one of most steps. Those that would run elsewhere (an engine was
-    built for some steps only) are left out, which is told in the log. Raises what `open_runner` raises.
+    built for some steps only) are left out, which the log reports. Raises what `open_runner` raises.
     """
     path = find_model(model)
     bundle = read_bundle(path) if path.is_dir() and options.steps is None else None
@@ -267,7 +267,7 @@ class LadderSwitch:
         return self._asked
 
     def ask(self, precision: Precision) -> None:
-        """Change to `precision` before the next frame. If that fails all stays as it is, and `error` tells why."""
+        """Change to `precision` before the next frame. If that fails all stays as it is, and `error` says why."""
         self.error = None
         self._asked = None if precision == self.precision else precision
 

@@ -1,6 +1,6 @@
 """YUV <-> RGB with the matrix and the range that a video is tagged with.
 
-Decoding with one matrix and encoding with another shifts every colour, and swscale's fast paths darken a picture
+Decoding with one matrix and encoding with another shifts every colour, and swscale's fast paths darken an image
 by one level per round trip; both are avoided here. Numbers are those of ITU-T H.273, as FFmpeg uses them.
 """
 
@@ -52,7 +52,7 @@ REC709 = Colour(matrix=1, range=_LIMITED, primaries=1, transfer=1)
 
 
 def colour_of(context: VideoCodecContext, where: str) -> Colour:
-    """The tags of an open decoder; an RGB stream gets those it shall have once it is YUV.
+    """The tags of an open decoder; an RGB stream gets those it has once it is YUV.
 
     Raises BadInput, naming the file `where`, for a matrix that we cannot convert from.
     """

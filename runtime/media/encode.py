@@ -23,7 +23,7 @@ _PRESET = "veryfast"
 def one_size_hw(info: MediaInfo) -> tuple[int, int]:
     """Height and width of the frames. Raises BadInput if those of the source differ in size."""
     if info.size_hw is None:
-        raise BadInput(f"{info.name} holds pictures of different sizes, a video needs one; give a folder as sink")
+        raise BadInput(f"{info.name} holds images of different sizes, a video needs one; give a folder as sink")
     return info.size_hw
 
 

@@ -1,6 +1,6 @@
 """A GStreamer pipeline as a source: `gst://v4l2src device=/dev/video0 ! jpegdec`, `csi://0?size=720x1280&fps=30`.
 
-It runs as a child, `gst-launch-1.0`, which writes raw pictures into a pipe: GStreamer's own decoders and JetPack's
+It runs as a child, `gst-launch-1.0`, which writes raw images into a pipe: GStreamer's own decoders and JetPack's
 camera stack stay where they work, and no Python bindings are needed.
 """
 
@@ -37,7 +37,7 @@ _DEFAULT_RATE = Fraction(25)
 
 @dataclass(frozen=True)
 class GdpFrame:
-    """rgb: uint8 (H, W, 3). time_s: on the pipeline's clock; None if it has none. rate: pictures per second."""
+    """rgb: uint8 (H, W, 3). time_s: on the pipeline's clock; None if it has none. rate: images per second."""
 
     rgb: Frame
     time_s: Fraction | None
@@ -46,7 +46,7 @@ class GdpFrame:
 
 @dataclass(frozen=True)
 class _Caps:
-    """Format of the pictures that follow."""
+    """Format of the images that follow."""
 
     height: int
     width: int
@@ -57,7 +57,7 @@ class _Caps:
         """From `video/x-raw, format=(string)RGB, width=(int)96, height=(int)64, framerate=(fraction)30/1, ...`."""
         fields = dict(re.findall(r"([\w-]+)=\(\w+\)([^,;\x00]+)", text))
         if fields.get("format") != "RGB" or not {"width", "height"} <= fields.keys():
-            raise BadInput(f"expected RGB pictures from the pipeline, got {text}")
+            raise BadInput(f"expected RGB frames from the pipeline, got {text}")
         numerator, _, denominator = fields.get("framerate", "0/1").partition("/")
         rate = Fraction(int(numerator), int(denominator))  # 0/1 is a rate that varies
         return cls(int(fields["height"]), int(fields["width"]), rate or _DEFAULT_RATE)
@@ -79,7 +79,7 @@ class GdpReader:
         self._header = bytearray(_HEADER.size)
 
     def __iter__(self) -> Iterator[GdpFrame]:
-        """Raises BadInput if nothing comes for too long, a picture is too large, or gdppay did not write it."""
+        """Raises BadInput if nothing comes for too long, an image is too large, or gdppay did not write it."""
         caps: _Caps | None = None
         while self._read_into(memoryview(self._header)):
             major, _, kind, length, time_ns = _HEADER.unpack(self._header)
@@ -95,9 +95,7 @@ class GdpReader:
 
     def _picture(self, caps: _Caps, length: int) -> Frame:
         if length != caps.height * caps.row_bytes:
-            raise BadInput(
-                f"expected {caps.height * caps.row_bytes} bytes a picture from the pipeline, got {length}"
-            )
+            raise BadInput(f"expected {caps.height * caps.row_bytes} bytes a frame from the pipeline, got {length}")
         rows = self._pool.take((caps.height, caps.row_bytes))
         self._read_whole(rows.data.cast("B"))
         return rows[:, : 3 * caps.width].reshape(caps.height, caps.width, 3)
@@ -117,7 +115,7 @@ class GdpReader:
 
     def _read_whole(self, into: memoryview) -> None:
         if into and not self._read_into(into):
-            raise BadInput("the pipeline ended within a picture")
+            raise BadInput("the pipeline ended within a frame")
 
     def _read_into(self, into: memoryview) -> bool:
         """Fill `into`; False if the pipe has ended before its first byte."""
@@ -129,7 +127,7 @@ class GdpReader:
                 raise BadInput(f"nothing came for {self._silence_s:.0f} seconds")
             count = os.readv(self._fd, [into[done:]])
             if count == 0 and done:
-                raise BadInput("the pipeline ended within a picture")
+                raise BadInput("the pipeline ended within a frame")
             if count == 0:
                 return False
             done += count
@@ -140,7 +138,7 @@ _LAUNCH = "gst-launch-1.0"
 
 _TAIL = "videoconvert ! video/x-raw,format=RGB ! gdppay ! fdsink sync=false fd="
 
-_SILENCE_S = 10.0  # longer than the patience of the capture, which is then told why
+_SILENCE_S = 10.0  # longer than the patience of the capture, which then reports why
 _GOODBYE_S = 1.0  # for a pipeline to stop by itself: nvargus-daemon needs that, or the camera stays taken
 _LINES = 100  # of what it printed, the newest
 
@@ -236,14 +234,14 @@ def _command(pipeline: str, write_fd: int, name: str) -> list[str]:
     try:
         elements = shlex.split(pipeline)
     except ValueError as error:
-        raise BadInput(f"{name} is no pipeline: {error}") from error
+        raise BadInput(f"{name} is not a pipeline: {error}") from error
     if not elements:
         raise BadInput(f"{name} is an empty pipeline; write one as for {_LAUNCH}, without its sink")
     return [_LAUNCH, "-q", *elements, "!", *f"{_TAIL}{write_fd}".split()]
 
 
 class _GstLaunch(AbstractContextManager["_GstLaunch"]):
-    """A process in a group of its own, gone with everything it started at the end of the block or of ours."""
+    """A process in a group of its own, ended with everything it started at the end of the block or of Python."""
 
     def __init__(self, command: Sequence[str], write_fd: int) -> None:
         """BadInput if the program is not installed."""

@@ -1,4 +1,4 @@
-"""Single pictures and folders of pictures as sources and sinks."""
+"""Single images and folders of images as sources and sinks."""
 
 import shutil
 import tempfile
@@ -69,7 +69,7 @@ class ImageSink(AbstractContextManager["ImageSink"]):
         write_image(self._path, frame.rgb, frame.icc_profile)
 
     def finish(self, *, complete: bool) -> None:
-        """The picture is there since `write`."""
+        """The image is there since `write`."""
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -78,10 +78,10 @@ class ImageSink(AbstractContextManager["ImageSink"]):
 
 
 class FolderSink(AbstractContextManager["FolderSink"]):
-    """A folder of pictures under their own names; the frames of a video become `000000.png`, `000001.png`, ...
+    """A folder of images under their own names; the frames of a video become `000000.png`, `000001.png`, ...
 
     They are collected in a hidden folder and moved at `finish`: a run that fails leaves no trace. What else is in
-    the folder stays; pictures of the same name are replaced.
+    the folder stays; images of the same name are replaced.
     """
 
     def __init__(self, path: Path) -> None:
@@ -125,7 +125,7 @@ class FolderSink(AbstractContextManager["FolderSink"]):
 
 
 class LiveFolderSink(AbstractContextManager["LiveFolderSink"]):
-    """A folder of pictures of a live source: `000000.png`, ..., each there at once, going on after the last one."""
+    """A folder of images of a live source: `000000.png`, ..., each there at once, going on after the last one."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -145,7 +145,7 @@ class LiveFolderSink(AbstractContextManager["LiveFolderSink"]):
         self._next += 1
 
     def finish(self, *, complete: bool) -> None:
-        """All pictures are there since `write`."""
+        """All images are there since `write`."""
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -20,12 +20,12 @@ MediaKind = Literal["image", "folder", "video", "live"]
 
 @dataclass(frozen=True)
 class TimedFrame:
-    """One picture of a stream.
+    """One image of a stream.
 
     rgb: uint8 (H, W, 3), upright.
     time_s: presentation time in seconds, exact, never decreasing within a stream.
     duration_s: how long it is shown; 0 where the container does not say.
-    name, icc_profile: file name and colour profile of a picture that came from a file; None in a video.
+    name, icc_profile: file name and colour profile of an image that came from a file; None in a video.
     """
 
     rgb: Frame
@@ -39,9 +39,9 @@ class TimedFrame:
 class MediaInfo:
     """What a Sink must know of the Source to write the same thing again.
 
-    path: of the file or folder; None of a live source, which has a url, for people: without its password.
+    path: of the file or folder; None of a live source, which has a url without its password, for messages.
     kind: "live" does not wait for who reads it: a camera, a network stream.
-    size_hw: of every frame, upright; None in a folder of pictures of different sizes. A live source may change it
+    size_hw: of every frame, upright; None in a folder of images of different sizes. A live source may change it
         on the way.
     frames: how many to expect; None if the container does not say.
     rate: frames per second. time_base: unit of the time stamps in seconds.

@@ -1,4 +1,4 @@
-"""Turn what a user typed into a source or a sink: a picture, a folder, a video file, a camera, a stream.
+"""Turn what a user typed into a source or a sink: an image, a folder, a video file, a camera, a stream.
 
 All but files have a scheme, as in `v4l2:///dev/video0`: `_SOURCES` and `_SINKS` are the lists of them.
 """
@@ -108,7 +108,7 @@ def open_source(
 ) -> Source:
     """The source that `text` names.
 
-    max_pixels: larger frames are refused before they are decoded. rate: pictures per second of a folder.
+    max_pixels: larger frames are refused before they are decoded. rate: images per second of a folder.
     loop: begin a file or a folder again at its end; live sources have none.
     Raises BadInput if it does not exist, cannot be read, or has an unknown scheme.
     """
@@ -137,8 +137,8 @@ def open_sinks(texts: Sequence[str], info: MediaInfo, *, crf: int = DEFAULT_CRF)
 def open_sink(text: str, info: MediaInfo, *, crf: int = DEFAULT_CRF) -> Sink:
     """The sink that `text` names, for a source described by `info`. Nothing is written before it is entered.
 
-    A picture takes one picture; a folder (existing, or without a suffix, or written with a slash at the end)
-    takes anything; a video and a stream take all but pictures of different sizes. What is written of a live source
+    An image takes one image; a folder (existing, or without a suffix, or written with a slash at the end)
+    takes anything; a video and a stream take all but images of different sizes. What is written of a live source
     is there at once, of any other at `finish`. crf: quality of H.264, 0 (lossless) to 51.
     Raises BadInput if it fits neither of these or is the source itself.
     """
@@ -166,7 +166,7 @@ def _file_source(address: _Address, max_pixels: int, rate: Fraction) -> Source:
 def _test_source(address: _Address, max_pixels: int, rate: Fraction) -> Source:
     name, given = split_options(address.rest)
     if name != "moving":
-        raise BadInput(f"{address.text} is no test source; there is test://moving?size=720x1280&fps=30&blur=12")
+        raise BadInput(f"{address.text} is not a test source; expected test://moving?size=720x1280&fps=30&blur=12")
     options = read_options(MovingScene, given, address.text)
     return SyntheticSource(options, address.text, max_pixels=max_pixels)
 
@@ -180,7 +180,9 @@ def _v4l2_source(address: _Address, max_pixels: int, rate: Fraction) -> Source:
 def _csi_source(address: _Address, max_pixels: int, rate: Fraction) -> Source:
     sensor, given = split_options(address.rest)
     if not sensor.isdecimal():
-        raise BadInput(f"{address.text} is no CSI camera; they are numbered, as in csi://0?size=720x1280&fps=30")
+        raise BadInput(
+            f"{address.text} is not a CSI camera; expected its number, as in csi://0?size=720x1280&fps=30"
+        )
     pipeline = csi_pipeline(int(sensor), read_options(CsiFormat, given, address.text))
     return GStreamerSource(pipeline, address.text, max_pixels=max_pixels)
 
@@ -209,12 +211,12 @@ def _file_sink(address: _Address, info: MediaInfo, crf: int) -> Sink:
         return _video_sink(path, info, crf)
     if not is_image_path(path):
         raise BadInput(
-            f"cannot write {path}: '{path.suffix}' is no picture ({_listed(IMAGE_SUFFIXES)}) and no video "
+            f"cannot write {path}: '{path.suffix}' is neither an image ({_listed(IMAGE_SUFFIXES)}) nor a video "
             f"({_listed(FORMATS)}); for a folder end it with a slash"
         )
     if info.kind != "image":
         kind = "live source" if info.kind == "live" else info.kind
-        raise BadInput(f"{path} is one picture, but {info.name} is a {kind}; give a folder or a video as sink")
+        raise BadInput(f"{path} is one image, but {info.name} is a {kind}; give a folder or a video as sink")
     return ImageSink(path)
 
 

@@ -45,7 +45,7 @@ class TimeLimit:
                 done.set_result(call())
             except BaseException as error:  # noqa: BLE001 - goes to who waits for it
                 done.set_exception(error)
-            del job, done, call  # a frame shall not stay until the next one comes
+            del job, done, call  # let go of the frame before the next one comes
 
 
 # scheme -> FFmpeg's format and its options. RTP inside the RTSP connection, as for reading.

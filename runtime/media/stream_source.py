@@ -20,7 +20,7 @@ from unblur.runtime.media.colour import ColourConverter, colour_of
 from unblur.runtime.media.interfaces import TIME_BASE, MediaInfo, StreamClock, TimedFrame
 from unblur.runtime.media.url import Size, without_secrets
 
-_SILENCE_S = 10.0  # longer than the patience of the capture, which is then told why
+_SILENCE_S = 10.0  # longer than the patience of the capture, which then reports why
 _DEFAULT_RATE = Fraction(25)
 _RATES = range(1, 241)  # what a camera may have; some streams declare 0, or the ticks of their clock
 
@@ -30,9 +30,9 @@ _WITHOUT_TIMES = "mpjpeg"
 
 @dataclass(frozen=True)
 class Stream:
-    """What to give FFmpeg. url: may hold a password. name: the same for people, without.
+    """What to give FFmpeg. url: may hold a password. name: the same without it, for messages.
 
-    format: of the device or container; None lets FFmpeg find out. explain: what an error means here, for people.
+    format: of the device or container; None lets FFmpeg find out. explain: what an error means here, for messages.
     """
 
     url: str
@@ -52,7 +52,7 @@ class StreamSource(AbstractContextManager["StreamSource"]):
     def __init__(self, stream: Stream, *, max_pixels: int) -> None:
         """Opens the stream and waits for its first frame.
 
-        Raises BadInput if nothing answers, nothing comes for 10 seconds, it is no video, or frames are too large.
+        Raises BadInput if nothing answers, nothing comes for 10 seconds, it has no video, or frames are too large.
         """
         self._stream = stream
         self._max_pixels = max_pixels
@@ -208,7 +208,7 @@ _REASONS: Mapping[int, str] = {
     errno.EBUSY: "another program is using it; close that first",
     errno.EINVAL: "it does not offer this size, rate or format; `v4l2-ctl --list-formats-ext` shows what it does",
     errno.ENODEV: "the camera was unplugged",
-    errno.ENOTTY: "it is no camera",
+    errno.ENOTTY: "it is not a camera",
 }
 
 

@@ -25,7 +25,7 @@ _SHUTTER = 0.5  # share of the frame time that it is open: a 180 degree shutter
 
 @dataclass(frozen=True)
 class MovingScene:
-    """Options of the source. blur: length of the motion blur in pixels; 0 is a sharp picture that stands still.
+    """Options of the source. blur: length of the motion blur in pixels; 0 is a sharp image that stands still.
 
     frames: how many there are; 0 is no end.
     """

@@ -158,11 +158,11 @@ class VideoSink(AbstractContextManager["VideoSink"]):
         return stack.enter_context(AudioCopy(self._info.path, self._container, self._path))
 
     def _write_header(self) -> None:
-        """Now, not with the first frame: what the file cannot hold shall be told before the work begins."""
+        """Now, not with the first frame: what the file cannot hold is reported before the work begins."""
         try:
             self._container.start_encoding()
         except OSError:
-            raise  # of the disk, not of the format: atomic_file tells it
+            raise  # of the disk, not of the format: atomic_file reports it
         except FFmpegError as error:
             codecs = " and ".join(stream.codec_context.name for stream in self._container.streams)
             raise BadInput(
@@ -182,7 +182,7 @@ class VideoSink(AbstractContextManager["VideoSink"]):
 def _open_output(path: Path, time_base: Fraction) -> Iterator[OutputContainer]:
     """Closes the container at the end of the block; quietly if that fails, since its file is then discarded."""
     container_format = FORMATS[path.suffix.lower()]
-    options = {"avoid_negative_ts": "disabled"}  # AAC starts before 0: that must not shift the picture as well
+    options = {"avoid_negative_ts": "disabled"}  # AAC starts before 0: that must not shift the image as well
     if container_format != "matroska":
         options["movie_timescale"] = str(_movie_timescale(time_base))
     container = av.open(f"file:{path}", "w", format=container_format, options=options)

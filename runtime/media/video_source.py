@@ -64,7 +64,7 @@ def _matroska_end(file: BinaryIO) -> int:
 
 
 def _read_ebml_size(file: BinaryIO) -> int | None:
-    """A variable-length size: leading zero bits tell how many bytes follow the first; None if all bits are 1."""
+    """A variable-length size: leading zero bits give how many bytes follow the first; None if all bits are 1."""
     first = file.read(1)
     if not first or first[0] == 0:
         return None
@@ -89,7 +89,7 @@ def open_container(path: Path) -> InputContainer:
     try:
         return av.open(f"file:{path}", "r", options=options)
     except FFmpegError as error:
-        raise BadInput(f"{path} is no picture or video that can be read, or its index is missing") from error
+        raise BadInput(f"{path} is not an image or video that can be read, or its index is missing") from error
 
 
 def origin_s(container: InputContainer) -> Fraction:
@@ -184,7 +184,7 @@ class VideoDecoder:
         return self._damaged if self._is_interlaced else max(self._damaged, self._packets - self._whole)
 
     def _not_reached(self) -> int:
-        """Frames behind the point where a file was cut, at least 1 where the container does not tell."""
+        """Frames behind the point where a file was cut, at least 1 where the container does not say."""
         if not (self._read_failed or is_truncated(self._path)):
             return 0
         if self.stream.frames:

@@ -36,7 +36,7 @@ def preview_camera(
     with needs_extra("preview"):
         from unblur.runtime.preview.app import Facts, Preview, make_app
     if not is_live(request.source):
-        raise BadInput(f"{request.source} is no camera and no stream; restore files with unblur run")
+        raise BadInput(f"{request.source} is neither a camera nor a stream; restore files with unblur run")
     with (
         listen(access.host, port) as listening,
         open_live_session(request) as session,

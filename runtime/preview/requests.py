@@ -1,6 +1,6 @@
 """Who may look at the preview: a page that shows what a camera sees is not for everybody.
 
-On the loopback address whoever can run programs on the machine may look; on any other only who has the token.
+On the loopback address anyone who runs programs on the machine may look; elsewhere only who has the token.
 Web pages of others are kept out on both: by the name they were reached by (DNS rebinding) and by their origin.
 """
 

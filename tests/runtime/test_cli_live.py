@@ -106,7 +106,7 @@ def test_a_camera_that_ends_for_good_is_told_and_its_recording_kept(tiny_bundle:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--sink", "sharp.png"), "sharp.png is one picture, but test://moving"),
+        (("--sink", "sharp.png"), "sharp.png is one image, but test://moving"),
         (("--sink", "ftp://host/x"), "ftp://host/x has the unknown scheme 'ftp:'"),
         (("--sink", "null:", "--steps", "9"), "has no fp32 variant at 9 steps"),
     ],

@@ -163,7 +163,7 @@ def _read(terminal: int) -> bytes:
         ("empty.png", b"", "is empty"),
         ("empty.mp4", b"", "is empty"),
         ("text.png", b"hello", "is not a picture that can be read"),
-        ("text.mp4", b"hello" * 100, "is no picture or video that can be read, or its index is missing"),
+        ("text.mp4", b"hello" * 100, "is not an image or video that can be read, or its index is missing"),
     ],
 )
 def test_bad_sources(

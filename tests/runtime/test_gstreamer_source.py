@@ -96,7 +96,7 @@ def test_no_pipeline_at_all() -> None:
         BadInput, match=r"gst:// is an empty pipeline; write one as for gst-launch-1.0, without its sink"
     ):
         open_source("gst://")
-    with pytest.raises(BadInput, match=r"^gst://filesrc location='x is no pipeline: No closing quotation$"):
+    with pytest.raises(BadInput, match=r"^gst://filesrc location='x is not a pipeline: No closing quotation$"):
         open_source("gst://filesrc location='x")
     with pytest.raises(BadInput, match=r"^gst://videotestsrc num-buffers=0 ended before its first frame$"):
         open_source("gst://videotestsrc num-buffers=0")
@@ -194,7 +194,7 @@ def test_a_csi_camera_is_jetpack_s_pipeline() -> None:
     ("text", "message"),
     [
         ("csi://0?size=720x1280", 'cannot read csi://0?size=720x1280: no element "nvarguscamerasrc"'),
-        ("csi://front", "csi://front is no CSI camera; they are numbered, as in csi://0?size=720x1280&fps=30"),
+        ("csi://front", "csi://front is not a CSI camera; expected its number, as in csi://0?size=720x1280&fps=30"),
         ("csi://0?exposure=1", "csi://0?exposure=1 has the unknown option 'exposure'; there are size, fps, flip"),
         ("csi://0?fps=0", "csi://0?fps=0 has fps='0', expected frames per second above 0, at most 1000"),
     ],

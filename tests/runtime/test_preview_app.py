@@ -183,6 +183,6 @@ def test_a_taken_port_and_a_file_are_told(tiny_bundle: Path, url: str) -> None:
     nowhere = r"cannot serve the preview at host\.invalid:0: .+; choose another"
     with pytest.raises(BadInput, match=nowhere), preview_of(tiny_bundle, host="host.invalid"):
         pass
-    file = r"clip\.mp4 is no camera and no stream; restore files with unblur run"
+    file = r"clip\.mp4 is neither a camera nor a stream; restore files with unblur run"
     with pytest.raises(BadInput, match=file), preview_of(tiny_bundle, source="clip.mp4"):
         pass

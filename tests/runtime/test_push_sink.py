@@ -114,5 +114,5 @@ def test_a_server_that_takes_nothing_any_more(tmp_path: Path, monkeypatch: pytes
 
 def test_pictures_of_different_sizes_do_not_stream() -> None:
     pictures = MediaInfo(Path("pictures"), "folder", None)
-    with pytest.raises(BadInput, match="pictures holds pictures of different sizes, a video needs one"):
+    with pytest.raises(BadInput, match="pictures holds images of different sizes, a video needs one"):
         open_sink("udp://127.0.0.1:1", pictures)

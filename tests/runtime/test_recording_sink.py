@@ -172,9 +172,7 @@ def open_recording(path: Path) -> Sink:
 
 
 def test_one_picture_is_too_few(tmp_path: Path) -> None:
-    with pytest.raises(
-        BadInput, match=r"out\.png is one picture, but test://camera is a live source; give a folder"
-    ):
+    with pytest.raises(BadInput, match=r"out\.png is one image, but test://camera is a live source; give a folder"):
         open_sink(str(tmp_path / "out.png"), LIVE)
 
 

@@ -69,7 +69,7 @@ def test_it_is_opened_by_its_address() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("test://still", "test://still is no test source; there is test://moving"),
+        ("test://still", "test://still is not a test source; expected test://moving"),
         ("test://moving?sise=1x1", "unknown option 'sise'; there are size, fps, blur, seed, frames"),
         ("test://moving?size=720p", "size='720p', expected height x width"),
         ("test://moving?size=0x10", "size='0x10', expected height x width"),

@@ -21,7 +21,7 @@ def test_no_such_camera() -> None:
 
 
 def test_something_else_than_a_camera() -> None:
-    with pytest.raises(BadInput, match=r"^cannot read v4l2:///dev/null: it is no camera$"):
+    with pytest.raises(BadInput, match=r"^cannot read v4l2:///dev/null: it is not a camera$"):
         open_source("v4l2:///dev/null")
 
 

@@ -134,7 +134,7 @@ def test_a_suffix_of_no_kind(folder: Path, tmp_path: Path) -> None:
         open_source(str(folder)) as frames,
         pytest.raises(
             BadInput,
-            match=r"out\.xyz: '\.xyz' is no picture \(\.bmp .*\) and no video \(\.m4v \.mkv \.mov \.mp4\); "
+            match=r"out\.xyz: '\.xyz' is neither an image \(\.bmp .*\) nor a video \(\.m4v \.mkv \.mov \.mp4\); "
             r"for a folder end it with a slash$",
         ),
     ):
@@ -146,7 +146,7 @@ def test_many_frames_do_not_fit_one_picture(folder: Path, make_clip: MakeClip, t
     path = folder if source == "folder" else make_clip()
     with (
         open_source(str(path)) as frames,
-        pytest.raises(BadInput, match=rf"out\.png is one picture, but .* is a {source}; give a folder or a video"),
+        pytest.raises(BadInput, match=rf"out\.png is one image, but .* is a {source}; give a folder or a video"),
     ):
         open_sink(str(tmp_path / "out.png"), frames.info)
 

@@ -246,7 +246,7 @@ def test_a_missing_folder(tmp_path: Path) -> None:
 
 def test_pictures_of_different_sizes(tmp_path: Path) -> None:
     with pytest.raises(
-        BadInput, match=r"holds pictures of different sizes, a video needs one; give a folder as sink"
+        BadInput, match=r"holds images of different sizes, a video needs one; give a folder as sink"
     ):
         VideoSink(tmp_path / "out.mp4", MediaInfo(tmp_path, "folder", None), crf=18)
 

@@ -171,7 +171,7 @@ def test_an_mp4_without_its_index(make_clip: MakeClip) -> None:
     clip = make_clip()
     clip.write_bytes(clip.read_bytes()[:3000])
     with pytest.raises(
-        BadInput, match=r"clip\.mp4 is no picture or video that can be read, or its index is missing$"
+        BadInput, match=r"clip\.mp4 is not an image or video that can be read, or its index is missing$"
     ):
         read(clip)
 
@@ -204,7 +204,7 @@ def test_playlists_and_text_are_no_videos(make_clip: MakeClip, tmp_path: Path, n
         "list.ffconcat": "ffconcat version 1.0\nfile clip.mp4\n",
     }
     (tmp_path / name).write_text(lines.get(name, "hello\n" * 50))
-    with pytest.raises(BadInput, match="is no picture or video that can be read"):
+    with pytest.raises(BadInput, match="is not an image or video that can be read"):
         read(tmp_path / name)
 
 
