@@ -24,7 +24,7 @@ from PIL import Image, ImageDraw, ImageFont
 from rich.console import Console
 from rich.table import Table
 
-from unblur.runtime.images import read_image, write_image
+from unblur.runtime import read_image, write_image
 
 Frame = NDArray[np.uint8]  # (H, W, 3), RGB
 
