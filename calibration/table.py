@@ -17,7 +17,7 @@ from unblur.runtime.model.calibration_table import (
     StepPolicy,
     TensorRange,
     fields_of,
-    misfit,
+    mismatch_error,
     preprocessing_of,
 )
 
@@ -70,7 +70,7 @@ def check_fits(table: CalibrationTable, model: ModelProto, *, where: str = "the 
     table.check_spec(spec, where=where)
     if table.model_sha256 != model_sha256(model):
         mend = "calibrate this model, or `unblur table bind` the table if the weights were tuned with it"
-        raise misfit(where, spec, "model_sha256", table.model_sha256, model_sha256(model), mend)
+        raise mismatch_error(where, spec, "model_sha256", table.model_sha256, model_sha256(model), mend)
 
 
 def bound_to(
@@ -85,7 +85,7 @@ def bound_to(
     names = {name for node in model.graph.node for name in (*node.input, *node.output)}
     for name in (*table.ranges, *table.implicit, *table.reads):
         if name not in names:
-            raise misfit(where, spec, f"tensor '{name}'", "in the table", "not in the graph")
+            raise mismatch_error(where, spec, f"tensor '{name}'", "in the table", "not in the graph")
     return replace(table, model_sha256=model_sha256(model))
 
 
@@ -105,7 +105,7 @@ def at_fewer_steps(
     for weight, tensors in placement.reads.items():
         known = table.reads.get(weight, ())
         if len(tensors) > len(known):
-            raise misfit(where, spec, f"number of tensors that '{weight}' reads", len(known), len(tensors))
+            raise mismatch_error(where, spec, f"number of tensors that '{weight}' reads", len(known), len(tensors))
         ranges.update((tensor, table.ranges[name]) for tensor, name in zip(tensors, known, strict=False))
     return replace(
         table,

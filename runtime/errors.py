@@ -7,7 +7,7 @@
       SpecMismatch      a model without our spec, or a spec that does not fit what is asked of it
       EngineMismatch    a TensorRT engine that cannot run here
       CalibrationError  calibration data or a calibration table that cannot be used
-      ParityError       two forms of one model differ by more than the threshold
+      ParityError       two variants of one model differ by more than the threshold
       DeviceError       the accelerator or its driver failed
 
 Wrong arguments from a programmer stay ValueError and TypeError. Messages are one line: what was found, what
@@ -50,7 +50,7 @@ class CalibrationError(UnblurError):
 
 
 class ParityError(UnblurError):
-    """Two forms of one model differ by more than the threshold."""
+    """Two variants of one model differ by more than the threshold."""
 
     exit_code = 1
 

@@ -1,4 +1,4 @@
-"""Pictures as people store them (uint8 HWC) <-> batches as networks take them (float32 NCHW)."""
+"""Images as people store them (uint8 HWC) <-> batches as networks take them (float32 NCHW)."""
 
 import weakref
 from collections import deque
@@ -14,7 +14,7 @@ Batch = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Padding:
-    """Pixels added at the bottom and the right of a picture of `size_hw` to make it fit a network."""
+    """Pixels added at the bottom and the right of an image of `size_hw` to make it fit a network."""
 
     size_hw: tuple[int, int]
     padded_hw: tuple[int, int]

@@ -1,4 +1,4 @@
-"""Read and write single pictures."""
+"""Read and write single images."""
 
 import warnings
 from collections.abc import Iterator
@@ -20,38 +20,38 @@ _QUARTER_TURNS = frozenset({5, 6, 7, 8})  # EXIF orientations that swap height a
 
 
 def is_image_path(path: Path) -> bool:
-    """True if the suffix is one of a picture format that we read."""
+    """Whether the suffix is one of IMAGE_SUFFIXES."""
     return path.suffix.lower() in IMAGE_SUFFIXES
 
 
 def list_images(folder: Path) -> list[Path]:
-    """All pictures directly in `folder`, sorted by name; BadInput if there are none."""
+    """All images directly in `folder`, sorted by name; BadInput if there are none."""
     if not folder.is_dir():
-        raise BadInput(f"{folder} is not a folder of pictures")
+        raise BadInput(f"{folder} is not a folder of images")
     paths = sorted(path for path in folder.iterdir() if is_image_path(path) and not path.name.startswith("."))
     if not paths:
-        raise BadInput(f"{folder} holds no pictures ({', '.join(sorted(IMAGE_SUFFIXES))})")
+        raise BadInput(f"{folder} holds no images ({', '.join(sorted(IMAGE_SUFFIXES))})")
     return paths
 
 
 def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> Frame:
-    """Decode a picture to uint8 RGB (H, W, 3), turned upright by its EXIF orientation.
+    """Decode an image to uint8 RGB (H, W, 3), turned upright by its EXIF orientation.
 
-    Grey, palette and 16-bit pictures are converted; transparency is dropped (the colour below is kept).
-    max_pixels: refuse a larger picture before decoding it (decompression bombs).
-    Raises BadInput if the file is missing, empty, truncated, too large or no picture.
+    Grey, palette and 16-bit images are converted; transparency is dropped (the colour below is kept).
+    max_pixels: refuse a larger image before decoding it (decompression bombs).
+    Raises BadInput if the file is missing, empty, truncated, too large or not an image.
     """
     with _opened(path, max_pixels) as image:
         return _upright_rgb(image)
 
 
 def image_size_hw(path: Path) -> tuple[int, int]:
-    """(height, width) from the header, as stored (before EXIF rotation); BadInput if it is no picture."""
+    """(height, width) from the header, as stored (before EXIF rotation); BadInput if it is not an image."""
     try:
         with Image.open(path) as image:
             return image.height, image.width
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise BadInput(f"{path} is not a picture that can be read") from error
+        raise BadInput(f"{path} is not an image that can be read") from error
 
 
 def upright_size_hw(path: Path, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
@@ -63,7 +63,7 @@ def upright_size_hw(path: Path, max_pixels: int = MAX_PIXELS) -> tuple[int, int]
 
 
 def read_icc_profile(path: Path) -> bytes | None:
-    """The colour profile that gives the RGB values of a picture their meaning; None if it has none.
+    """The colour profile that gives the RGB values of an image their meaning; None if it has none.
 
     Profiles of other colour models (grey, CMYK) do not fit what `read_image` gives, and are left out.
     """
@@ -76,7 +76,7 @@ def write_image(path: Path, frame: Frame, icc_profile: bytes | None = None) -> N
     """Write uint8 RGB (H, W, 3) in the format of the suffix, whole or not at all."""
     if not is_image_path(path):
         raise BadInput(
-            f"cannot write {path}: '{path.suffix}' is no picture format ({', '.join(sorted(IMAGE_SUFFIXES))})"
+            f"cannot write {path}: '{path.suffix}' is not an image format ({', '.join(sorted(IMAGE_SUFFIXES))})"
         )
     with atomic_file(path) as temporary:
         save_image(temporary, frame, icc_profile)
@@ -84,13 +84,12 @@ def write_image(path: Path, frame: Frame, icc_profile: bytes | None = None) -> N
 
 def save_image(path: Path, frame: Frame, icc_profile: bytes | None = None) -> None:
     """As `write_image`, straight to `path`, for a writer that stages its files itself; raises OSError."""
-    picture = Image.fromarray(frame)
-    picture.save(path, quality=_JPEG_QUALITY, compress_level=_PNG_LEVEL, icc_profile=icc_profile)
+    Image.fromarray(frame).save(path, quality=_JPEG_QUALITY, compress_level=_PNG_LEVEL, icc_profile=icc_profile)
 
 
 @contextmanager
 def _opened(path: Path, max_pixels: int) -> Iterator[Image.Image]:
-    """The picture with its header read; errors of the block that come from its bytes become BadInput."""
+    """The image with its header read; errors of the block that come from its bytes become BadInput."""
     if not path.is_file():
         raise BadInput(f"{path} does not exist" if not path.exists() else f"{path} is not a file")
     if path.stat().st_size == 0:
@@ -102,7 +101,7 @@ def _opened(path: Path, max_pixels: int) -> Iterator[Image.Image]:
                 _check_pixels(path, image.size, max_pixels)
                 yield image
     except UnidentifiedImageError as error:
-        raise BadInput(f"{path} is not a picture that can be read") from error
+        raise BadInput(f"{path} is not an image that can be read") from error
     except Image.DecompressionBombError as error:
         limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)
         raise BadInput(

@@ -19,14 +19,14 @@ _LUMA = (0.299, 0.587, 0.114)  # BT.601
 
 
 def psnr_db(restored: Frame, sharp: Frame) -> float:
-    """Peak signal-to-noise ratio of two uint8 pictures of one shape, in dB; inf if they are equal."""
+    """Peak signal-to-noise ratio of two uint8 images of one shape, in dB; inf if they are equal."""
     _check_shapes(restored, sharp)
     difference = restored.astype(np.int16) - sharp
     return _db(float(np.mean(np.square(difference, dtype=np.float64))), peak=255.0)
 
 
 def psnr_float_db(values: NDArray[np.floating], reference: NDArray[np.floating]) -> float:
-    """PSNR of two float images in [0, 1], unrounded, in dB; what the parity between two runners is told in.
+    """PSNR of two float images in [0, 1], unrounded, in dB: the unit of parity between two runners.
 
     NaN in either gives NaN.
     """
@@ -38,7 +38,7 @@ def psnr_float_db(values: NDArray[np.floating], reference: NDArray[np.floating])
 def ssim(restored: Frame, sharp: Frame) -> float:
     """Mean structural similarity, as `skimage.metrics.structural_similarity` gives it with
     `gaussian_weights=True, sigma=1.5, use_sample_covariance=False, data_range=1, channel_axis=2` on images in
-    [0, 1] (Wang et al. 2004). Pictures smaller than the 11 x 11 window raise ValueError.
+    [0, 1] (Wang et al. 2004). Images smaller than the 11 x 11 window raise ValueError.
     """
     _check_shapes(restored, sharp)
     if min(restored.shape[:2]) < MIN_SSIM_SIDE:
@@ -72,7 +72,7 @@ def mssim(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
 
 
 def luma(frame: NDArray[np.floating] | Frame) -> NDArray[np.float64]:
-    """The brightness (H, W) of an RGB picture (H, W, 3), in its own range (BT.601)."""
+    """The brightness (H, W) of an RGB image (H, W, 3), in its own range (BT.601)."""
     return np.asarray(frame @ np.array(_LUMA))
 
 

@@ -5,7 +5,7 @@
 
 `bundle.json` lists every other file with its size and sha256, and `bundle.json.sha256` covers `bundle.json`, so
 one changed byte anywhere is found, before anything in the bundle is parsed. That is against damage and
-mix-ups; it is no signature: who can rewrite a file can rewrite its hash.
+mix-ups; it is not a signature: whoever can rewrite a file can rewrite its hash.
 
 `engines/` may gain files on the device after sealing; each brings its own JSON, checked by who loads it.
 """
@@ -40,7 +40,7 @@ class FileEntry:
 
 @dataclass(frozen=True)
 class Variant:
-    """One executable form of the weights. steps: recursion steps it runs. file: path in the bundle."""
+    """The model at one precision and number of recursion steps. file: path in the bundle."""
 
     precision: Precision
     steps: int
@@ -65,8 +65,9 @@ class BundleManifest:
     """The contents of `bundle.json`.
 
     name: of the model, "lprn-s". created: UTC, ISO 8601. versions: of the packages that built it ("unblur",
-    "onnx", "onnxruntime", "torch"). ledger: parity hops measured at build. calibration_id: of the table that
-    the INT8 variants were made with. files: every file but the manifest and its hash; `seal_bundle` fills it.
+    "onnx", "onnxruntime", "torch"). ledger: the parity of the variants, measured at build. calibration_id: of the
+    table that the INT8 variants were made with. files: every file but the manifest and its
+    hash; `seal_bundle` fills it.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""The calibration table: which ranges were measured, how, on which pictures, for which model.
+"""The calibration table: which ranges were measured, how, on which images, for which model.
 
 It is data that travels: a bundle carries it, explicit Q/DQ and TensorRT's implicit INT8 are made from it again and
 again (`unblur.calibration`), and fine-tuning with fake quantisation reads it (`unblur.train.qat`). So it says what
@@ -28,7 +28,7 @@ SCHEMA = 2
 
 @dataclass(frozen=True)
 class TensorRange:
-    """lowest, highest: what the tensor took on the pictures. amax: what was chosen; INT8 holds [-amax, amax] in
+    """lowest, highest: what the tensor took on the images. amax: what was chosen; INT8 holds [-amax, amax] in
     steps of amax / 127 and clips the rest.
     """
 
@@ -39,8 +39,8 @@ class TensorRange:
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How pictures became the network's input. multiple_of: in pixels, by padding. size_hw: crops of this size,
-    None: whole pictures. blurred: the pictures were sharp and a camera shake was laid over each.
+    """How images became the network's input. multiple_of: in pixels, by padding. size_hw: crops of this size,
+    None: whole images. blurred: the images were sharp and a camera shake was laid over each.
     """
 
     colour: str
@@ -52,7 +52,7 @@ class Preprocessing:
 
 @dataclass(frozen=True)
 class Measured:
-    """What INT8 with this table costs on the calibration pictures. budget_db: what it was allowed to lose, None
+    """What INT8 with this table costs on the calibration images. budget_db: what it was allowed to lose, None
     without a search. delta_db: mean PSNR against float32, negative is a loss. int8_macs: the share of
     multiply-accumulates that run in INT8, 0 to 1.
     """
@@ -64,7 +64,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class CalibrationTable:
-    """The ranges behind an INT8 model, bound to the model and the pictures that they were measured with.
+    """The ranges behind an INT8 model, bound to the model and the images that they were measured with.
 
     preset, steps: of the model. model_sha256: of its fp32 ONNX file. images: name -> sha256 of the file, in the
     order of use. percentile: of that method only, in percent. step_policy: how the steps of a recursion share
@@ -133,7 +133,7 @@ def fields_of(table: CalibrationTable) -> dict[str, object]:
 
 
 def read_table(path: Path) -> CalibrationTable:
-    """The table in a file; BadInput if it cannot be read, CalibrationError if it is no table of this version."""
+    """The table in a file; BadInput if it cannot be read, CalibrationError if it is not a table of this version."""
     try:
         text = path.read_bytes()
     except OSError as error:
@@ -144,19 +144,19 @@ def read_table(path: Path) -> CalibrationTable:
 def preprocessing_of(
     spec: ModelSpec, *, size_hw: tuple[int, ...] | None = None, blurred: bool = False
 ) -> Preprocessing:
-    """What the runtime does to a picture for a model of this spec."""
+    """What the runtime does to an image for a model of this spec."""
     return Preprocessing(spec.colour, spec.value_range, spec.multiple_of, size_hw, blurred)
 
 
-def misfit(
-    where: str, spec: ModelSpec, name: str, own: object, expected: object, mend: str = "calibrate this model"
+def mismatch_error(
+    where: str, spec: ModelSpec, name: str, own: object, expected: object, fix: str = "calibrate this model"
 ) -> CalibrationError:
-    """What is raised for a table of another model: `name` is the field that tells."""
+    """The error for a table of another model; `name` is the field that differs."""
     return CalibrationError(
-        f"{where} does not fit the model '{spec.preset}': its {name} is {own!r}, the model's {expected!r}; {mend}"
+        f"{where} does not fit the model '{spec.preset}': its {name} is {own!r}, the model's {expected!r}; {fix}"
     )
 
 
 def _check(where: str, spec: ModelSpec, name: str, own: object, expected: object) -> None:
     if own != expected:
-        raise misfit(where, spec, name, own, expected)
+        raise mismatch_error(where, spec, name, own, expected)

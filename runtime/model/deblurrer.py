@@ -2,7 +2,7 @@
 
 from unblur.runtime.model.deblurrer import Deblurrer, deblur
 
-sharp_rgb = deblur(blurred_rgb)  # one picture, uint8 (H, W, 3), any size
+sharp_rgb = deblur(blurred_rgb)  # one image, uint8 (H, W, 3), any size
 
 with Deblurrer("lprn-s", RunnerOptions(threads=2)) as deblurrer:  # many: the model is opened once
     for frame_rgb in frames:
@@ -105,6 +105,6 @@ class Deblurrer:
 
 
 def deblur(frame_rgb: Frame, model: str | Path | Runner = DEFAULT_MODEL) -> Frame:
-    """Restore one picture, uint8 RGB (H, W, 3). Opens the model every time; for many use a Deblurrer."""
+    """Restore one image, uint8 RGB (H, W, 3). Opens the model every time; for many use a Deblurrer."""
     with Deblurrer(model) as deblurrer:
         return deblurrer(frame_rgb)

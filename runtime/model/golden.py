@@ -42,7 +42,7 @@ class GoldenResult:
 def make_golden(folder: Path, runner: Runner, *, small: bool = False) -> Golden:
     """Write the golden input (once) and what `runner` makes of it into the bundle under `folder`.
 
-    small: only a corner of the picture, a fifth of its pixels. Open the runner with graph_optimization=False:
+    small: only a corner of the image, a fifth of its pixels. Open the runner with graph_optimization=False:
     golden is the graph as it is written.
     """
     golden = Golden(
@@ -80,7 +80,7 @@ def check_golden(bundle: Bundle, variant: Variant, runner: Runner) -> GoldenResu
 
 
 def read_golden_frame(bundle: Bundle, golden: Golden) -> Frame:
-    """The input of golden vectors; BundleError if it is no picture."""
+    """The input of golden vectors; BundleError if it is not an image."""
     frame = np.asarray(_load(bundle, golden.input, np.uint8), np.uint8)
     try:
         check_frame(frame)
@@ -90,7 +90,7 @@ def read_golden_frame(bundle: Bundle, golden: Golden) -> Frame:
 
 
 def golden_frame() -> Frame:
-    """A picture of what deblurring meets: edges in all directions, fine and coarse waves, flat colour, noise."""
+    """An image of what deblurring meets: edges in all directions, fine and coarse waves, flat colour, noise."""
     rng = np.random.default_rng(2026)
     height, width = _SIZE_HW
     rows, columns = np.mgrid[0:height, 0:width]
@@ -128,7 +128,7 @@ def _load(bundle: Bundle, name: str, dtype: type[np.generic]) -> NDArray[np.gene
     try:
         array = np.load(bundle.path / name, allow_pickle=False)
     except (OSError, ValueError) as error:
-        raise BundleError(f"{bundle.path}: {name} is no array: {error}; deploy the bundle again") from error
+        raise BundleError(f"{bundle.path}: {name} is not an array: {error}; deploy the bundle again") from error
     if array.dtype != dtype:
         raise BundleError(f"{bundle.path}: {name} is {array.dtype}, expected {np.dtype(dtype)}; deploy it again")
     return np.asarray(array)

@@ -97,7 +97,7 @@ class OnnxRunner:
     def timed_infer(self, batch: Batch) -> tuple[Batch, InferenceTiming]:
         """As `infer`, with its timing.
 
-        ONNX Runtime tells two of them apart: handing over the batch, which is the host's work on a CPU and a copy
+        Two parts can be told apart: handing over the batch, which is the host's work on a CPU and a copy
         on a GPU, and the run, which on a GPU includes the copy of the result.
         """
         started = time.perf_counter()

@@ -1,6 +1,6 @@
 """Where a model runs: on an engine of this device, else ONNX Runtime on a GPU, else on the CPU.
 
-For a bundle the choice is told in one line of the log, with the reason: "lprn-s fp32 runs on cpu (onnxruntime
+For a bundle the choice is logged in one line, with the reason: "lprn-s fp32 runs on cpu (onnxruntime
 1.31.1): it has no engine".
 """
 
@@ -90,13 +90,13 @@ def check_first_output(bundle: Bundle, variant: Variant, engine: Path, runner: E
 def engine_psnr_db(bundle: Bundle, variant: Variant, runner: EngineRunner) -> float:
     """Of an engine against the ONNX file it was made from; NaN if its output holds NaN or infinity.
 
-    An engine of a fixed size does not take the golden picture; it is compared with its ONNX file on the CPU, on
-    that picture repeated to its size, which takes as long as the CPU takes for one frame.
+    An engine of a fixed size does not take the golden image; it is compared with its ONNX file on the CPU, on
+    that image repeated to its size, which takes as long as the CPU takes for one frame.
     """
     golden = bundle.golden(variant)
     if golden is not None and _takes(runner, bundle, golden):
         return check_golden(bundle, variant, runner).psnr_db
-    batch = _picture(runner.record.identity.profiles[0])
+    batch = _golden_batch(runner.record.identity.profiles[0])
     restored = runner.infer(batch)
     with OnnxRunner(bundle.path / variant.file, graph_optimization=False) as reference:
         expected = reference.infer(batch)
@@ -104,7 +104,7 @@ def engine_psnr_db(bundle: Bundle, variant: Variant, runner: EngineRunner) -> fl
 
 
 def _takes(runner: EngineRunner, bundle: Bundle, golden: Golden) -> bool:
-    """Whether the golden picture is of a size that the engine was built for."""
+    """Whether the golden image is of a size that the engine was built for."""
     height, width = read_golden_frame(bundle, golden).shape[:2]
     padded_hw = Padding.to_multiple((height, width), runner.spec.multiple_of).padded_hw
     return any(profile.holds((1, 3, *padded_hw)) for profile in runner.record.identity.profiles)
@@ -146,8 +146,8 @@ def _variants(bundle: Bundle, precisions: Sequence[Precision], steps: int) -> li
     return [present[precision, steps] for precision in precisions if (precision, steps) in present]
 
 
-def _picture(profile: Profile) -> Batch:
-    """The golden picture, repeated to the smallest size that the engine takes."""
+def _golden_batch(profile: Profile) -> Batch:
+    """The golden image, repeated to the smallest size that the engine takes."""
     count, _, height, width = profile.minimum
     frame = golden_frame()
     repeats = (-(-height // frame.shape[0]), -(-width // frame.shape[1]), 1)
@@ -167,28 +167,28 @@ def open_model(path: Path, options: RunnerOptions) -> Runner:
 
 
 def _open_bundle(bundle: Bundle, options: RunnerOptions) -> Runner:
-    """The variant that is asked for, in the fastest form that runs here and is right."""
+    """The variant that is asked for, on the fastest engine that runs here and is right, else its ONNX file."""
     variant = bundle.variant("fp32" if options.precision == "auto" else options.precision, options.steps)
     reasons: list[str] = []
     if options.device in ("auto", "tensorrt") and options.graph_optimization:
         precisions = FASTEST_FIRST if options.precision == "auto" else (options.precision,)
         engine, reasons = open_engine(bundle, precisions, variant.steps)
         if engine is not None:
-            _tell(bundle, engine, options, reasons[-1] if reasons else "its engine fits this device")
+            _log_choice(bundle, engine, options, reasons[-1] if reasons else "its engine fits this device")
             return engine
     reason = reasons[0] if reasons else "it has no engine"
     if options.device == "tensorrt":
         raise EngineMismatch(f"{bundle.path} does not run on TensorRT: {reason}; see `unblur build`")
     path = bundle.path / variant.file
     runner = _checked(path, _open_onnx(path, options), variant.precision, variant.steps)
-    _tell(bundle, runner, options, reason if options.device == "auto" else f"asked for {options.device}")
+    _log_choice(bundle, runner, options, reason if options.device == "auto" else f"asked for {options.device}")
     return runner
 
 
 def _open_onnx(path: Path, options: RunnerOptions) -> Runner:
     """On the GPU if ONNX Runtime can, unless the CPU is asked for or a reference, which is the CPU's."""
     if options.device == "tensorrt":
-        raise BadInput(f"{path} is no engine; make one with `unblur build`, or give --device cuda or cpu")
+        raise BadInput(f"{path} is not an engine; make one with `unblur build`, or give --device cuda or cpu")
     has_cuda = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
     if options.device == "cuda" or (options.device == "auto" and options.graph_optimization and has_cuda):
         try:
@@ -215,7 +215,7 @@ def _checked(path: Path, runner: Runner, precision: Precision | Literal["auto"],
     return runner
 
 
-def _tell(bundle: Bundle, runner: Runner, options: RunnerOptions, reason: str) -> None:
+def _log_choice(bundle: Bundle, runner: Runner, options: RunnerOptions, reason: str) -> None:
     if not options.quiet:
         _log.info("%s %s runs on %s: %s", bundle.manifest.name, runner.precision, runner.device, reason)
 
@@ -243,10 +243,10 @@ def find_model(model: str | Path) -> Path:
     if path.is_dir() or path.suffix in (".onnx", ".engine"):
         return path
     if path.is_file():
-        raise BadInput(f"{path} is no model that runs; expected a bundle folder, an .onnx or an .engine file")
+        raise BadInput(f"{path} cannot be run as it is; expected a bundle folder, an .onnx or an .engine file")
     near = difflib.get_close_matches(str(model), shipped, n=1)
     hint = f"did you mean '{near[0]}'?" if near else f"shipped: {', '.join(shipped) or 'none'}."
-    raise BadInput(f"there is no model '{model}'; {hint} A bundle folder or an .onnx file serves too")
+    raise BadInput(f"there is no model '{model}'; {hint} A bundle folder or an .onnx file works too")
 
 
 def shipped_presets() -> dict[str, Path]:

@@ -1,8 +1,8 @@
-"""Restore a picture of any size through tiles that overlap by the halo the network needs.
+"""Restore an image of any size through tiles that overlap by the halo the network needs.
 
-A tile is a window of the padded picture; of its restoration only the core is kept, which lies at least a halo
-from every edge of the window that is not an edge of the picture. If the halo is the receptive field, the
-result is that of the whole picture at once. All windows of a plan have one shape, so one set of buffers
+A tile is a window of the padded image; of its restoration only the core is kept, which lies at least a halo
+from every edge of the window that is not an edge of the image. If the halo is the receptive field, the
+result is that of the whole image at once. All windows of a plan have one shape, so one set of buffers
 (and one engine shape) serves them all, and they begin at multiples of `multiple_of`, so that a network on a
 space-to-depth grid sees the same grid.
 """
@@ -22,12 +22,12 @@ _PIXELS_PER_GRID_CELL = 3 << 19
 _MAX_TILE_PIXELS = 8 << 20
 
 DEFAULT_HALO = 256
-"""Halo in pixels for a network whose receptive field is unbounded; `tiling_error_db` tells what it costs."""
+"""Halo in pixels for a network whose receptive field is unbounded; `tiling_error_db` measures what it costs."""
 
 
 @dataclass(frozen=True)
 class Span:
-    """A tile along one axis, in pixels of the padded picture: it begins at `start`, its core is [begin, end)."""
+    """A tile along one axis, in pixels of the padded image: it begins at `start`, its core is [begin, end)."""
 
     start: int
     begin: int
@@ -36,7 +36,7 @@ class Span:
 
 @dataclass(frozen=True)
 class TilePlan:
-    """Rows times columns of windows of `tile_hw` that cover a picture of `size_hw`, padded to `padded_hw`."""
+    """Rows times columns of windows of `tile_hw` that cover an image of `size_hw`, padded to `padded_hw`."""
 
     size_hw: tuple[int, int]
     padded_hw: tuple[int, int]
@@ -54,7 +54,7 @@ class TilePlan:
 
     @property
     def overhead(self) -> float:
-        """Pixels computed per pixel of the padded picture, at least 1."""
+        """Pixels computed per pixel of the padded image, at least 1."""
         return self.count * math.prod(self.tile_hw) / math.prod(self.padded_hw)
 
 
@@ -73,7 +73,7 @@ def affordable_halo_of(spec: ModelSpec) -> int:
 
 
 def max_pixels_of(spec: ModelSpec) -> int:
-    """The most pixels in a tile that keep an inference below about 3 GiB; larger pictures are tiled.
+    """The most pixels in a tile that keep an inference below about 3 GiB; larger images are tiled.
 
     Memory goes with the positions at which features are held, so a network on a space-to-depth grid (option
     "grid") may see more. Measured peaks: full resolution, 64 channels, 1.5 GiB at 1280 x 720; grid 4, 64
@@ -87,7 +87,7 @@ def max_pixels_of(spec: ModelSpec) -> int:
 def plan_tiles(size_hw: tuple[int, int], *, multiple_of: int, halo: int, max_pixels: int) -> TilePlan:
     """The plan that computes the fewest pixels with at most `max_pixels` in a window.
 
-    size_hw: of the picture, at least 1 x 1. halo: in pixels, rounded up to `multiple_of`.
+    size_hw: of the image, at least 1 x 1. halo: in pixels, rounded up to `multiple_of`.
     Raises ValueError if not even the smallest window, two halos and a step, has so few pixels.
     """
     halo = _up(halo, multiple_of)
@@ -158,7 +158,7 @@ def tiling_error_db(runner: Runner, frame: Frame, *, halo: int | None = None) ->
 
 
 def _cut(frame: Frame, plan: TilePlan, row: Span, column: Span, buffer: Batch) -> Batch:
-    """A window of the padded picture as a batch; the padding repeats the picture's last row and column."""
+    """A window of the padded image as a batch; the padding repeats the image's last row and column."""
     window = frame[row.start : row.start + plan.tile_hw[0], column.start : column.start + plan.tile_hw[1]]
     return batch_from_frame(window, Padding((window.shape[0], window.shape[1]), plan.tile_hw), out=buffer)
 

@@ -168,7 +168,7 @@ class EngineWork:
 
 @dataclass(frozen=True)
 class FrameWork:
-    """A picture through a kernel, the engine and a kernel. padding: of the picture to what the engine is given."""
+    """An image through a kernel, the engine and a kernel. padding: of the image to what the engine is given."""
 
     padding: Padding
 
@@ -242,7 +242,7 @@ class Session:
         self._captures = False
         try:
             self._graph = self._stream.capture(self._enqueue)
-        except DeviceError as error:  # not every engine can be captured; enqueued, it still runs or tells why not
+        except DeviceError as error:  # not every engine can be captured; enqueued, it may still run
             _log.warning("the engine cannot be captured as a CUDA graph, so every frame is enqueued: %s", error)
 
     def _enqueue(self) -> None:

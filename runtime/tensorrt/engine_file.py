@@ -29,7 +29,7 @@ FLAVOUR_NAMES = {"tensorrt": "TensorRT", "rtx": "TensorRT-RTX"}
 
 _KEY_DIGITS = 10
 _AMPERE = 80
-_MEND = "build it again with `unblur build`"
+_REBUILD = "build it again with `unblur build`"
 
 
 @dataclass(frozen=True)
@@ -182,13 +182,13 @@ def read_record(engine: Path) -> EngineRecord:
     try:
         record = parse_document(EngineRecord, path.read_bytes(), str(path), schema=SCHEMA)
     except FileNotFoundError as error:
-        raise EngineMismatch(f"{engine} has no {path.name} beside it; {_MEND}") from error
+        raise EngineMismatch(f"{engine} has no {path.name} beside it; {_REBUILD}") from error
     except OSError as error:
-        raise EngineMismatch(f"{path} cannot be read: {error.strerror or error}; {_MEND}") from error
+        raise EngineMismatch(f"{path} cannot be read: {error.strerror or error}; {_REBUILD}") from error
     except ValueError as error:
-        raise EngineMismatch(f"{error}; {_MEND}") from error
+        raise EngineMismatch(f"{error}; {_REBUILD}") from error
     if record.identity.key != engine.stem:
-        raise EngineMismatch(f"{path} describes the engine {record.identity.key}, not {engine.stem}; {_MEND}")
+        raise EngineMismatch(f"{path} describes the engine {record.identity.key}, not {engine.stem}; {_REBUILD}")
     return record
 
 
@@ -197,11 +197,11 @@ def read_engine(engine: Path, record: EngineRecord) -> bytes:
     try:
         data = engine.read_bytes()
     except OSError as error:
-        raise EngineMismatch(f"{engine} cannot be read: {error.strerror or error}; {_MEND}") from error
+        raise EngineMismatch(f"{engine} cannot be read: {error.strerror or error}; {_REBUILD}") from error
     if len(data) != record.engine_bytes:
-        raise EngineMismatch(f"{engine} has {len(data)} bytes, expected {record.engine_bytes}; {_MEND}")
+        raise EngineMismatch(f"{engine} has {len(data)} bytes, expected {record.engine_bytes}; {_REBUILD}")
     if hash_of(data) != record.engine_sha256:
-        raise EngineMismatch(f"{engine} is altered, its sha256 differs; {_MEND}")
+        raise EngineMismatch(f"{engine} is altered, its sha256 differs; {_REBUILD}")
     return data
 
 
@@ -226,7 +226,7 @@ def check_engine(record: EngineRecord, device: DeviceFacts) -> None:
 
 def _require(field: str, built_for: str, here: str) -> None:
     if built_for != here:
-        raise EngineMismatch(f"{field} differs: the engine is for {built_for}, this device has {here}; {_MEND}")
+        raise EngineMismatch(f"{field} differs: the engine is for {built_for}, this device has {here}; {_REBUILD}")
 
 
 def _version_fits(engine: EngineIdentity, version: str) -> bool:

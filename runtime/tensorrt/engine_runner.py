@@ -1,4 +1,4 @@
-"""A TensorRT engine as a Runner, and as a FrameRunner that takes and gives pictures without float on the CPU.
+"""A TensorRT engine as a Runner, and as a FrameRunner that converts frames on the GPU.
 
     with EngineRunner(Path("lprn-s.unblur/engines/tensorrt-10.3.0-sm87-fp16-6-0a1b2c3d4e.engine")) as runner:
         runner.infer_frame(blurred_rgb, out=sharp_rgb)
@@ -54,7 +54,7 @@ def run_timed(session: Session, buffers: EngineBuffers, batch: Batch, restored: 
 
     session: of an EngineWork for batches of this shape. `host_ms` is what the CPU's clock shows beyond the GPU's.
     """
-    session.prepare()  # captures once, which is no part of an inference
+    session.prepare()  # captures once, which is not part of an inference
     started = time.perf_counter()
     buffers.source.write(batch)
     copy_in, device, copy_out = _gpu_ms(session, buffers, batch.shape)
@@ -94,7 +94,7 @@ class EngineRunner:
     more is computed: what a frame would show is then unknown.
 
     Raises EngineMismatch if the engine cannot run here, DeviceError if there is no GPU, driver or memory,
-    MissingExtra if TensorRT or a binding to CUDA is not installed.
+    MissingExtra if TensorRT is not installed.
     """
 
     def __init__(
@@ -163,7 +163,7 @@ class EngineRunner:
     def profile_layers(self, batch: Batch, runs: int) -> tuple[str, dict[str, list[float]]]:
         """The engine's report of its layers, JSON, and the times of each in ms in the order of `runs` inferences.
 
-        The runner is slower from then on: open one for this alone, with `graph=False`, as a graph tells no times.
+        The runner is slower from then on: open one for this alone, with `graph=False`, as a graph reports no times.
         """
         check_batch(batch, self.spec.multiple_of)
         times: dict[str, list[float]] = {}
@@ -197,7 +197,7 @@ class EngineRunner:
             if not self._is_open:
                 return
             self._is_open = False
-            if self._failure:  # the driver has freed what was on a lost GPU; that was already told
+            if self._failure:  # the driver has freed what was on a lost GPU; that was already reported
                 closing.enter_context(suppress(DeviceError))
             closing.enter_context(self._cuda.current())
             closing.push(self._opened)

@@ -124,7 +124,7 @@ class Execution:
         return report
 
     def report_layers(self, report: Callable[[str, float], None]) -> None:
-        """From now on tell the time of each layer in ms, after each inference; all of them take longer then."""
+        """From now on report the time of each layer in ms after each inference, which takes longer then."""
         self._profiler = _make_profiler(self._trt.module, report)
         self._context.profiler = self._profiler
 
@@ -168,7 +168,7 @@ def _make_logger(module: Any, errors: list[str]) -> Any:
 
 
 def _make_profiler(module: Any, report: Callable[[str, float], None]) -> Any:
-    """An IProfiler that passes on what it is told."""
+    """An IProfiler that passes on what it is given."""
 
     class Profiler(module.IProfiler):  # type: ignore[misc]
         def __init__(self) -> None:

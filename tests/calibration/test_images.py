@@ -101,7 +101,7 @@ def test_a_folder_without_pictures_is_named(tmp_path: Path, content: str) -> Non
         folder.mkdir()
     if content == "no pairs":
         (folder / "sub").mkdir()
-    with pytest.raises(BadInput, match=r"data (is not a folder of pictures|holds no pictures|holds no pairs)"):
+    with pytest.raises(BadInput, match=r"data (is not a folder of images|holds no images|holds no pairs)"):
         find_sample(folder)
 
 

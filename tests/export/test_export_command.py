@@ -167,7 +167,7 @@ def test_no_calibration_pictures_is_told(checkpoint: Path, tmp_path: Path) -> No
     (tmp_path / "empty").mkdir()
     result = _unblur("deploy", checkpoint, "--calibration", tmp_path / "empty", "-o", tmp_path / "x.unblur")
     assert isinstance(result.exception, BadInput)
-    assert "empty holds no pictures" in str(result.exception)
+    assert "empty holds no images" in str(result.exception)
 
 
 _WITHOUT_TORCH = """

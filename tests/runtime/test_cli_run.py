@@ -162,7 +162,7 @@ def _read(terminal: int) -> bytes:
         ("none.mp4", None, "does not exist"),
         ("empty.png", b"", "is empty"),
         ("empty.mp4", b"", "is empty"),
-        ("text.png", b"hello", "is not a picture that can be read"),
+        ("text.png", b"hello", "is not an image that can be read"),
         ("text.mp4", b"hello" * 100, "is not an image or video that can be read, or its index is missing"),
     ],
 )

@@ -113,7 +113,7 @@ def test_an_empty_file(tmp_path: Path) -> None:
 def test_text_named_as_a_picture(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_text("no picture")
     for read in (read_image, upright_size_hw, image_size_hw):
-        with pytest.raises(BadInput, match=r"a\.png is not a picture that can be read$"):
+        with pytest.raises(BadInput, match=r"a\.png is not an image that can be read$"):
             read(tmp_path / "a.png")
 
 
@@ -122,7 +122,7 @@ def test_a_truncated_picture(tmp_path: Path, frame: Frame, suffix: str) -> None:
     path = tmp_path / f"a{suffix}"
     save_image(path, frame)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with pytest.raises(BadInput, match=rf"a{suffix} is (damaged or truncated: |not a picture)"):
+    with pytest.raises(BadInput, match=rf"a{suffix} is (damaged or truncated: |not an image)"):
         read_image(path)
 
 
@@ -153,14 +153,14 @@ def test_pictures_are_listed_by_name(tmp_path: Path) -> None:
 
 def test_a_folder_without_pictures(tmp_path: Path, picture: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(BadInput, match=r"empty holds no pictures \(\.bmp, \.jpeg, "):
+    with pytest.raises(BadInput, match=r"empty holds no images \(\.bmp, \.jpeg, "):
         list_images(tmp_path / "empty")
-    with pytest.raises(BadInput, match=r"picture\.png is not a folder of pictures$"):
+    with pytest.raises(BadInput, match=r"picture\.png is not a folder of images$"):
         list_images(picture)
 
 
 def test_an_unknown_suffix_is_not_written(tmp_path: Path, frame: Frame) -> None:
-    with pytest.raises(BadInput, match=r"cannot write .*a\.xyz: '\.xyz' is no picture format"):
+    with pytest.raises(BadInput, match=r"cannot write .*a\.xyz: '\.xyz' is not an image format"):
         write_image(tmp_path / "a.xyz", frame)
     assert list(tmp_path.iterdir()) == []
 

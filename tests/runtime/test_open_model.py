@@ -154,7 +154,7 @@ def test_an_engine_file_by_its_path(workshop: Workshop) -> None:
 
 
 def test_an_onnx_file_is_no_engine(tiny_onnx: Path) -> None:
-    with pytest.raises(BadInput, match=r"is no engine; make one with `unblur build`"):
+    with pytest.raises(BadInput, match=r"is not an engine; make one with `unblur build`"):
         open_runner(tiny_onnx, RunnerOptions(device="tensorrt"))
 
 

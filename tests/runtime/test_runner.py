@@ -50,7 +50,7 @@ def test_a_typing_error_gets_a_suggestion(shipped: Path) -> None:
     ):
         open_runner("tinny")
     with pytest.raises(
-        BadInput, match=r"no model 'xyz'; shipped: tiny\. A bundle folder or an \.onnx file serves too"
+        BadInput, match=r"no model 'xyz'; shipped: tiny\. A bundle folder or an \.onnx file works too"
     ):
         open_runner("xyz")
 
@@ -58,7 +58,7 @@ def test_a_typing_error_gets_a_suggestion(shipped: Path) -> None:
 def test_a_file_that_is_no_model(tmp_path: Path) -> None:
     checkpoint = tmp_path / "x.safetensors"
     checkpoint.touch()
-    with pytest.raises(BadInput, match=r"is no model that runs; expected a bundle folder, an \.onnx or an"):
+    with pytest.raises(BadInput, match=r"cannot be run as it is; expected a bundle folder, an \.onnx or an"):
         open_runner(checkpoint)
 
 

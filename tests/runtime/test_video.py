@@ -193,7 +193,7 @@ def test_a_colon_in_the_name_of_a_file(
 
 def test_every_header_of_a_folder_is_read_before_the_work_begins(folder: Path) -> None:
     (folder / "b.jpg").write_text("no picture")
-    with pytest.raises(BadInput, match=r"b\.jpg is not a picture that can be read$"):
+    with pytest.raises(BadInput, match=r"b\.jpg is not an image that can be read$"):
         open_source(str(folder))
 
 
