@@ -19,6 +19,7 @@ from torch.utils.data import Dataset
 from unblur.runtime.errors import BadInput
 from unblur.runtime.frames import Frame
 from unblur.runtime.images import list_images, read_image
+from unblur.runtime.media.container import open_container
 from unblur.runtime.quality.pairs import Pair, find_pairs
 from unblur.train.blur import REACH_PX, WINDOW_FRAMES, average_frames, camera_shake, lens_blur
 from unblur.train.recipe import Augmentation, Recipe
@@ -224,7 +225,7 @@ def _frame_count(clip: Path) -> int:
 
 def _decode(clip: Path) -> Iterator[Frame]:
     try:
-        with av.open(str(clip)) as container:
+        with open_container(clip) as container:
             for frame in container.decode(video=0):
                 yield np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
     except (av.FFmpegError, IndexError) as error:

@@ -17,6 +17,7 @@ from av.video.stream import VideoStream
 from unblur.runtime.errors import BadInput
 from unblur.runtime.frames import FramePool
 from unblur.runtime.media.colour import ColourConverter, colour_of
+from unblur.runtime.media.container import open_input
 from unblur.runtime.media.interfaces import TIME_BASE, MediaInfo, StreamClock, TimedFrame
 from unblur.runtime.media.url import Size, without_secrets
 
@@ -82,14 +83,9 @@ class StreamSource(AbstractContextManager["StreamSource"]):
         self._stack.close()
 
     def _open(self, stack: ExitStack) -> None:
-        options = dict(self._stream.options)
         with self._read_errors():
-            container = av.open(
-                self._stream.url,
-                "r",
-                format=self._stream.format,
-                options=options,
-                timeout=(_SILENCE_S, _SILENCE_S),
+            container = open_input(
+                self._stream.url, format=self._stream.format, options=self._stream.options, timeout_s=_SILENCE_S
             )
             self._container = stack.enter_context(container)
             video = self._container.streams.best("video")

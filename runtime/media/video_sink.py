@@ -15,9 +15,9 @@ from av.packet import Packet
 from unblur.runtime.errors import BadInput
 from unblur.runtime.files import atomic_file
 from unblur.runtime.media.colour import ColourConverter
+from unblur.runtime.media.container import open_container, origin_s
 from unblur.runtime.media.encode import add_h264, one_size_hw, pixel_format
 from unblur.runtime.media.interfaces import MediaInfo, TimedFrame
-from unblur.runtime.media.video_source import open_container, origin_s
 
 
 class AudioCopy(AbstractContextManager["AudioCopy"]):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from unblur.runtime.media.video_source import is_truncated
+from unblur.runtime.media.container import is_truncated
 
 MakeClip = Callable[..., Path]
 

@@ -44,7 +44,7 @@ def test_what_the_driver_says(number: int, message: str, monkeypatch: pytest.Mon
     def refuse(*args: object, **options: object) -> None:
         raise FFmpegError(number, "Cannot allocate memory")
 
-    monkeypatch.setattr("unblur.runtime.media.stream_source.av.open", refuse)
+    monkeypatch.setattr("unblur.runtime.media.container.av.open", refuse)
     with pytest.raises(BadInput) as caught:
         open_source("v4l2:///dev/null")
     assert str(caught.value) == f"cannot read v4l2:///dev/null: {message}"

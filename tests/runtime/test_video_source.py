@@ -7,6 +7,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from av.video.frame import VideoFrame
 
 from unblur.runtime.errors import BadInput
 from unblur.runtime.frames import Frame
@@ -245,3 +246,27 @@ def remux(source: Path, target: Path, shift: int = 0) -> None:
                 packet.pts, packet.dts = (stamp + shift * packet.duration for stamp in (packet.pts, packet.dts))
                 packet.stream = stream
                 writer.mux(packet)
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv", ".avi", ".flv", ".webm"])
+def test_a_tag_that_is_not_utf8_is_no_obstacle(tmp_path: Path, suffix: str) -> None:
+    """`title=Caf\\xe9`, as old cameras and editors write it, of the file and of its stream."""
+    path = tmp_path / f"a{suffix}"
+    codec = "libvpx" if suffix == ".webm" else "libx264"
+    with av.open(str(path), "w", metadata_encoding="latin-1") as container:
+        container.metadata["title"] = "Caf\xe9"
+        stream = container.add_stream(codec, rate=25)
+        stream.height, stream.width, stream.pix_fmt = 64, 96, "yuv420p"
+        stream.metadata["title"] = stream.metadata["language"] = "\xe9\xe9\xe9"
+        container.mux(stream.encode(VideoFrame(96, 64, "yuv420p")))
+        container.mux(stream.encode(None))
+    assert b"Caf\xe9" in path.read_bytes()
+    assert len(read(path)[0]) == 1
+
+
+def test_files_and_streams_are_opened_in_one_place() -> None:
+    """Or a tag that is not UTF-8 becomes a traceback there."""
+    root = Path(__file__).parents[2]
+    rooms = [root / room for room in ("runtime", "train", "calibration", "export")]
+    calls = {file.name: file.read_text().count("av.open(") for room in rooms for file in room.rglob("*.py")}
+    assert {name for name, count in calls.items() if count} == {"container.py", "stream_sinks.py", "video_sink.py"}

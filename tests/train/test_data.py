@@ -115,7 +115,7 @@ def test_an_unpaired_picture_is_named_before_the_run(pairs_folder: Path) -> None
 
 def test_a_clip_that_is_none_is_named(tmp_path: Path) -> None:
     (tmp_path / "noise.mp4").write_bytes(b"not a clip" * 100)
-    with pytest.raises(BadInput, match=r"noise\.mp4 cannot be decoded"):
+    with pytest.raises(BadInput, match=r"noise\.mp4 is not an image or video that can be read"):
         opened(clips=tmp_path)
 
 
