@@ -1,112 +1,122 @@
-"""Run the benchmarks, one after the other, and tell what was asked, what was got and what changed.
+"""Run the benchmarks one after the other, each in a process of its own.
 
     python -m benchmarks                      all of them; `make bench` does the same
     python -m benchmarks run_overhead live    these
-    python -m benchmarks --list               what there is, and how long it takes
-    python -m benchmarks --quick              on less, to see that they run: too little to ask anything of it
+    python -m benchmarks --list               what there is, and about how long it takes
+    python -m benchmarks --quick              on less, to see that they run: ignore the figures
 
-Wants a machine that does nothing else. Every run is stored in benchmarks/results/, with the machine, the versions
-and the commit, and compared with the last one of such a machine; only what differs by more than the intervals of
-confidence is flagged. Git ignores that folder; a run that shall be a baseline is added to it with `git add -f`.
+Wants a machine that does nothing else. To compare two commits, keep what a benchmark prints with --json.
 """
 
+import subprocess
+import sys
 from collections.abc import Sequence
-from dataclasses import replace
-from datetime import datetime, timezone
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.table import Table
 
-from benchmarks.catalogue import CATALOGUE, Plan, chosen
-from benchmarks.parts import Json, NotMeasured, run, say
-from benchmarks.process import ROOT, measure
-from benchmarks.results import Outcome, Run, last_like, machine_kind, store, stored_runs
-from benchmarks.summary import Judged, document, judge, last_words, other_environment, table
-from unblur.runtime.console import print_json, stdout
-from unblur.runtime.machine.facts import environment
+from benchmarks.command import NotMeasured, log, run
+from unblur.runtime.console import stdout
 
-RESULTS = ROOT / "benchmarks" / "results"
+ROOT = Path(__file__).parents[1]
+_DATA = "../shared/data"
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """usual, quick: options of the two ways to run it; quick None leaves it out. minutes: of the usual one."""
+
+    what: str
+    minutes: float
+    usual: str = ""
+    quick: str | None = None
+
+
+BENCHMARKS = {
+    "machine": Benchmark("speed of a matrix product and a copy: how fast the machine is now", 0.2, quick=""),
+    "run_overhead": Benchmark(
+        "frame rate of `unblur run` over a bare loop of session.run",
+        2.5,
+        "--frames 12 --repeats 4",
+        "--model lprn-n --height 360 --width 640 --frames 10 --repeats 3",
+    ),
+    "profile_overhead": Benchmark(
+        "what `unblur profile` adds to the time it measures", 0.8, "", "--seconds 0.5 --rounds 6"
+    ),
+    "run_memory": Benchmark(
+        "peak memory of `unblur run`: long clips, 4K",
+        1.8,
+        "--model lprn-n --short 50 --long 200 --frames-4k 4",
+        "--model lprn-n --short 10 --long 30 --frames-4k 1",
+    ),
+    "live": Benchmark(
+        "latency of the live loop, its overhead, frames in time on a device that slows down",
+        2.5,
+        "--seconds 45",
+        "--seconds 10",
+    ),
+    "preview_cost": Benchmark("what four viewers of the preview cost", 2.2, "", "--seconds 4 --repeats 3"),
+    "soak": Benchmark("memory and reconnections with a camera that fails every minute", 3.2, "--minutes 3"),
+    "int8": Benchmark(
+        "INT8 against ONNX Runtime's quantiser: loss, share, memory, time",
+        3,
+        f"--images {_DATA}/stills_calibration --pairs {_DATA}/gopro_test --rivals ort:percentile:tensorrt",
+    ),
+    "engine_build": Benchmark("seconds and megabytes of TensorRT-RTX engines", 1.5, "", "lprn-n --size 96x160"),
+    "systems": Benchmark(
+        "time and memory of a frame, with random weights",
+        1.5,
+        "--size 180x320 --systems lprn-n --systems lprn-s --systems msrm-dffm --systems pix2pix",
+        "--size 180x320 --systems lprn-n",
+    ),
+    "verdicts": Benchmark("how often a comparison of two models is right", 1.5, "--trials 40", "--trials 5"),
+}
 
 
 def main(
     names: Annotated[list[str] | None, typer.Argument(help="Which; default all.")] = None,
-    list_them: Annotated[bool, typer.Option("--list", help="Tell what there is, and how long it takes.")] = False,
-    quick: Annotated[bool, typer.Option("--quick", help="On less, where there is such a form.")] = False,
-    strict: Annotated[
-        bool, typer.Option("--strict", help="Exit 1 if one fails, misses what is asked, or is worse than before.")
-    ] = False,
-    results: Annotated[Path, typer.Option(help="Where runs are stored.")] = RESULTS,
-    json: Json = False,
+    show_list: Annotated[bool, typer.Option("--list", help="List them, with the minutes each takes.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="On less, where a benchmark can do with less.")] = False,
 ) -> None:
-    """Run benchmarks and compare them with the last time.
-
-    One that cannot be run is told in a line, and the others go on. Exit code 0 if one was measured, 2 if none was.
-    """
-    if list_them:
+    """Run benchmarks. Exit code 0 if every bound is kept, 1 if one is missed, 2 if one could not be measured."""
+    if show_list:
         stdout.print(_listed())
         return
-    plans = [(one.name, plan) for one in chosen(names or ()) if (plan := one.plan(quick=quick)) is not None]
-    if not plans:
-        raise NotMeasured(f"{' and '.join(names or ())} has no quick form; leave --quick out")
-    found, earlier = environment(), stored_runs(results, say)
-    this, all_judged = Run(_now(), machine_kind(found), found), list[Judged]()
-    for number, (name, plan) in enumerate(plans, 1):
-        say(f"{number} of {len(plans)}: {name}, about {_minutes(plan)} min")
-        outcome = _unasked(measure(name, plan)) if quick else measure(name, plan)
-        this = replace(this, outcomes=(*this.outcomes, outcome))
-        path = store(this, results)  # after each, so that Ctrl-C keeps what is there
-        all_judged.append(judge(outcome, last_like(outcome, this.machine, earlier)))
-        if not json:
-            _show(all_judged[-1], this)
-    if json:
-        print_json(document(this, all_judged))
-    else:
-        stdout.print(f"{last_words(all_judged)}; stored as {path}", soft_wrap=True)
-    raise typer.Exit(_exit_code(all_judged, strict=strict))
+    codes = {name: _run(name, options) for name, options in _chosen(names or (), quick=quick).items()}
+    missed, failed = ([name for name, code in codes.items() if code == wanted] for wanted in (1, 2))
+    log(f"{len(codes)} run; bounds missed: {', '.join(missed) or 'none'}; failed: {', '.join(failed) or 'none'}")
+    raise typer.Exit(max(codes.values()))
+
+
+def _chosen(names: Sequence[str], *, quick: bool) -> dict[str, list[str]]:
+    """Name -> options. NotMeasured for an unknown name, or one without a quick form where that is asked for."""
+    for name in names:
+        if name not in BENCHMARKS:
+            raise NotMeasured(f"there is no benchmark '{name}', expected one of {', '.join(BENCHMARKS)}")
+        if quick and BENCHMARKS[name].quick is None:
+            raise NotMeasured(f"'{name}' has no quick form; leave --quick out")
+    chosen = {name: BENCHMARKS[name] for name in names or BENCHMARKS}
+    options = {name: one.quick if quick else one.usual for name, one in chosen.items()}
+    return {name: typed.split() for name, typed in options.items() if typed is not None}
+
+
+def _run(name: str, options: Sequence[str]) -> int:
+    """The exit code of `python -m benchmarks.NAME`, 2 for any that is not 0 or 1; it prints what it measures."""
+    log(f"{name}, about {BENCHMARKS[name].minutes:g} min")
+    code = subprocess.run([sys.executable, "-m", f"benchmarks.{name}", *options], cwd=ROOT, check=False).returncode
+    return code if code in (0, 1) else 2
 
 
 def _listed() -> Table:
-    """Every benchmark and the minutes it takes; the sums below."""
-    listed = Table("benchmark", "min", "--quick", "measures", show_footer=True)
-    for one in CATALOGUE:
-        listed.add_row(one.name, _minutes(one.usual), "" if one.quick is None else _minutes(one.quick), one.what)
+    listed = Table("benchmark", "min", "quick", "measures", show_footer=True)
+    for name, one in BENCHMARKS.items():
+        listed.add_row(name, f"{one.minutes:g}", "" if one.quick is None else "yes", one.what)
     listed.columns[0].footer = "all"
-    listed.columns[1].footer = _minutes(*(one.usual for one in CATALOGUE))
-    listed.columns[2].footer = _minutes(*(one.quick for one in CATALOGUE if one.quick is not None))
+    listed.columns[1].footer = f"{sum(one.minutes for one in BENCHMARKS.values()):.0f}"
     return listed
-
-
-def _minutes(*plans: Plan) -> str:
-    return f"{sum(plan.seconds for plan in plans) / 60:.1f}"
-
-
-def _now() -> str:
-    return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def _show(judged: Judged, this: Run) -> None:
-    outcome = judged.outcome
-    if outcome.failure:
-        stdout.print(f"{outcome.benchmark}: not measured: {outcome.failure}", markup=False, soft_wrap=True)
-        return
-    stdout.print(table(judged))
-    if judged.before is not None and judged.changes:
-        for difference in other_environment(judged.before, this):
-            stdout.print(f"since then {difference}", markup=False, soft_wrap=True)
-
-
-def _unasked(outcome: Outcome) -> Outcome:
-    """What is asked is asked of the usual form."""
-    return replace(outcome, figures=tuple(replace(figure, asked=None) for figure in outcome.figures))
-
-
-def _exit_code(all_judged: Sequence[Judged], *, strict: bool) -> int:
-    if all(judged.outcome.failure for judged in all_judged):
-        return 2
-    bad = (judged.outcome.failure or judged.missed or judged.counted("worse") for judged in all_judged)
-    return int(strict and any(bad))
 
 
 if __name__ == "__main__":

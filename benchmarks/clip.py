@@ -20,11 +20,11 @@ def write_clip(path: Path, frames: int, size_hw: tuple[int, int], like: Path | N
 
     size_hw: of a synthetic clip; frames that are given keep their size.
     """
-    pictures = islice(_synthetic(size_hw) if like is None else _repeated(like), frames)
-    first = next(pictures)
+    images = islice(_synthetic(size_hw) if like is None else _repeated(like), frames)
+    first = next(images)
     info = MediaInfo(path, "folder", (first.shape[0], first.shape[1]), frames, _RATE, 1 / _RATE)
     with VideoSink(path, info, crf=18) as sink:
-        for index, rgb in enumerate(chain([first], pictures)):
+        for index, rgb in enumerate(chain([first], images)):
             sink.write(TimedFrame(rgb, index / _RATE, 1 / _RATE))
         sink.finish(complete=True)
     return path
@@ -45,7 +45,7 @@ def _synthetic(size_hw: tuple[int, int]) -> Iterator[Frame]:
     still = blocks.repeat(16, axis=0).repeat(16, axis=1)[:height, :width] + rng.integers(
         -12, 13, (height, width, 3)
     )
-    picture = still.astype(np.uint8)
+    image = still.astype(np.uint8)
     while True:
-        yield picture
-        picture = np.roll(picture, 3, axis=1)
+        yield image
+        image = np.roll(image, 3, axis=1)

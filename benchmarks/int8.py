@@ -1,12 +1,10 @@
-"""INT8 by `unblur calibrate` against INT8 by ONNX Runtime and by ModelOpt: same model, same pictures, one run.
+"""INT8 by `unblur calibrate` against INT8 by ONNX Runtime and by ModelOpt: same model, same images, one run.
 
-    python -m benchmarks.int8 lprn-s --pictures stills --pairs gopro_test --modelopt modelopt-env/bin/python
+    python -m benchmarks.int8 lprn-s --images stills --pairs gopro_test --modelopt modelopt-env/bin/python
 
-Each tool runs in a process of its own, which tells its seconds, without imports, and its peak memory. Ours include
-the search and its judging. The loss is that of PSNR on the pairs, whole frames, Q/DQ evaluated in float. Tells a
-table in Markdown as it goes, and whether the goals are met. Linux only.
-
-ModelOpt wants older packages: `python -m venv modelopt-env; modelopt-env/bin/pip install 'nvidia-modelopt[onnx]'`.
+Each tool runs in a process of its own, which reports its seconds, without imports, and its peak memory; ours
+include the search. The loss is that of PSNR on the pairs, whole frames, Q/DQ evaluated in float. Prints a Markdown
+table as it goes, and whether the bounds are kept. Linux only.
 """
 
 import shutil
@@ -23,8 +21,8 @@ import onnx
 import typer
 from onnx import ModelProto
 
+from benchmarks.command import Json, log, output_of, print_report, run, unblur
 from benchmarks.figures import Figure, Report, of_repeats
-from benchmarks.parts import Json, output_of, run, say, tell, unblur
 from unblur.calibration.images import Sample, find_sample
 from unblur.calibration.onnx_model import read_onnx, spec_of
 from unblur.calibration.placement import CONVOLUTIONS, layer_macs
@@ -37,7 +35,7 @@ OURS = ("minmax", "percentile", "entropy", "mse")
 ORT = tuple(f"ort:{method}:{kind}" for kind in ("default", "tensorrt") for method in OURS[:3])
 RIVAL = "ort:percentile:tensorrt"
 MODELOPT = ("modelopt:minmax", "modelopt:entropy")
-NO_SEARCH_DB = 9.0  # a budget that any choice keeps to: memory by the number of pictures, without a search's
+NO_SEARCH_DB = 9.0  # a budget that any choice keeps to: memory by the number of images, without a search's
 LOSS_DB, SHARE, MEMORY, TIME, FLAT = 0.05, 0.9, 1 / 3, 1 / 2, 1.05
 
 
@@ -46,7 +44,7 @@ class Row:
     """loss_db: mean over the pairs; worst_db: of the worst pair. int8_macs: 0 to 1. peak_mb: in MiB."""
 
     tool: str
-    pictures: int
+    images: int
     loss_db: float
     worst_db: float
     int8_macs: float
@@ -56,39 +54,39 @@ class Row:
     def markdown(self) -> str:
         """One line of the table."""
         losses = f"{self.loss_db:+.4f} | {self.worst_db:+.4f} | {self.int8_macs:.1%}"
-        return f"| {self.tool} | {self.pictures} | {losses} | {self.seconds:.1f} | {self.peak_mb:.0f} |"
+        return f"| {self.tool} | {self.images} | {losses} | {self.seconds:.1f} | {self.peak_mb:.0f} |"
 
 
 class Contest:
-    """One model and its judge. folder: for all files that are made."""
+    """One model and what evaluates it. folder: for all files that are made."""
 
     def __init__(self, model: Path, pairs: Path, folder: Path) -> None:
         self.model, self.folder, self.fp32 = model, folder, read_onnx(model)
         frames = (read_pair(pair) for pair in find_pairs(pairs))
-        self.judge = QualityEvaluator(self.fp32, [Trial(blurred, sharp) for blurred, sharp in frames])
+        self.evaluator = QualityEvaluator(self.fp32, [Trial(blurred, sharp) for blurred, sharp in frames])
         self.node_macs = node_macs(self.fp32)
 
     def ours(self, method: str, sample: Sample, budget_db: float) -> Row:
-        """`unblur calibrate`, with its search, on pictures that are blurred already."""
+        """`unblur calibrate`, with its search, on images that are blurred already."""
         return self._row(f"unblur:{method}", len(sample), *self.run_ours(method, sample, budget_db))
 
-    def rival(self, what: str, python: str, batches: Path, pictures: int) -> Row:
-        """ONNX Runtime or ModelOpt on the same pictures, as float32 in a .npy."""
-        return self._row(what, pictures, *self.run_rival(what, python, batches))
+    def rival(self, what: str, python: str, batches: Path, images: int) -> Row:
+        """ONNX Runtime or ModelOpt on the same images, as float32 in a .npy."""
+        return self._row(what, images, *self.run_rival(what, python, batches))
 
     def run_ours(self, method: str, sample: Sample, budget_db: float) -> tuple[float, float]:
         """Seconds and MiB of `ours`."""
         options = ["--images", str(sample.folder), "--method", method, "--budget-db", str(budget_db), "--json"]
         out = str(self.folder / "int8.onnx")
-        told = loads(output_of(unblur("calibrate", str(self.model), *options, "-o", out)))
-        return float(told["seconds"]), float(told["peak_rss_mb"])
+        document = loads(output_of(unblur("calibrate", str(self.model), *options, "-o", out)))
+        return float(document["seconds"]), float(document["peak_rss_mb"])
 
     def run_rival(self, what: str, python: str, batches: Path) -> tuple[float, float]:
         """Seconds and MiB of `rival`."""
         copy = shutil.copy(self.model, self.folder / "copy.onnx")
         files = [str(copy), str(batches), str(self.folder / "int8.onnx")]
-        told = output_of([python, "-m", "benchmarks.int8_rivals", what, *files])
-        seconds, peak_mb = map(float, told.split()[-2:])
+        document = output_of([python, "-m", "benchmarks.int8_rivals", what, *files])
+        seconds, peak_mb = map(float, document.split()[-2:])
         return seconds, peak_mb
 
     def times(self, sample: Sample, batches: Path, budget_db: float, repeats: int) -> list[float]:
@@ -98,11 +96,11 @@ class Contest:
             for _ in range(repeats)
         ]
 
-    def _row(self, tool: str, pictures: int, seconds: float, peak_mb: float) -> Row:
+    def _row(self, tool: str, images: int, seconds: float, peak_mb: float) -> Row:
         int8 = onnx.load(self.folder / "int8.onnx")
-        cost = self.judge.cost(int8)
+        cost = self.evaluator.cost(int8)
         return Row(
-            tool, pictures, -cost.delta_db, -min(cost.deltas_db), int8_share(int8, self.node_macs), seconds, peak_mb
+            tool, images, -cost.delta_db, -min(cost.deltas_db), int8_share(int8, self.node_macs), seconds, peak_mb
         )
 
 
@@ -121,9 +119,9 @@ def int8_share(model: ModelProto, macs: dict[str, float]) -> float:
     return sum(macs[name] for name in int8) / sum(macs.values())
 
 
-def written(pictures: Path, count: int, side: int, model: ModelProto, folder: Path) -> tuple[Sample, Path]:
-    """Shaken crops, as pictures for us and as one .npy for the others."""
-    source = find_sample(pictures, synthetic_blur=True, size_hw=(side, side)).spread(count)
+def written(images: Path, count: int, side: int, model: ModelProto, folder: Path) -> tuple[Sample, Path]:
+    """Shaken crops, as images for us and as one .npy for the others."""
+    source = find_sample(images, synthetic_blur=True, size_hw=(side, side)).spread(count)
     (folder / str(count)).mkdir()
     for index, frame in enumerate(source.frames()):
         write_image(folder / str(count) / f"{index:03}.png", frame)
@@ -137,25 +135,21 @@ def goals(rows: Sequence[Row], times: Sequence[float], few: Row, many: Row) -> t
     by_tool = {row.tool: row for row in rows}
     ours, rival = by_tool["unblur:percentile"], by_tool[RIVAL]
     best = min((row for row in rows if row.tool.startswith("unblur")), key=lambda row: row.loss_db)
-    flat = f"memory on {many.pictures} pictures over {few.pictures}"
+    flat = f"memory on {many.images} images over {few.images}"
     return (
-        Figure("loss of the best method", "dB", best.loss_db, "lower", tolerance=0.001, asked=LOSS_DB),
-        Figure(
-            "multiply-accumulates in INT8", "%", 100 * best.int8_macs, "higher", tolerance=0.01, asked=100 * SHARE
-        ),
-        Figure(
-            "memory over ONNX Runtime's", "", ours.peak_mb / rival.peak_mb, "lower", tolerance=0.02, asked=MEMORY
-        ),
+        Figure("loss of the best method", "dB", best.loss_db, "lower", asked=LOSS_DB),
+        Figure("multiply-accumulates in INT8", "%", 100 * best.int8_macs, "higher", asked=100 * SHARE),
+        Figure("memory over ONNX Runtime's", "", ours.peak_mb / rival.peak_mb, "lower", asked=MEMORY),
         of_repeats("time over ONNX Runtime's", "", times, "lower", asked=TIME),
-        Figure(flat, "", many.peak_mb / few.peak_mb, "lower", tolerance=0.05, asked=FLAT),
+        Figure(flat, "", many.peak_mb / few.peak_mb, "lower", asked=FLAT),
     )
 
 
 def main(
-    pictures: Annotated[Path, typer.Option(help="Sharp pictures to calibrate on; each gets a shake.")],
+    images: Annotated[Path, typer.Option(help="Sharp images to calibrate on; each gets a shake.")],
     pairs: Annotated[Path, typer.Option(help="Pairs that the loss is measured on.")],
     preset: Annotated[str, typer.Argument(help="A shipped preset or a bundle.")] = "lprn-s",
-    count: Annotated[int, typer.Option(help="Calibration pictures of every tool.")] = 16,
+    count: Annotated[int, typer.Option(help="Calibration images of every tool.")] = 16,
     few: int = 8,
     many: int = 64,
     side: Annotated[int, typer.Option(help="Of the crops, in pixels.")] = 320,
@@ -167,27 +161,27 @@ def main(
     modelopt: Annotated[str | None, typer.Option(help="The Python of an environment with ModelOpt.")] = None,
     json: Json = False,
 ) -> None:
-    """Tell the table and the goals; exit 1 if one is missed."""
+    """Print the table and the goals; exit 1 if one is missed."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         contest = Contest(find_model(preset) / "fp32.onnx", pairs, folder)
-        samples = {n: written(pictures, n, side, contest.fp32, folder) for n in sorted({few, count, many})}
+        samples = {n: written(images, n, side, contest.fp32, folder) for n in sorted({few, count, many})}
         sample, batches = samples[count]
-        say("| tool | pictures | loss dB | worst dB | INT8 MACs | s | peak MiB |\n|-|-:|-:|-:|-:|-:|-:|")
+        log("| tool | images | loss dB | worst dB | INT8 MACs | s | peak MiB |\n|-|-:|-:|-:|-:|-:|-:|")
         rows = [shown(contest.ours(method, sample, budget_db)) for method in OURS]
         rows += [shown(contest.rival(what, sys.executable, batches, count)) for what in rivals or ORT]
         times = contest.times(sample, batches, budget_db, repeats)
         if modelopt is None:
-            say("SKIPPED: ModelOpt; give the Python of its environment by --modelopt")
+            log("SKIPPED: ModelOpt; give the Python of its environment by --modelopt")
         else:
             rows += [shown(contest.rival(what, modelopt, batches, count)) for what in MODELOPT]
         ends = [shown(contest.ours("percentile", samples[n][0], NO_SEARCH_DB)) for n in (few, many)]
-    tell(Report("int8", goals(rows, times, *ends), {"rows": (*rows, *ends)}), json=json)
+    print_report(Report("int8", goals(rows, times, *ends), {"rows": (*rows, *ends)}), json=json)
 
 
 def shown(row: Row) -> Row:
-    """Tell a row as soon as it is there."""
-    say(row.markdown())
+    """Print a row as soon as it is there."""
+    log(row.markdown())
     return row
 
 

@@ -21,8 +21,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import typer
 
+from benchmarks.command import Json, Model, print_report, run
 from benchmarks.figures import Figure, Report, of_repeats
-from benchmarks.parts import Json, Model, run, tell
 from unblur.runtime.frames import Batch
 from unblur.runtime.loops.capture import ReconnectingCapture
 from unblur.runtime.loops.ladder import Ladder
@@ -118,8 +118,10 @@ def main(
     plot: Annotated[Path | None, typer.Option(help="Draw the run with the deadline.")] = None,
     json: Json = False,
 ) -> None:
-    """Tell what was asked and what was measured; exit 1 if something was missed."""
-    tell(Report("live", (*measure_latency(model, seconds), *measure_deadline(model, seconds, plot))), json=json)
+    """Measure three runs; exit 1 if a bound is missed."""
+    print_report(
+        Report("live", (*measure_latency(model, seconds), *measure_deadline(model, seconds, plot))), json=json
+    )
 
 
 def measure_latency(model: str, seconds: float) -> tuple[Figure, ...]:

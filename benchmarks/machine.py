@@ -10,22 +10,22 @@ from typing import Annotated
 
 import typer
 
+from benchmarks.command import Json, log, print_report, run
 from benchmarks.figures import Report, of_repeats
-from benchmarks.parts import Json, run, say, tell
 from unblur.runtime.profile.roofline import measure_peaks
 
 
 def main(repeats: Annotated[int, typer.Option(min=2)] = 5, json: Json = False) -> None:
-    """Tell both peaks; nothing is asked of them."""
+    """Measure both peaks; no bound is set for them."""
     peaks = []
     for number in range(1, repeats + 1):
         peaks.append(measure_peaks())
-        say(f"{number}: {peaks[-1].gflops['fp32']:.0f} GFLOP/s, {peaks[-1].gbytes_per_s:.1f} GB/s")
+        log(f"{number}: {peaks[-1].gflops['fp32']:.0f} GFLOP/s, {peaks[-1].gbytes_per_s:.1f} GB/s")
     figures = (
         of_repeats("float32 matrix product", "GFLOP/s", [peak.gflops["fp32"] for peak in peaks], "higher"),
         of_repeats("copy", "GB/s", [peak.gbytes_per_s for peak in peaks], "higher"),
     )
-    tell(Report("machine", figures, {"source": peaks[0].source}), json=json)
+    print_report(Report("machine", figures, {"source": peaks[0].source}), json=json)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The resident memory of a process, as Linux tells it. Imports nothing, so that it adds nothing."""
+"""The resident memory of a process, as Linux reports it. Imports nothing, so that it adds nothing."""
 
 from pathlib import Path
 

@@ -3,7 +3,7 @@
     python -m benchmarks.preview_cost
 
 Both run in turn, several times; each ratio is of neighbours in time. Compared is the time of a frame in the
-network, of which the encoder and the web server may take a share. The viewers take every picture they can get and
+network, of which the encoder and the web server may take a share. The viewers take every image they can get and
 throw it away; they run on the same machine, so on few cores their own work is in the figure too. Expected: at most
 5 percent.
 """
@@ -20,8 +20,8 @@ import typer
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
+from benchmarks.command import Json, Model, NotMeasured, log, print_report, run, unblur
 from benchmarks.figures import Report, of_repeats
-from benchmarks.parts import Json, Model, NotMeasured, run, say, tell, unblur
 
 MOST_COST_PERCENT = 5.0
 
@@ -34,18 +34,18 @@ def main(
     repeats: Annotated[int, typer.Option(min=2)] = 5,
     json: Json = False,
 ) -> None:
-    """Tell what watching costs and the time of a frame without it; exit 1 above 5 percent."""
+    """Measure what watching costs and the time of a frame without it; exit 1 above 5 percent."""
     alone, watched = list[float](), list[float]()
     for number in range(1, repeats + 1):
         alone.append(mean_ms(model, size, 0, seconds))
         watched.append(mean_ms(model, size, viewers, seconds))
-        say(f"{number}: {alone[-1]:.2f} ms alone, {watched[-1]:.2f} ms with {viewers} viewers")
+        log(f"{number}: {alone[-1]:.2f} ms alone, {watched[-1]:.2f} ms with {viewers} viewers")
     costs = [100 * (with_all / without - 1) for with_all, without in zip(watched, alone, strict=True)]
     figures = (
         of_repeats(f"cost of {viewers} viewers", "%", costs, "lower", asked=MOST_COST_PERCENT),
         of_repeats("a frame without viewers, mean", "ms", alone, "lower"),
     )
-    tell(Report("preview_cost", figures), json=json)
+    print_report(Report("preview_cost", figures), json=json)
 
 
 def mean_ms(model: str, size: str, viewers: int, seconds: float) -> float:
@@ -76,7 +76,7 @@ def _port(preview: "subprocess.Popen[str]") -> int:
 
 
 def _watch(port: int) -> None:
-    """What a page does, without drawing: every picture is acknowledged at once."""
+    """What a page does, without drawing: every image is acknowledged at once."""
     with connect(f"ws://127.0.0.1:{port}/live", compression=None, max_size=None) as socket:
         try:
             for message in socket:

@@ -18,8 +18,8 @@ from typing import Annotated, cast
 
 import typer
 
+from benchmarks.command import Json, Model, log, print_report, run
 from benchmarks.figures import Figure, Report, of_repeats
-from benchmarks.parts import Json, Model, run, say, tell
 from unblur.runtime.frames import Batch
 from unblur.runtime.machine.telemetry import Telemetry
 from unblur.runtime.model.open_model import open_runner
@@ -39,7 +39,7 @@ def main(
     rounds: Annotated[int, typer.Option(min=6, help="Of two stretches of each loop.")] = 10,
     json: Json = False,
 ) -> None:
-    """Tell the overhead; exit 1 above 1 percent."""
+    """Measure the overhead; exit 1 above 1 percent."""
     with open_runner(model, RunnerOptions(device="cpu", quiet=True)) as runner:
         batches = random_batches(runner.spec, parse_size_hw(size), 1).batches
         bare, profiled = _bare_loop(runner, batches, seconds), _profiled_loop(runner, batches, seconds)
@@ -48,7 +48,7 @@ def main(
         bare_ms, profiled_ms = interleave(bare, profiled, rounds=rounds)
     own_ms = _own_work(batches, min(seconds, 0.2))
     comparison = compare(bare_ms, profiled_ms)
-    say(f"{model} at {size}: {min(bare_ms):.3f} ms bare, {min(profiled_ms):.3f} ms profiled, the best stretches")
+    log(f"{model} at {size}: {min(bare_ms):.3f} ms bare, {min(profiled_ms):.3f} ms profiled, the best stretches")
     low, high = comparison.interval.low, comparison.interval.high
     percent = (_percent(low), None if high is None else _percent(high))
     own = [100 * ms / min(bare_ms) for ms in own_ms]
@@ -56,7 +56,7 @@ def main(
         of_repeats("own work of a profile, of an inference", "%", own, "lower", asked=MOST_OVERHEAD_PERCENT),
         Figure("overhead of a profile", "%", _percent(comparison.ratio), "lower", percent),
     )
-    tell(Report("profile_overhead", figures), json=json)
+    print_report(Report("profile_overhead", figures), json=json)
 
 
 def _bare_loop(runner: Runner, batches: Sequence[Batch], seconds: float) -> Callable[[], float]:

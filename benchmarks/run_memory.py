@@ -2,7 +2,7 @@
 
     python -m benchmarks.run_memory --model lprn-s
 
-Each run is a process of its own; the peak is what the kernel says of it when it ends (maximum resident set size).
+Each run is a process of its own; the peak is what the kernel reports when it ends (maximum resident set size).
 Expected: 100 and 400 frames of 720p within 5 percent of each other, 4K frames, by tiling, under 3 GiB.
 """
 
@@ -15,8 +15,8 @@ from typing import Annotated
 import typer
 
 from benchmarks.clip import write_clip
+from benchmarks.command import Json, Model, NotMeasured, log, print_report, run, unblur
 from benchmarks.figures import Figure, Report
-from benchmarks.parts import Json, Model, NotMeasured, run, say, tell, unblur
 
 EXPECTED_GROWTH_PERCENT = 5.0
 EXPECTED_4K_GIB = 3.0
@@ -32,7 +32,7 @@ def main(
     frames_4k: int = 12,
     json: Json = False,
 ) -> None:
-    """Tell the peaks; exit 1 if one is not as expected."""
+    """Measure the peaks; exit 1 if one is not as expected."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         few = peak_gib(model, write_clip(folder / "short.mp4", short, HD, clip))
@@ -43,15 +43,14 @@ def main(
         "%",
         100 * (many / few - 1),
         "lower",
-        tolerance=100 * _SCATTER,
         asked=EXPECTED_GROWTH_PERCENT,
     )
     figures = (growth, _peak(f"{long} frames", many), _peak(f"{frames_4k} frames of 4K", large, EXPECTED_4K_GIB))
-    tell(Report("run_memory", figures), json=json)
+    print_report(Report("run_memory", figures), json=json)
 
 
 def _peak(name: str, gib: float, asked: float | None = None) -> Figure:
-    return Figure(name, "GiB", gib, "lower", tolerance=_SCATTER * gib, asked=asked)
+    return Figure(name, "GiB", gib, "lower", asked=asked)
 
 
 def peak_gib(model: str, source: Path) -> float:
@@ -65,7 +64,7 @@ def peak_gib(model: str, source: Path) -> float:
         raise NotMeasured(f"unblur run on {source.name} ended with {os.waitstatus_to_exitcode(status)}")
     unit = 1 if sys.platform == "darwin" else 1024  # bytes on macOS, KiB on Linux
     gib = usage.ru_maxrss * unit / 2**30
-    say(f"{source.stem}: {gib:.3f} GiB")
+    log(f"{source.stem}: {gib:.3f} GiB")
     return gib
 
 

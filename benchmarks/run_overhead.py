@@ -18,8 +18,8 @@ import onnxruntime
 import typer
 
 from benchmarks.clip import write_clip
+from benchmarks.command import Json, Model, log, output_of, print_report, run, unblur
 from benchmarks.figures import Report, of_repeats
-from benchmarks.parts import Json, Model, output_of, run, say, tell, unblur
 from unblur.runtime.frames import Padding, batch_from_frame
 from unblur.runtime.media.open_media import open_source
 from unblur.runtime.model.bundle import read_bundle
@@ -38,21 +38,21 @@ def main(
     repeats: Annotated[int, typer.Option(min=2)] = 3,
     json: Json = False,
 ) -> None:
-    """Tell both frame rates and their ratio; exit 1 below 0.95."""
+    """Measure both frame rates and their ratio; exit 1 below 0.95."""
     bare, whole = list[float](), list[float]()
     with tempfile.TemporaryDirectory() as folder:
         source = write_clip(Path(folder) / "clip.mp4", frames, (height, width), clip)
         for number in range(1, repeats + 1):
             bare.append(bare_fps(model, source))
             whole.append(run_fps(model, source))
-            say(f"{number}: session.run {bare[-1]:.3f} fps, unblur run {whole[-1]:.3f} fps")
+            log(f"{number}: session.run {bare[-1]:.3f} fps, unblur run {whole[-1]:.3f} fps")
     ratios = [with_all / alone for with_all, alone in zip(whole, bare, strict=True)]
     figures = (
         of_repeats("frame rate of unblur run over session.run's", "", ratios, "higher", asked=EXPECTED_RATIO),
         of_repeats("unblur run", "frames/s", whole, "higher"),
         of_repeats("session.run", "frames/s", bare, "higher"),
     )
-    tell(Report("run_overhead", figures), json=json)
+    print_report(Report("run_overhead", figures), json=json)
 
 
 def bare_fps(model: str, source: Path) -> float:
@@ -74,7 +74,7 @@ def bare_fps(model: str, source: Path) -> float:
 
 
 def run_fps(model: str, source: Path) -> float:
-    """Frames per second that `unblur run` tells, from the first read to the finished file."""
+    """Frames per second that `unblur run` reports, from the first read to the finished file."""
     files = ["--source", str(source), "--sink", str(source.with_name("sharp.mp4"))]
     return float(loads(output_of(unblur("run", model, *files, "--json")))["fps"])
 

@@ -4,9 +4,8 @@
     python -m benchmarks.systems --systems lprn --systems srn --size 180x320
 
 Every preset is exported with random weights, on which neither time nor memory depends, and runs in several
-processes of its own. Writes systems.md, systems.json and systems.png. The share of the peak is the GFLOP/s of the
-network over those of a large float32 matrix product in the same runtime. The quality in the plot is what the texts
-publish for GoPro; none of it is ours.
+processes of its own. Writes systems.md and systems.json. The share of the peak is the GFLOP/s of the
+network over those of a large float32 matrix product in the same runtime.
 """
 
 import statistics
@@ -25,9 +24,8 @@ import torch
 import typer
 from onnx import TensorProto, helper
 
+from benchmarks.command import Json, NotMeasured, log, output_of, print_report, run
 from benchmarks.figures import Figure, Report, of_repeats
-from benchmarks.parts import Json, NotMeasured, output_of, run, say, tell
-from benchmarks.systems_plot import draw
 from unblur.calibration.onnx_model import write_onnx
 from unblur.export.onnx_from_network import onnx_from_network
 from unblur.runtime.files import atomic_file
@@ -60,10 +58,10 @@ def main(
     systems: Annotated[list[str] | None, typer.Option(help="Systems or presets; default all. Repeatable.")] = None,
     size: Annotated[str, typer.Option(help="Height x width of the frame.")] = "720x1280",
     repeats: Annotated[int, typer.Option(min=2, help="Processes of each preset.")] = 3,
-    out: Annotated[Path | None, typer.Option(help="Folder for systems.md, systems.json and systems.png.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for systems.md and systems.json.")] = None,
     json: Json = False,
 ) -> None:
-    """Measure preset by preset, lightest first, and tell the table as it grows."""
+    """Measure preset by preset, lightest first, and print the table as it grows."""
     chosen = [name for name, preset in PRESETS.items() if not systems or {name, preset.system} & set(systems)]
     if not chosen:
         raise NotMeasured(f"no such system; there are {', '.join(sorted({p.system for p in PRESETS.values()}))}")
@@ -71,15 +69,17 @@ def main(
     title = (
         f"ONNX Runtime {onnxruntime.__version__}, {size}, fp32; a matrix product reaches {peak_gflops:.0f} GFLOP/s"
     )
-    say(f"{title}\n\n{HEAD}")
+    log(f"{title}\n\n{HEAD}")
     costs: list[Cost] = []
     for cost in sorted((describe(name, size) for name in chosen), key=lambda cost: cost.gflop):
         costs.append(measure(cost, size, repeats, peak_gflops))
-        say(line(costs[-1]))
+        log(line(costs[-1]))
         if out is not None:  # after each, since the heaviest take minutes
             write(out, title, peak_gflops, costs)
     figures = tuple(figure for cost in costs if cost.runs_ms for figure in figures_of(cost))
-    tell(Report("systems", figures, {"size": size, "peak_gflops": peak_gflops, "presets": costs}), json=json)
+    print_report(
+        Report("systems", figures, {"size": size, "peak_gflops": peak_gflops, "presets": costs}), json=json
+    )
 
 
 HEAD = """\
@@ -119,7 +119,7 @@ def figures_of(cost: Cost) -> tuple[Figure, Figure]:
     memory_gib = cost.peak_gib or 0
     return (
         of_repeats(cost.preset, "ms", cost.runs_ms, "lower"),
-        Figure(f"{cost.preset} memory", "GiB", memory_gib, "lower", tolerance=0.03 * memory_gib),
+        Figure(f"{cost.preset} memory", "GiB", memory_gib, "lower"),
     )
 
 
@@ -148,14 +148,13 @@ def line(cost: Cost) -> str:
 
 
 def write(folder: Path, title: str, peak_gflops: float, costs: Sequence[Cost]) -> None:
-    """Write the table, the numbers and the plot."""
+    """Write the table and the numbers."""
     folder.mkdir(parents=True, exist_ok=True)
     with atomic_file(folder / "systems.md") as temporary:
         temporary.write_text("\n".join([title, "", HEAD, *map(line, costs)]) + "\n")
     document = {"title": title, "peak_gflops": peak_gflops, "presets": [asdict(cost) for cost in costs]}
     with atomic_file(folder / "systems.json") as temporary:
         temporary.write_text(dumps(document, indent=2) + "\n")
-    draw(folder / "systems.json", folder / "systems.png")
 
 
 if __name__ == "__main__":

@@ -14,8 +14,8 @@ from typing import Annotated
 import typer
 from scipy import stats  # type: ignore[import-untyped]
 
+from benchmarks.command import Json, Model, log, print_report, run
 from benchmarks.figures import Figure, Report
-from benchmarks.parts import Json, Model, run, say, tell
 from unblur.runtime.frames import Batch
 from unblur.runtime.model.open_model import open_runner
 from unblur.runtime.profile.comparison import Comparison, Verdict, compare, interleave
@@ -39,7 +39,7 @@ def main(
     threads: Annotated[int, typer.Option(min=1, help="CPU threads of an inference.")] = 1,
     json: Json = False,
 ) -> None:
-    """Tell how often each verdict was right; exit 1 below 95 of 100."""
+    """Measure how often each verdict was right; exit 1 below 95 of 100."""
     with open_runner(model, RunnerOptions(device="cpu", threads=threads, quiet=True)) as runner:
         batch = random_batches(runner.spec, parse_size_hw(size), 1).batches[0]
     ratios: dict[str, list[float]] = {case: [] for case in _CASES}
@@ -49,9 +49,9 @@ def main(
             comparison = _trial(model, batch, inferences, rounds, threads, seed=number)
             ratios[case].append(comparison.ratio)
             right[case] += comparison.verdict == expected
-        say(f"{number} of {trials}: " + ", ".join(f"{case} right {count}" for case, count in right.items()))
+        log(f"{number} of {trials}: " + ", ".join(f"{case} right {count}" for case, count in right.items()))
     figures = tuple(_figure(case, count, trials) for case, count in right.items())
-    tell(Report("verdicts", figures, {"ratios": ratios}), json=json)
+    print_report(Report("verdicts", figures, {"ratios": ratios}), json=json)
 
 
 def _trial(model: str, batch: Batch, inferences: int, rounds: int, threads: int, *, seed: int) -> Comparison:

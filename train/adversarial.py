@@ -1,15 +1,15 @@
-"""The adversarial losses of the seeds, from logits: discriminators give no probabilities.
+"""The adversarial losses, from logits: discriminators give no probabilities.
 
 A logit z stands for the probability sigmoid(z) that an image, or a patch of one, is sharp and not restored. The
-logits of all patches are averaged (seed 004, 4.2.1). With softplus(z) = log(1 + exp(z)), -log sigmoid(z) is
-softplus(-z) and -log(1 - sigmoid(z)) is softplus(z).
+logits of all patches are averaged ("Blind Deblurring using GANs", section 4.2.1). With softplus(z) = log(1 + e^z),
+-log sigmoid(z) is softplus(-z) and -log(1 - sigmoid(z)) is softplus(z).
 
     kind      the discriminator minimises                   the generator minimises
     vanilla   -log D(S) - log(1 - D(G(B)))                  -log D(G(B))
     minimax   the same                                      log(1 - D(G(B)))
     wgan-gp   D(G(B)) - D(S) + gradient penalty             -D(G(B))
 
-`minimax` is seed 000 to the letter. Its gradient vanishes as soon as the discriminator is sure of itself, so the
+`minimax` is MSR-GAN's to the letter. Its gradient vanishes as soon as the discriminator is sure of itself, so the
 recipes use `vanilla`, which has the same equilibrium (Goodfellow et al. 2014, section 3).
 """
 

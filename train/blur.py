@@ -19,10 +19,10 @@ Light = NDArray[np.float32]
 
 MAX_BLUR_PX = 40.0
 REACH_PX = int(MAX_BLUR_PX) // 2 + 2
-"""How far a blur reaches: so wide a border of a blurred picture holds what was not in the still."""
+"""How far a blur reaches: so wide a border of a blurred image holds what was not in the still."""
 
 WINDOW_FRAMES = range(7, 25, 2)
-"""How many frames are averaged: odd, 7 to 23, as in GoPro (Nah et al. 2017; seed 004, 4.4)."""
+"""How many frames are averaged: odd, 7 to 23, as in GoPro (Nah et al. 2017)."""
 
 _MIN_BLUR_PX = 4.0
 _GAMMAS = (1.0, 2.2)  # GoPro's `blur/` averages encoded pixels, a camera averages light: meet both
@@ -32,7 +32,7 @@ _MAX_NOISE = 0.01
 
 
 def average_frames(frames: Sequence[Frame], gamma: float = 2.2) -> Frame:
-    """The blurred picture of an odd number of consecutive uint8 frames; the centre one is its sharp partner.
+    """The blurred image of an odd number of consecutive uint8 frames; the centre one is its sharp partner.
 
     Raises ValueError for an even number.
     """
@@ -45,10 +45,10 @@ def average_frames(frames: Sequence[Frame], gamma: float = 2.2) -> Frame:
 
 
 def camera_shake(sharp: Frame, rng: np.random.Generator) -> tuple[Frame, Frame]:
-    """(blurred, sharp) of a uint8 picture under a random camera shake of 4 to 40 px.
+    """(blurred, sharp) of a uint8 image under a random camera shake of 4 to 40 px.
 
     With a chance of 0.3 the exposure is raised, so that highlights saturate before they are smeared: the
-    sharp partner is then the brightened picture, clipped as a sensor would.
+    sharp partner is then the brightened image, clipped as a sensor would.
     """
     gamma = float(rng.choice(_GAMMAS))
     light = to_light(sharp, gamma)

@@ -33,7 +33,7 @@ Progress = Callable[[], None]
 
 
 class DecodedImages:
-    """Decoded pictures by path, the least recently used dropped beyond `max_bytes`."""
+    """Decoded images by path, the least recently used dropped beyond `max_bytes`."""
 
     def __init__(self, max_bytes: int = _CACHE_BYTES) -> None:
         self._max_bytes = max_bytes
@@ -57,7 +57,7 @@ class DecodedImages:
 class TrainingData:
     """What the folders given on the command line hold.
 
-    pairs: (blurred, sharp) files to train on. held_out: those kept for validation. stills: sharp pictures.
+    pairs: (blurred, sharp) files to train on. held_out: those kept for validation. stills: sharp images.
     windows: (blurred, sharp) frames averaged from clips. names: of the folders, for the model card.
     """
 
@@ -151,7 +151,7 @@ def _available(data: TrainingData, recipe: Recipe) -> tuple[list[str], NDArray[n
 
 
 def _same_crop(blurred: Frame, sharp: Frame, crop: int, rng: np.random.Generator) -> PairOfFrames:
-    """One random square of both pictures; pictures smaller than it are mirrored outward first."""
+    """One random square of both images; images smaller than it are mirrored outward first."""
     blurred, sharp = _at_least(blurred, crop), _at_least(sharp, crop)
     top = int(rng.integers(blurred.shape[0] - crop + 1))
     left = int(rng.integers(blurred.shape[1] - crop + 1))
@@ -168,7 +168,7 @@ def _at_least(frame: Frame, side: int) -> Frame:
 
 
 def _centre(frame: Frame, crop: int) -> Frame:
-    """The centre, at most `crop` square, with sides that are multiples of 16 where the picture allows."""
+    """The centre, at most `crop` square, with sides that are multiples of 16 where the image allows."""
     height, width = (min(crop, side) // 16 * 16 or side for side in frame.shape[:2])
     top, left = (frame.shape[0] - height) // 2, (frame.shape[1] - width) // 2
     return np.ascontiguousarray(frame[top : top + height, left : left + width])

@@ -21,9 +21,9 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 def fft_l1(restored: Tensor, sharp: Tensor) -> Tensor:
-    """Mean absolute difference of the 2-D spectra, real and imaginary parts apart (seed 001, MIMO-UNet).
+    """Mean absolute difference of the 2-D spectra, real and imaginary parts apart (Cho et al. 2021, MIMO-UNet).
 
-    The transform is not normalised, as in the texts: the 0.1 they weigh it with belongs to that scale.
+    The transform is not normalised, as in the papers: the 0.1 they weigh it with belongs to that scale.
     """
     difference = torch.fft.rfft2(restored - sharp)
     return torch.view_as_real(difference).abs().mean()
@@ -74,7 +74,7 @@ class SupervisedNetwork(nn.Module):
         self.content = content
 
     def forward(self, blurred: Tensor, sharp: Tensor) -> tuple[Tensor, Tensor]:
-        """The loss, and the full-scale restored image for a discriminator to judge."""
+        """The loss, and the full-scale restored image for a discriminator."""
         outputs = [output.float() for output in self.network.restorations(blurred)]
         return self.content(outputs, self.network.targets(sharp, outputs)), outputs[-1]
 
@@ -113,7 +113,7 @@ class Conv33Features(nn.Module):
 
 
 class PerceptualLoss(nn.Module):
-    """Mean squared difference of the features of two images (seed 004, equation 7)."""
+    """Mean squared difference of the features of two images ("Blind Deblurring using GANs", equation 7)."""
 
     def __init__(self, features: Conv33Features) -> None:
         super().__init__()

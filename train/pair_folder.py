@@ -1,4 +1,4 @@
-"""Folders of pairs to train on or to judge by, made from fast clips or from stills.
+"""Folders of pairs to train on or to evaluate with, made from fast clips or from stills.
 
     pairs_from_clip(Path("walk.mp4"), Path("pairs"), seed=0)      ->  pairs/walk/{blur,sharp}/000012.png
     pairs_from_stills(stills, Path("pairs"), Synthesis(seed=0))   ->  pairs/{blur,sharp}/kodak_07_0.png
@@ -73,7 +73,7 @@ def pairs_from_clip(clip: Path, folder: Path, *, seed: int, advance: Progress = 
 def pairs_from_stills(
     stills: Sequence[Path], folder: Path, synthesis: Synthesis, *, advance: Progress = lambda: None
 ) -> int:
-    """Blur sharp pictures by random camera shakes and lenses; how many pairs that are.
+    """Blur sharp images by random camera shakes and lenses; how many pairs that are.
 
     A border of 22 px is cut off, where the blur holds what lies outside of the still. Each pair is a function of
     the seed, the name of its still and its number, whichever stills go with it. advance: called once a pair.
@@ -110,7 +110,7 @@ def scene_name(clip: Path) -> str:
 
 def _check_source(source: Source, clip: Path) -> None:
     if source.info.size_hw is None:
-        raise BadInput(f"{clip} holds pictures of different sizes; expected the frames of one clip")
+        raise BadInput(f"{clip} holds images of different sizes; expected the frames of one clip")
     if source.info.kind == "video" and source.info.rate < MIN_RATE:
         rate = float(source.info.rate)
         _log.warning("%s has %.0f frames/s; under %d their mean shows gaps, not blur", clip, rate, MIN_RATE)
@@ -153,8 +153,8 @@ def _blurred_and_sharp(still: Frame, rng: np.random.Generator, lens: float) -> t
 
 
 def _write_pair(folder: Path, name: str, blurred: Frame, sharp: Frame) -> None:
-    for kind, picture in zip(_KINDS, (blurred, sharp), strict=True):
-        write_image(folder / kind / f"{name}.png", picture)
+    for kind, frame in zip(_KINDS, (blurred, sharp), strict=True):
+        write_image(folder / kind / f"{name}.png", frame)
 
 
 def _write_settings(folder: Path, settings: Mapping[str, object]) -> None:

@@ -144,8 +144,8 @@ def _upgraded(raw: Mapping[str, Any]) -> dict[str, Any]:
     return {**cast("dict[str, Any]", to_json(Recipe())), **kept, "content": to_json(content), "schema": SCHEMA}
 
 
-# Crops, batches, losses, learning rates and their decay are the texts'. What a text leaves open is said beside it.
-# The average of the weights is ours everywhere: the texts ship the last ones.
+# Crops, batches, losses, learning rates and their decay are the papers'. What a paper leaves open is stated beside
+# it. The average of the weights is ours everywhere: the papers ship the last ones.
 
 # kappa is 1 at every scale (Tao et al. 2018), so the sum over scales of kappa / N * L2 is a sum of mean squares.
 # They clip the ConvLSTM's gradient at a norm of 3; here it is that of all weights.
@@ -185,9 +185,9 @@ _MSRM_DFFM = Recipe(
     gradient_clip=None,
 )
 
-# Seed 004 names the losses of some rows of its tables. Their weights and Adam's settings are those of Isola et al.
-# 2017 for Pix2Pix, of Kupyn et al. 2018 for DeblurGAN and for the perceptual loss; RiR is trained as Pix2Pix. The
-# batch is ours.
+# "Blind Deblurring using GANs" names the losses of some rows of its tables. Their weights and Adam's settings are
+# those of Isola et al. 2017 for Pix2Pix, of Kupyn et al. 2018 for DeblurGAN and for the perceptual loss; RiR is
+# trained as Pix2Pix. The batch is ours.
 _PIX2PIX = Recipe(
     crop=256,
     batch=4,
@@ -218,7 +218,7 @@ RECIPES: Mapping[str, Recipe] = {
     "rir-large": _PIX2PIX,
     "deblurgan": _DEBLURGAN,
 }
-"""By system, or by preset where the text trains one differently; see `recipe_of`."""
+"""By system, or by preset where the paper trains one differently; see `recipe_of`."""
 
 
 def recipe_of(preset: str) -> Recipe:

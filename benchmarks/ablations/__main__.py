@@ -1,79 +1,73 @@
-"""`unblur ablate`: train the rows of a text's ablation table on one small budget."""
+"""Train the rows of a paper's ablation table on one small budget.
+
+python -m benchmarks.ablations lprn-steps --data GoPro/train --minutes 15 -o ablation
+"""
 
 import difflib
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
+from rich.progress import TaskID
 
-from unblur.runtime.errors import BadInput, needs_extra
+from benchmarks.ablations.ablate import Ablation, Budget, Result
+from benchmarks.ablations.report import AblationReport, write_report
+from benchmarks.ablations.tables import TABLES, Row, Table
+from benchmarks.command import Json, run
+from unblur.runtime.console import print_json, progress, stdout
+from unblur.runtime.errors import BadInput
+from unblur.runtime.files import make_folder
+from unblur.train.cli.train import length_of, open_data
+from unblur.train.losses import perceptual_loss
+from unblur.train.run_folder import Report
 
-if TYPE_CHECKING:
-    from rich.progress import TaskID
 
-    from benchmarks.ablations.ablate import Ablation, Result
-    from benchmarks.ablations.tables import Row, Table
-    from unblur.train.run_folder import Report
-
-
-def ablate(
-    table: Annotated[
-        str, typer.Argument(help="lprn-attention, lprn-steps, srn, msr-gan, msrm-dffm, pix2pix, rir or deblurgan.")
-    ],
+def main(
+    table: Annotated[str, typer.Argument(help=", ".join(TABLES))],
     data: Annotated[Path, typer.Option(help="Folder of blurred/sharp pairs; the last are held out.")],
-    out: Annotated[Path, typer.Option("-o", "--output", help="Folder of the runs, TABLE.md and TABLE.json.")],
-    stills: Annotated[Path | None, typer.Option(help="Folder of sharp pictures to blur.")] = None,
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the runs, TABLE.md and TABLE.json.")],
+    stills: Annotated[Path | None, typer.Option(help="Folder of sharp images to blur.")] = None,
     clips: Annotated[Path | None, typer.Option(help="Folder of clips whose frames are averaged.")] = None,
     minutes: Annotated[float | None, typer.Option(min=0.01, help="Train each row for this long.")] = None,
-    iterations: Annotated[int | None, typer.Option(min=1, help="Train each row for this many steps.")] = None,
+    iterations: Annotated[int | None, typer.Option(min=1, help="Train each row for this many iterations.")] = None,
     options: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="NAME=VALUE", help="An option of every network; repeatable."),
     ] = None,
     crop: Annotated[int | None, typer.Option(min=16, help="Side of the training crop in pixels.")] = None,
-    batch: Annotated[int | None, typer.Option(min=1, help="Crops per step.")] = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="Crops per iteration.")] = None,
     learning_rate: Annotated[float | None, typer.Option(min=0.0, help="Peak learning rate.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of weights and samples.")] = None,
-    hold_out: Annotated[int, typer.Option(min=1, help="Pairs, the last by name, to judge on.")] = 8,
+    hold_out: Annotated[int, typer.Option(min=1, help="Pairs, the last by name, to measure on.")] = 8,
     vgg: Annotated[Path | None, typer.Option(help="Weights of VGG19, for perceptual losses; else L1.")] = None,
     workers: Annotated[int, typer.Option(min=0, help="Processes that prepare samples.")] = 1,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
+    json: Json = False,
 ) -> None:
-    """Train every row of a text's ablation table on one small budget, with the text's figures beside ours.
+    """Train every row of a paper's ablation table on one small budget, with the published figures beside ours.
 
     A row that is done is not trained again and one that was stopped goes on: the same command completes a table.
     """
-    with needs_extra("train"):
-        from benchmarks.ablations.ablate import Ablation, Budget
-        from benchmarks.ablations.report import AblationReport, write_report
-        from unblur.train.losses import perceptual_loss
-    from unblur.runtime.console import print_json, stdout
-    from unblur.runtime.files import make_folder
-    from unblur.train.cli.train import length_of, open_data
-
     chosen = _find_table(table)
     length = length_of(minutes, iterations)
     given = {"crop": crop, "batch": batch, "learning_rate": learning_rate, "seed": seed}
     overrides = {name: value for name, value in given.items() if value is not None}
     budget = Budget(length, tuple(options or ()), overrides)
     perceptual = None if vgg is None else perceptual_loss(vgg)
-    ablation = Ablation(open_data(data, stills, clips, hold_out), budget, out, perceptual, workers)
-    make_folder(out)
+    ablation = Ablation(open_data(data, stills, clips, hold_out), budget, output, perceptual, workers)
+    make_folder(output)
     rows = _train(chosen, ablation)
-    command = shlex.join(["unblur", *sys.argv[1:]])
+    command = shlex.join(["python", "-m", "benchmarks.ablations", *sys.argv[1:]])
     report = AblationReport(chosen, command, length, ablation.data, ablation.blurred(), rows)
-    write_report(report, out / table)
+    write_report(report, output / table)
     if json:
         print_json(report.document())
     else:
         stdout.print(report.markdown(), markup=False, soft_wrap=True)
 
 
-def _find_table(name: str) -> "Table":
-    from benchmarks.ablations.tables import TABLES
-
+def _find_table(name: str) -> Table:
     if name not in TABLES:
         near = difflib.get_close_matches(name, TABLES, n=1)
         hint = f"; did you mean '{near[0]}'?" if near else ""
@@ -81,10 +75,8 @@ def _find_table(name: str) -> "Table":
     return TABLES[name]
 
 
-def _train(table: "Table", ablation: "Ablation") -> "list[tuple[Row, Result]]":
+def _train(table: Table, ablation: Ablation) -> list[tuple[Row, Result]]:
     """Row after row under a progress bar. Each is built once before, so that a wrong option costs no work."""
-    from unblur.runtime.console import progress
-
     for row in table.rows:
         ablation.network_of(row)
     rows = []
@@ -92,10 +84,14 @@ def _train(table: "Table", ablation: "Ablation") -> "list[tuple[Row, Result]]":
         for row in table.rows:
             task = bar.add_task(row.name, total=1000, note="")
 
-            def show(report: "Report", task: "TaskID" = task) -> None:
+            def show(report: Report, task: TaskID = task) -> None:
                 bar.update(task, completed=round(1000 * report.share_done), note=f"loss {report.loss:.4f}")
 
             result = ablation.result_of(row, show)
             bar.update(task, completed=1000, note=f"{result.quality.psnr_db:.2f} dB")
             rows.append((row, result))
     return rows
+
+
+if __name__ == "__main__":
+    run(main)

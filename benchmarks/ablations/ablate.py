@@ -1,10 +1,10 @@
-"""Train every row of an ablation table on the same small budget, and judge all on the same pairs.
+"""Train every row of an ablation table on the same small budget, and measure all on the same pairs.
 
     ablation = Ablation(data, Budget(Length(iterations=300)), out)
     results = [ablation.result_of(row) for row in TABLES["lprn-steps"].rows]
 
 A row is a run like any other, in a folder of its own under `out`. It goes on from its last checkpoint if it was
-stopped, and a row that is done, as its `result.json` says, is not trained again.
+stopped, and a row that is done, as its `result.json` shows, is not trained again.
 """
 
 import json
@@ -118,7 +118,7 @@ class Ablation:
         return result
 
     def network_of(self, row: Row) -> DeblurringNetwork:
-        """The untrained network of a row; BadInput for an option it has not, or that the table varies."""
+        """The untrained network of a row; BadInput for an option it does not have, or that the table varies."""
         try:
             return build_network(row.preset, **self._options(row))
         except ValueError as error:

@@ -1,4 +1,4 @@
-"""An ablation table as Markdown for people and as JSON for scripts: our rows, the text's figures beside them."""
+"""An ablation table as Markdown for people and as JSON for scripts: our rows, the paper's figures beside them."""
 
 import json
 from collections.abc import Sequence
@@ -18,9 +18,9 @@ _HEADS = (
     "PSNR dB",
     "SSIM",
     "gain dB",
-    "text: PSNR dB",
-    "text: SSIM",
-    "text: parameters",
+    "paper: PSNR dB",
+    "paper: SSIM",
+    "paper: parameters",
 )
 
 
@@ -39,7 +39,7 @@ class AblationReport:
     rows: Sequence[tuple[Row, Result]]
 
     def document(self) -> dict[str, object]:
-        """Everything that the Markdown says, with unrounded numbers."""
+        """Everything in the Markdown, with unrounded numbers."""
         return {
             "title": self.table.title,
             "source": self.table.source,
@@ -60,9 +60,9 @@ class AblationReport:
         lines = [
             f"## {self.table.title}",
             f"**A small-budget result:** every row was trained for {self._each()} on {', '.join(self.data.names)}"
-            f" and judged on the {len(self.data.held_out)} pairs held out, in centre crops of at most"
-            f" {VALIDATION_CROP} px. What the text reports is from {self.table.source}: {self.table.note}. Its"
-            " networks are wider, its data are others and its training is far longer: only the order compares.",
+            f" and measured on the {len(self.data.held_out)} pairs held out, in centre crops of at most"
+            f" {VALIDATION_CROP} px. The published figures are from {self.table.source}: {self.table.note}. Their"
+            " networks are wider, their data others and their training far longer: only the order compares.",
             f"```sh\n{self.command}\n```",
             "\n".join(
                 [_line(_HEADS), "|-|" + "-:|" * (len(_HEADS) - 1), _line(blurred), *map(_line, self._cells())]

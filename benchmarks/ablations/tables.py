@@ -1,7 +1,7 @@
-"""The ablation tables of the seeds: what varies from row to row, and what the text reports for it.
+"""The papers' ablation tables: what varies from row to row, and what the paper reports for it.
 
-The texts' figures are theirs: full networks, whole data sets, weeks of training. They stand beside ours so that the
-order can be compared, not the values.
+The published figures come from full networks, whole data sets and weeks of training. They stand beside ours so that
+the order can be compared, not the values.
 """
 
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from unblur.runtime.spec import OptionValue
 
 @dataclass(frozen=True)
 class Published:
-    """What the text says of a row, as printed; empty where it says nothing."""
+    """What the paper reports for a row, as printed; empty where it reports nothing."""
 
     psnr_db: str = ""
     ssim: str = ""
@@ -33,7 +33,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """source: where the text's figures are. note: what they were measured on."""
+    """source: where the published figures are. note: what they were measured on."""
 
     title: str
     source: str
@@ -42,6 +42,8 @@ class Table:
 
 
 _LPRN_NOTE = 'its own synthetic test set; the unit of its parameters, "Mb", is not explained'
+_LPRN_SOURCE = '"Fast Image Deblurring Based On the Lightweight Progressive Residual Network"'
+_GANS = '"Blind Deblurring using GANs"'
 _GOPRO = "GoPro's test set"
 
 
@@ -49,14 +51,14 @@ def _srn(name: str, preset: str, psnr_db: str, ssim: str, parameters: str) -> Ro
     return Row(name, preset, published=Published(psnr_db, ssim, parameters))
 
 
-def _seed_004(name: str, preset: str, psnr_db: str, ssim: str) -> Row:
+def _gans(name: str, preset: str, psnr_db: str, ssim: str) -> Row:
     return Row(name, preset, published=Published(psnr_db, ssim))
 
 
 TABLES: Mapping[str, Table] = {
     "lprn-attention": Table(
         "LPRN: feature recalibration",
-        "seed 002, table 2",
+        f"{_LPRN_SOURCE}, table 2",
         _LPRN_NOTE,
         tuple(
             Row(name, "lprn", {"attention": attention}, published=Published(psnr_db, "", f"{megabytes} Mb"))
@@ -70,7 +72,7 @@ TABLES: Mapping[str, Table] = {
     ),
     "lprn-steps": Table(
         "LPRN: recursion steps",
-        "seed 002, table 3",
+        f"{_LPRN_SOURCE}, table 3",
         _LPRN_NOTE + ", and grows with the steps although they share their weights",
         tuple(
             Row(f"{steps} steps", "lprn", {"steps": steps}, published=Published(psnr_db, "", f"{megabytes} Mb"))
@@ -83,7 +85,7 @@ TABLES: Mapping[str, Table] = {
     ),
     "srn": Table(
         "SRN-DeblurNet: scales, recurrence and building blocks",
-        "seed 003, table 1",
+        "Tao et al. 2018, table 1",
         _GOPRO,
         (
             _srn("SS", "srn-ss", "28.40", "0.9045", "2.73 M"),
@@ -100,7 +102,7 @@ TABLES: Mapping[str, Table] = {
     ),
     "msrm-dffm": Table(
         "MSRM-DFFM U-Net: its two modules",
-        "seed 001, table 2",
+        "Wan et al. 2023, table 2",
         _GOPRO + "; it has no row with MSRM alone",
         (
             Row("baseline", "msrm-dffm-base", published=Published("31.66", "0.948")),
@@ -111,7 +113,7 @@ TABLES: Mapping[str, Table] = {
     ),
     "msr-gan": Table(
         "MSR-GAN: multi-scale residual blocks and the adversarial loss",
-        "seed 000, table of its results",
+        '"Motion Blur Image Restoration by Multi-Scale Residual Neural Network"',
         _GOPRO + ', by its own evaluation; "Nah et al." there is the network without the new blocks',
         (
             Row("residual blocks only", "msr-gan", {"msrbs": 0}, published=Published("26.64", "0.9142")),
@@ -121,33 +123,33 @@ TABLES: Mapping[str, Table] = {
     ),
     "pix2pix": Table(
         "Pix2Pix: attention, global residual, spectral normalisation",
-        "seed 004, section 5.1",
+        f"{_GANS}, section 5.1",
         _GOPRO + ", in squares of 256 px",
         (
-            _seed_004("Pix2Pix", "pix2pix", "25.41", "0.810"),
-            _seed_004("+ self-attention", "pix2pix-sa", "25.41", "0.808"),
-            _seed_004("+ self-attention + global residual", "pix2pix-sa-gr", "27.29", "0.858"),
-            _seed_004("+ self-attention + spectral normalisation", "pix2pix-sa-sn", "26.05", "0.831"),
-            _seed_004("+ all of these, channel attention, perceptual loss", "pix2pix-all", "27.05", "0.831"),
+            _gans("Pix2Pix", "pix2pix", "25.41", "0.810"),
+            _gans("+ self-attention", "pix2pix-sa", "25.41", "0.808"),
+            _gans("+ self-attention + global residual", "pix2pix-sa-gr", "27.29", "0.858"),
+            _gans("+ self-attention + spectral normalisation", "pix2pix-sa-sn", "26.05", "0.831"),
+            _gans("+ all of these, channel attention, perceptual loss", "pix2pix-all", "27.05", "0.831"),
         ),
     ),
     "rir": Table(
         "RiR: one level more",
-        "seed 004, section 5.2",
+        f"{_GANS}, section 5.2",
         _GOPRO + "; the two rows differ in their loss too",
         (
-            _seed_004("RiR", "rir", "22.70", "0.640"),
-            _seed_004("RiR (Large)", "rir-large", "23.46", "0.671"),
+            _gans("RiR", "rir", "22.70", "0.640"),
+            _gans("RiR (Large)", "rir-large", "23.46", "0.671"),
         ),
     ),
     "deblurgan": Table(
         "DeblurGAN: edges and feedback",
-        "seed 004, section 5.3",
+        f"{_GANS}, section 5.3",
         _GOPRO,
         (
-            _seed_004("DeblurGAN", "deblurgan", "28.70", "0.958"),
-            _seed_004("+ edge information", "deblurgan-edges", "25.27", "0.773"),
-            _seed_004("+ feedback", "deblurgan-feedback", "27.20", "0.827"),
+            _gans("DeblurGAN", "deblurgan", "28.70", "0.958"),
+            _gans("+ edge information", "deblurgan-edges", "25.27", "0.773"),
+            _gans("+ feedback", "deblurgan-feedback", "27.20", "0.827"),
         ),
     ),
 }

@@ -12,7 +12,7 @@ from unblur.runtime.blur import shake_frame
 
 @pytest.fixture(scope="session")
 def photograph() -> np.ndarray:
-    """A real picture, 96 x 128, with texture and edges."""
+    """A real image, 96 x 128, with texture and edges."""
     return np.ascontiguousarray(photographs.chelsea()[60:156, 120:248])
 
 
@@ -32,7 +32,7 @@ def pairs_folder(tmp_path: Path, photograph: np.ndarray) -> Path:
 
 @pytest.fixture
 def stills_folder(tmp_path: Path, photograph: np.ndarray) -> Path:
-    """Two sharp pictures."""
+    """Two sharp images."""
     folder = tmp_path / "stills"
     folder.mkdir()
     Image.fromarray(photograph).save(folder / "a.png")

@@ -23,7 +23,7 @@ def probability(logits: Tensor) -> np.ndarray:
 
 
 def test_the_discriminator_maximises_the_log_likelihood() -> None:
-    """E[log D(S)] + E[log(1 - D(G(B)))] of seed 000, negated."""
+    """E[log D(S)] + E[log(1 - D(G(B)))] of MSR-GAN, negated."""
     expected = -np.log(probability(SHARP)).mean() - np.log(1 - probability(RESTORED)).mean()
     for kind in ("vanilla", "minimax"):
         np.testing.assert_allclose(discriminator_loss(kind, SHARP, RESTORED).item(), expected, rtol=1e-5)
@@ -78,9 +78,9 @@ def test_the_gradient_penalty_equals_numpy() -> None:
 def test_the_penalty_trains_the_critic() -> None:
     sharp, restored = draw((2, 3, 4, 5), 4), draw((2, 3, 4, 5), 5)
     critic = Quadratic((3, 4, 5))
-    judged = DiscriminatorObjective(critic, "wgan-gp", penalty_weight=10.0)
+    objective = DiscriminatorObjective(critic, "wgan-gp", penalty_weight=10.0)
     torch.manual_seed(6)
-    loss = judged(sharp, restored)
+    loss = objective(sharp, restored)
     torch.manual_seed(6)
     expected = critic(restored).mean() - critic(sharp).mean() + 10 * gradient_penalty(critic, sharp, restored)
     torch.testing.assert_close(loss, expected)

@@ -52,7 +52,7 @@ def test_every_kind_of_sample_pairs_blur_with_its_sharp_partner(
         assert blurred.shape == sharp.shape == (3, 32, 32)
         assert 0 <= float(blurred.min()) <= float(blurred.max()) <= 1
         assert not torch.equal(blurred, sharp)
-        # the partner, not another place: the two differ by less than the picture varies
+        # the partner, not another place: the two differ by less than the image varies
         assert float((blurred - sharp).std()) < float(sharp.std())
 
 

@@ -66,13 +66,13 @@ def test_targets_of_msr_gan_are_a_gaussian_pyramid(outputs: list[Tensor], sharp:
 
 
 def test_srn_sums_mean_squares_over_scales(outputs: list[Tensor], targets: list[Tensor], sharp: Tensor) -> None:
-    """sum_i kappa_i / N_i ||I_i - I_i,true||^2 of seed 003 with kappa_i = 1."""
+    """sum_i kappa_i / N_i ||I_i - I_i,true||^2 of Tao et al. 2018 with kappa_i = 1."""
     expected = sum((d**2).sum() / d.size for d in differences(outputs, sharp))
     np.testing.assert_allclose(content("srn")(outputs, targets).item(), expected, rtol=1e-5)
 
 
 def test_msr_gan_halves_the_mean_over_scales(outputs: list[Tensor], targets: list[Tensor], sharp: Tensor) -> None:
-    """1 / (2 K) sum_k 1 / (c w h) ||L_k - S_k||^2 of seed 000, a mean over the batch."""
+    """1 / (2 K) sum_k 1 / (c w h) ||L_k - S_k||^2 of MSR-GAN, a mean over the batch."""
     per_image = [
         sum((d[image] ** 2).sum() / d[image].size for d in differences(outputs, sharp)) / 6 for image in range(2)
     ]
@@ -82,7 +82,7 @@ def test_msr_gan_halves_the_mean_over_scales(outputs: list[Tensor], targets: lis
 def test_msrm_dffm_sums_l1_and_its_spectrum_over_scales(
     outputs: list[Tensor], targets: list[Tensor], sharp: Tensor
 ) -> None:
-    """Equations 4 to 6 of seed 001, both L1 norms as means."""
+    """Equations 4 to 6 of Wan et al. 2023, both L1 norms as means."""
     expected = sum(np.abs(d).mean() + 0.1 * spectral(d) for d in differences(outputs, sharp))
     np.testing.assert_allclose(content("msrm-dffm")(outputs, targets).item(), expected, rtol=1e-5)
 
@@ -95,13 +95,13 @@ def test_lprn_averages_over_steps(sharp: Tensor) -> None:
 
 
 def test_pix2pix_weighs_l1_by_100(sharp: Tensor) -> None:
-    """Equation 5 of seed 004."""
+    """Equation 5 of "Blind Deblurring using GANs"."""
     expected = 100 * np.abs((image(3) - sharp).double().numpy()).mean()
     np.testing.assert_allclose(content("pix2pix")([image(3)], [sharp]).item(), expected, rtol=1e-5)
 
 
 def test_l2_is_the_mean_square(sharp: Tensor) -> None:
-    """Equation 6 of seed 004."""
+    """Equation 6 of "Blind Deblurring using GANs"."""
     loss = ContentLoss((LossTerm("l2"),), "mean")
     expected = ((image(3) - sharp).double().numpy() ** 2).mean()
     np.testing.assert_allclose(loss([image(3)], [sharp]).item(), expected, rtol=1e-5)

@@ -144,16 +144,16 @@ def test_the_discriminator_gives_a_logit_per_256_pixels(size: tuple[int, int], l
     torch.manual_seed(0)
     discriminator = MSRGANDiscriminator(width=2)
     with torch.no_grad():
-        judged = discriminator(image(*size))
+        logit_map = discriminator(image(*size))
         other = discriminator(1 - image(*size))
-    assert judged.shape == (1, 1, *logits)
-    assert not torch.allclose(judged, other)
+    assert logit_map.shape == (1, 1, *logits)
+    assert not torch.allclose(logit_map, other)
 
 
 def test_the_discriminator_gives_logits_not_probabilities() -> None:
     torch.manual_seed(0)
     discriminator = MSRGANDiscriminator(width=2)
-    torch.nn.init.constant_(discriminator.judge.bias, -3.0)
+    torch.nn.init.constant_(discriminator.logit.bias, -3.0)
     with torch.no_grad():
         assert float(discriminator(image(64, 64))) < 0
         assert np.ptp(discriminator(torch.rand(4, 3, 64, 64)).numpy()) > 0

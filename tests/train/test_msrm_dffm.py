@@ -62,7 +62,7 @@ def test_fusion_resizes_then_convolves_then_weighs(level: int) -> None:
     encoded = [torch.randn(2, 8 * 2**k, 16 // 2**k, 24 // 2**k) for k in range(3)]
     size = encoded[level].shape[2:]
     branches = []
-    for source, features in enumerate(encoded):  # as the text has it: resize first
+    for source, features in enumerate(encoded):  # as the paper has it: resize first
         shrink = 2 ** max(level - source, 0)
         resized = F.interpolate(F.avg_pool2d(features, shrink), size, mode="bilinear")
         branches.append(fusion.adapt[source](resized))

@@ -119,7 +119,7 @@ def test_clips_that_cannot_be_averaged(photograph: Frame, tmp_path: Path) -> Non
     with pytest.raises(BadInput, match=r"short has 22 frames; up to 23 are averaged, give a longer clip"):
         call("gopro", short, "-o", tmp_path / "pairs")
     uneven = write_frames(tmp_path / "uneven", [photograph, photograph[:50]])
-    with pytest.raises(BadInput, match="uneven holds pictures of different sizes"):
+    with pytest.raises(BadInput, match="uneven holds images of different sizes"):
         call("gopro", uneven, "-o", tmp_path / "pairs")
     with pytest.raises(BadInput, match=r"absent\.mp4 does not exist; expected a video"):
         call("gopro", tmp_path / "absent.mp4", "-o", tmp_path / "pairs")
@@ -132,7 +132,7 @@ def test_clips_that_cannot_be_averaged(photograph: Frame, tmp_path: Path) -> Non
 
 
 def test_a_damaged_clip_is_refused(photograph: Frame, tmp_path: Path) -> None:
-    """One picture in the middle of the file is overwritten; what FFmpeg makes of it is counted as lost."""
+    """One image in the middle of the file is overwritten; what FFmpeg makes of it is counted as lost."""
     noise = np.random.default_rng(0).integers(0, 256, photograph.shape, np.uint8)
     path = write_video(tmp_path / "clip.mp4", [np.roll(noise, index, axis=0) for index in range(30)], 240)
     data = bytearray(path.read_bytes())

@@ -105,9 +105,7 @@ def test_an_image_is_rounded_for_the_convolution_alone(network: DeblurringNetwor
     of_image = replace(
         table,
         reads={"embed.weight": ("pixel_unshuffle",)},
-        ranges={
-            "pixel_unshuffle": TensorRange(0.0, 0.25, 0.25)
-        },  # far too narrow: the picture would be seen clipped
+        ranges={"pixel_unshuffle": TensorRange(0.0, 0.25, 0.25)},  # far too narrow: the image would be seen clipped
         image_tensors=("pixel_unshuffle",),
     )
     torch.nn.init.zeros_(network.get_parameter("reconstruct.weight"))

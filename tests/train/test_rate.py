@@ -1,4 +1,4 @@
-"""The learning rate of each recipe, against the formulas of the texts."""
+"""The learning rate of each recipe, against the formulas of the papers."""
 
 import math
 

@@ -68,7 +68,7 @@ def test_every_preset_has_a_recipe_that_fits() -> None:
     [("pix2pix", "l1"), ("pix2pix-all", "perceptual"), ("rir", "perceptual"), ("rir-large", "l1")],
 )
 def test_rows_of_one_system_have_their_own_losses(preset: str, content: str) -> None:
-    """Tables 5.1 and 5.2 of seed 004."""
+    """Tables 5.1 and 5.2 of "Blind Deblurring using GANs"."""
     assert [term.kind for term in recipe_of(preset).content] == [content]
 
 

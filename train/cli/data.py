@@ -1,4 +1,4 @@
-"""`unblur data`: make pairs of a blurred and a sharp picture."""
+"""`unblur data`: make pairs of a blurred and a sharp image."""
 
 from functools import partial
 from pathlib import Path
@@ -54,9 +54,9 @@ def gopro(
 
 @data.command("synth")
 def synth(
-    stills: Annotated[Path, typer.Argument(help="Folder of sharp pictures.")],
+    stills: Annotated[Path, typer.Argument(help="Folder of sharp images.")],
     output: Output,
-    per_still: Annotated[int, typer.Option(min=1, help="Pairs to make of each picture.")] = 1,
+    per_still: Annotated[int, typer.Option(min=1, help="Pairs to make of each image.")] = 1,
     lens: Annotated[float, typer.Option(min=0, max=1, help="Share blurred by the lens, not by a shake.")] = 0.1,
     seed: Seed = 0,
     json: Json = False,

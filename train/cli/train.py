@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 def train(
     system: Annotated[str, typer.Argument(help="A preset; --list shows them. With --qat also a checkpoint.")] = "",
     data: Annotated[Path | None, typer.Option(help="Folder of blurred/sharp pairs (GoPro, RealBlur, ...).")] = None,
-    stills: Annotated[Path | None, typer.Option(help="Folder of sharp pictures to blur.")] = None,
+    stills: Annotated[Path | None, typer.Option(help="Folder of sharp images to blur.")] = None,
     clips: Annotated[Path | None, typer.Option(help="Folder of clips whose frames are averaged.")] = None,
     output: Annotated[Path | None, output_option("Folder of the run.")] = None,
     minutes: Annotated[float | None, typer.Option(min=0.01, help="Train for this long.")] = None,
@@ -256,7 +256,7 @@ def options_of(preset: str) -> Mapping[str, OptionValue]:
 def parse_options(preset: str, assignments: Sequence[str]) -> dict[str, OptionValue]:
     """["width=8", "attention=none"] -> {"width": 8, "attention": "none"}, each of the type the preset has there.
 
-    Raises BadInput for what is no NAME=VALUE, an option the network has not, or a value of another type.
+    Raises BadInput for anything but NAME=VALUE, an option the network does not have, or a value of another type.
     """
     known = options_of(preset)
     parsed = {}

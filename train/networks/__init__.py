@@ -38,10 +38,10 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Preset:
-    """A named configuration. source: the text it comes from.
+    """A named configuration. source: the paper it comes from.
 
     discriminator: makes the second network of adversarial training: images as in `DeblurringNetwork` -> logits,
-        before any sigmoid; None where the text trains without one.
+        before any sigmoid; None where the paper trains without one.
     """
 
     system: str
@@ -51,9 +51,11 @@ class Preset:
     discriminator: Callable[[], nn.Module] | None = None
 
 
-_LPRN_SOURCE = "seed 002 (LPRN)"
-_LPRN_EDGE_SOURCE = "seed 002 (LPRN) on a space-to-depth grid"
-_MSRM_DFFM_SOURCE = "seed 001 (MSRM-DFFM U-Net)"
+_LPRN_SOURCE = "Fast Image Deblurring Based On the Lightweight Progressive Residual Network"
+_LPRN_EDGE_SOURCE = f"{_LPRN_SOURCE}; U-shaped base on a space-to-depth grid"
+_GANS_SOURCE = "Blind Deblurring using GANs"
+_MSR_GAN_SOURCE = "Motion Blur Image Restoration by Multi-Scale Residual Neural Network"
+_MSRM_DFFM_SOURCE = "Wan et al. 2023, MSRM-DFFM U-Net"
 
 
 def _edge(width: str, blocks: str) -> Preset:
@@ -70,24 +72,24 @@ def _edge(width: str, blocks: str) -> Preset:
 
 
 def _srn(name: str, **options: OptionValue) -> Preset:
-    return Preset("srn", SRN, options, f"seed 003 (SRN-DeblurNet), {name}")
+    return Preset("srn", SRN, options, f"Tao et al. 2018, SRN-DeblurNet, {name}")
 
 
 def _pix2pix(row: str, **options: OptionValue) -> Preset:
-    return Preset("pix2pix", Pix2Pix, options, f"seed 004 ({row})", _patch_gan(options))
+    return Preset("pix2pix", Pix2Pix, options, f"{_GANS_SOURCE}, {row}", _patch_gan(options))
 
 
 def _rir(row: str, levels: int) -> Preset:
     options: dict[str, OptionValue] = {"levels": levels}
-    return Preset("rir", RiR, options, f"seed 004 ({row})", _patch_gan({"spectral_norm": True}))
+    return Preset("rir", RiR, options, f"{_GANS_SOURCE}, {row}", _patch_gan({"spectral_norm": True}))
 
 
 def _deblurgan(row: str, network: type[DeblurringNetwork], **options: OptionValue) -> Preset:
-    return Preset("deblurgan", network, options, f"seed 004 ({row})", PatchDiscriminator)
+    return Preset("deblurgan", network, options, f"{_GANS_SOURCE}, {row}", PatchDiscriminator)
 
 
 def _patch_gan(options: Mapping[str, OptionValue]) -> Callable[..., nn.Module]:
-    """The text puts spectral normalisation on both networks or on neither."""
+    """The paper puts spectral normalisation on both networks or on neither."""
     return partial(PatchDiscriminator, spectral_norm=bool(options.get("spectral_norm", False)))
 
 
@@ -109,7 +111,13 @@ PRESETS: Mapping[str, Preset] = {
     "srn-wor": _srn("w/oR", state="none"),
     "srn-sc": _srn("SC", shared=False, state="none"),
     "srn-ss": _srn("SS", scales=1, state="none"),
-    "msr-gan": Preset("msr-gan", MSRGAN, {}, "seed 000 (MSR-GAN)", MSRGANDiscriminator),
+    "msr-gan": Preset(
+        "msr-gan",
+        MSRGAN,
+        {},
+        "Motion Blur Image Restoration by Multi-Scale Residual Neural Network",
+        MSRGANDiscriminator,
+    ),
     "msrm-dffm": _unet(msrm=True, dffm=True),
     "msrm-dffm-base": _unet(msrm=False, dffm=False),
     "msrm-dffm-only-msrm": _unet(msrm=True, dffm=False),

@@ -58,7 +58,7 @@ def start_at_zero(last: nn.Module) -> None:
 def image_from_logits(logits: Tensor, blurred: Tensor | None = None) -> Tensor:
     """What a generator that ends in tanh gives, for images in [0, 1].
 
-    The texts scale images to [-1, 1] and take tanh as the image, or as what is added to the blurred one. Here the
+    The papers scale images to [-1, 1] and take tanh as the image, or as what is added to the blurred one. Here the
     residual is tanh of the logits as it stands: it can turn black to white. Without `blurred` the image is the
     sigmoid, which is tanh brought to [0, 1]: (1 + tanh(x)) / 2 = sigmoid(2 x), the 2 being left to the weights.
     """
@@ -68,7 +68,7 @@ def image_from_logits(logits: Tensor, blurred: Tensor | None = None) -> Tensor:
 def gate(logits: Tensor) -> Tensor:
     """Weights between 0.5 and 1.5, 1 at zero.
 
-    The published gates are plain sigmoids. Trained from scratch inside a recursion they close for good within a
+    The published gates are plain sigmoids. Trained from scratch inside a recursion they close permanently within a
     few hundred steps (shutting the residual off is the quickest way to lose the noise of an untrained network),
     so ours can halve a signal but not silence it.
     """
@@ -160,9 +160,10 @@ def initialise_xavier(network: nn.Module, gain: float = 1.0) -> None:
 class SelfAttention(nn.Module):
     """Non-local block: x + gamma * attention, every position looking at the whole frame.
 
-    Seed 004, section 4.1.1 (Wang et al. 2017; gamma, zero at first, and 1/8 of the channels for queries and keys:
-    Zhang et al. 2018). There every position looks at every other, which at 1280 x 720 would take gigabytes. Here
-    keys and values come from the means of `grid` x `grid` cells, so the map is (N, positions, grid^2) at any size.
+    "Blind Deblurring using GANs", section 4.1.1 (Wang et al. 2017; gamma, zero at first, and 1/8 of the channels
+    for queries and keys: Zhang et al. 2018). There every position looks at every other, which at 1280 x 720 would
+    take gigabytes. Here keys and values come from the means of `grid` x `grid` cells, so the map is (N, positions,
+    grid^2) at any size.
     """
 
     def __init__(self, channels: int, grid: int) -> None:

@@ -1,6 +1,6 @@
 """DeblurGAN: a residual generator with instance norm, and its two extensions.
 
-Seed 004, "Blind Deblurring using GANs", sections 4.1.5, 4.1.6 and 5.3; the generator is that of Kupyn et al. 2018:
+"Blind Deblurring using GANs", sections 4.1.5, 4.1.6 and 5.3; the generator is that of Kupyn et al. 2018:
 
     encoder   conv 7x7, two convolutions of stride 2, residual blocks (reflected borders, instance norm, ReLU)
     decoder   two transposed convolutions, conv 7x7, tanh;  L = B + tanh(...)

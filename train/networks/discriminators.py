@@ -11,7 +11,7 @@ class PatchDiscriminator(nn.Module):
     """The Markovian discriminator (PatchGAN) of Pix2Pix, Isola et al. 2017: one logit for every patch.
 
     Images (N, 3, H, W) in [0, 1], H and W at least 32, give logits (N, 1, H / 8 - 2, W / 8 - 2), each for a patch
-    of 70 x 70 pixels. The text averages them; so do the losses, as a mean over the map.
+    of 70 x 70 pixels. The paper averages them; so do the losses, as a mean over the map.
 
     Instance norm instead of the paper's batch norm: the penalty of WGAN-GP is per image, and batch norm mixes them.
     width: channels of the first layer, up to 8 times as many in the last. spectral_norm: on every layer.

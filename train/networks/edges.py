@@ -1,6 +1,6 @@
 """Canny's edge detector from operators that TensorRT takes, so that a network's edge channel is part of its graph.
 
-The text computes edges beside the network. Inside it, a runtime feeds it the three channels that it feeds to any
+The paper computes edges beside the network. Inside it, a runtime feeds it the three channels that it feeds to any
 other. This is skimage.feature.canny with its defaults (sigma 1, thresholds 0.1 and 0.2) except where a fixed graph
 has to differ: hysteresis follows weak edges for `_REACH` pixels, not to their end; beyond its border a frame is
 mirrored.
@@ -21,7 +21,7 @@ _NEIGHBOURS = ((-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1,
 class CannyEdges(nn.Module):
     """(N, 3, H, W) in [0, 1] -> (N, 1, H, W), 1 on an edge and 0 elsewhere. H and W are at least 6.
 
-    Nothing is learnt and no gradient flows: edges are an input, as the text has them.
+    Nothing is learnt and no gradient flows: edges are an input, as the paper has them.
     """
 
     def __init__(self) -> None:

@@ -1,14 +1,14 @@
 """MSR-GAN: a multi-scale residual network, and the discriminator it is trained against.
 
-Seed 000: "Motion Blur Image Restoration by Multi-Scale Residual Neural Network", which modifies DeepDeblur (Nah
+"Motion Blur Image Restoration by Multi-Scale Residual Neural Network", which modifies DeepDeblur (Nah
 et al. 2017): the last two of the 19 residual blocks of each scale become multi-scale residual blocks. A Gaussian
 pyramid is restored from coarse to fine, each scale by weights of its own:
 
     L_2 = Net_2(B_2),  L_k = Net_k([B_k, up(L_(k+1))])      k = 1, 0: half and full size
     Net = conv - `blocks` residual blocks - `msrbs` MSRBs - conv
 
-The text leaves width and kernel open. 64 channels are DeepDeblur's; its 5 x 5 convolutions are not the default,
-because with the MSRBs they would take 1.26 times the work of DeepDeblur, where the text measures 0.77 times its
+The paper leaves width and kernel open. 64 channels are DeepDeblur's; its 5 x 5 convolutions are not the default,
+because with the MSRBs they would take 1.26 times the work of DeepDeblur, where the paper measures 0.77 times its
 seconds. 3 x 3 in the residual blocks take 0.69 times the work. Images are doubled bilinearly.
 """
 
@@ -70,7 +70,7 @@ class MSRGAN(DeblurringNetwork):
         return restored
 
     def targets(self, sharp: Tensor, outputs: Sequence[Tensor]) -> list[Tensor]:
-        """The sharp image's own Gaussian pyramid: S_k of the text's loss."""
+        """The sharp image's own Gaussian pyramid: S_k of the paper's loss."""
         return self._pyramid(sharp)
 
     def _pyramid(self, images: Tensor) -> list[Tensor]:
@@ -149,8 +149,8 @@ def gaussian_half(images: Tensor) -> Tensor:
 class MSRGANDiscriminator(nn.Module):
     """Nine convolutions and a fully connected layer: images as in `DeblurringNetwork` -> logits (N, 1, h, w).
 
-    There is no sigmoid, the loss applies it. One logit belongs to 256 x 256 pixels, the crop of the text; where
-    the image ends before that, features are zero. The activations, which the text does not name, are DeepDeblur's.
+    There is no sigmoid, the loss applies it. One logit belongs to 256 x 256 pixels, the crop of the paper; where
+    the image ends before that, features are zero. The activations, which the paper does not name, are DeepDeblur's.
     width: channels of the first convolution.
     """
 
@@ -163,7 +163,7 @@ class MSRGANDiscriminator(nn.Module):
             layers += [nn.Conv2d(channels_in, channels, 5, stride, padding=2), nn.LeakyReLU(_SLOPE)]
         self.features = nn.Sequential(*layers)
         self.summary = nn.Sequential(nn.Conv2d(outputs[-1], outputs[-1], 4, stride=4), nn.LeakyReLU(_SLOPE))
-        self.judge = nn.Conv2d(outputs[-1], 1, 1)
+        self.logit = nn.Conv2d(outputs[-1], 1, 1)
         for layer in (*self.features, *self.summary):
             if isinstance(layer, nn.Conv2d):  # He: torch's own initialisation fades to nothing over nine layers
                 nn.init.kaiming_normal_(layer.weight, _SLOPE)
@@ -171,5 +171,5 @@ class MSRGANDiscriminator(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         features = self.features(images)
         missing_h, missing_w = (-side % 4 for side in features.shape[-2:])
-        logits: Tensor = self.judge(self.summary(F.pad(features, (0, missing_w, 0, missing_h))))
+        logits: Tensor = self.logit(self.summary(F.pad(features, (0, missing_w, 0, missing_h))))
         return logits

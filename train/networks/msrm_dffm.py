@@ -1,9 +1,9 @@
 """MSRM-DFFM U-Net: multi-scale residual blocks and dynamic fusion of the skips.
 
-Seed 001: "Research on Image Deblurring Based on Multi-Scale Optimization and Dynamic Feature Fusion", figures 1
-to 3. A U-Net of three levels that takes the blurred image at three sizes and gives a restoration at each. From
-MIMO-UNet (Cho et al. 2021) come the parts that the text only names, SCM and FAM, and a ReLU after every convolution
-between features.
+"Research on Image Deblurring Based on Multi-Scale Optimization and Dynamic Feature Fusion" (Wan et al. 2023),
+figures 1 to 3. A U-Net of three levels that takes the blurred image at three sizes and gives a restoration at each.
+From MIMO-UNet (Cho et al. 2021) come the parts that the paper only names, SCM and FAM, and a ReLU after every
+convolution between features.
 
     B_2, B_3 = B averaged to 1/2, 1/4
     E_1 = blocks(conv3(B));  E_k = blocks(FAM(conv3 stride 2(E_(k-1)), SCM(B_k)))
@@ -11,8 +11,8 @@ between features.
     S_k = B_k + conv3(D_k)
 
 `msrm` makes the blocks MSRMs, else residual blocks. `dffm` makes skip_k the fusion of E_1 to E_3, else it is E_k.
-The text writes "depthwise separable convolution" before the split of an MSRM and gives it as one 3 x 3 convolution:
-a depthwise one here, since the convolutions behind the split mix channels.
+The paper writes "depthwise separable convolution" before the split of an MSRM and gives it as one 3 x 3
+convolution: a depthwise one here, since the convolutions behind the split mix channels.
 """
 
 from collections.abc import Iterator
@@ -56,7 +56,7 @@ class MultiScaleResidualModule(nn.Module):
 class DynamicFeatureFusion(nn.Module):
     """DFFM: the encoder outputs of all levels, at one level's shape, weighed against each other per channel.
 
-    The text resizes and then convolves. A 1 x 1 convolution commutes with averaging and with interpolation, so it
+    The paper resizes and then convolves. A 1 x 1 convolution commutes with averaging and with interpolation, so it
     comes first where the map is enlarged and last where it is reduced: always on the smaller map.
     """
 
@@ -118,7 +118,7 @@ class MSRMDFFM(DeblurringNetwork):
     """The U-Net; `restorations` gives S_3, S_2, S_1 at 1/4, 1/2 and full size.
 
     width: channels of the first level, doubled at each next. blocks: per encoder and per decoder level.
-    msrm, dffm: which of the text's two modules are on; neither is its baseline.
+    msrm, dffm: which of the paper's two modules are on; neither is its baseline.
     Raises ValueError for an option out of range.
     """
 

@@ -1,6 +1,6 @@
 """Pix2Pix for deblurring: a deep U-Net with batch norm, trained against a PatchGAN.
 
-Seed 004, "Blind Deblurring using GANs", sections 4.2.1 and 5.1. `depth` encode blocks (conv 4x4 stride 2, batch
+"Blind Deblurring using GANs", sections 4.2.1 and 5.1. `depth` encode blocks (conv 4x4 stride 2, batch
 norm, ReLU) bring 256 x 256 pixels down to 1 x 1; as many decode blocks (transposed convolutions) bring them back,
 each fed with the encoded features of its size too; the last ends in tanh. The first block and the lowest, whose
 1 x 1 map has no variance to divide by, are without batch norm, as published (Isola et al. 2017).

@@ -1,6 +1,6 @@
 """RiR: an encoder-decoder of residual-in-residual blocks with channel attention.
 
-Seed 004, "Blind Deblurring using GANs", section 4.2.2 and figure 5, which did not survive; where the words leave a
+"Blind Deblurring using GANs", section 4.2.2 and figure 5, which did not survive; where the words leave a
 choice, this is ours:
 
     ResBlock(x)  = x + CA(conv3(relu(CA(conv3(x)))))         "two series of convolution and channel attention"
@@ -9,7 +9,7 @@ choice, this is ours:
     L            = B + tanh(conv3(...))                      global residual
 
 A convolution in front brings the image to `width` channels, so that the first ResBlocks have features to work on.
-The text tests RiR on 1280 x 720 pixels and its large variant, "one extra encoder as well as decoder block", on
+The paper tests RiR on 1280 x 720 pixels and its large variant, "one extra encoder as well as decoder block", on
 1280 x 768: 720 can be halved 4 times and 768 more often, so RiR has 4 levels and the large one 5.
 """
 
@@ -33,7 +33,7 @@ from unblur.train.networks.blocks import (
 
 
 class AttentiveResidualBlock(nn.Module):
-    """ResBlock of the text: two convolutions, each with channel attention, plus the identity."""
+    """ResBlock of the paper: two convolutions, each with channel attention, plus the identity."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -87,7 +87,7 @@ class RiR(DeblurringNetwork):
 
     width: channels at full size, doubled up to 8 times that. levels: blocks each way; height and width are
     multiples of 2^levels. self_attention (after every three blocks), spectral_norm, global_residual: on in both
-    rows of the text's table. attention_grid: see `SelfAttention`. Raises ValueError for an option out of range.
+    rows of the paper's table. attention_grid: see `SelfAttention`. Raises ValueError for an option out of range.
     """
 
     def __init__(

@@ -1,6 +1,6 @@
 """SRN-DeblurNet, the scale-recurrent network, and the baselines it is compared with.
 
-Seed 003, after "Scale-recurrent Network for Deep Image Deblurring" (Tao et al., CVPR 2018). One encoder-decoder
+"Scale-recurrent Network for Deep Image Deblurring" (Tao et al., CVPR 2018). One encoder-decoder
 restores a pyramid of the blurred image from coarse to fine with the same weights:
 
     L_i, h_i = Net([B_i, up(L_(i+1))], up(h_(i+1)))        i = 2, 1, 0: 1/4, 1/2 and full size
@@ -8,11 +8,11 @@ restores a pyramid of the blurred image from coarse to fine with the same weight
     Net: conv, blocks | conv/2, blocks | conv/2, blocks | ConvLSTM | blocks, deconv | blocks, deconv | blocks, conv
 
 with `width`, 2 and 4 x `width` channels, ReLU after every convolution but the last of a residual block and the
-last of all, and encoder features added to the decoder's. h is hidden state and cell of the ConvLSTM. What the text
+last of all, and encoder features added to the decoder's. h is hidden state and cell of the ConvLSTM. What the paper
 leaves open is as in the authors' code: transposed convolutions are 4 x 4, and the coarsest scale, which has no
 estimate yet, is given the blurred image twice. Sizes are halved by averaging 2 x 2 and doubled bilinearly.
 
-The table of the text as options (parameters at `kernel=3`, which is what its counts fit; 5 is what it says):
+The table of the paper as options (parameters at `kernel=3`, which is what its counts fit; 5 is what it says):
 
     SS        2.73M   scales=1, state="none": the image alone goes in
     SC        8.19M   shared=False, state="none": each scale its own weights

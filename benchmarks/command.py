@@ -1,17 +1,15 @@
 """What every benchmark shares on the command line: progress on stderr, figures on stdout, one exit code.
 
     def main(repeats: int = 3, json: Json = False) -> None:
-        say("first of three")
-        tell(Report("name", figures), json=json)
+        log("first of three")
+        print_report(Report("name", figures), json=json)
 
     if __name__ == "__main__":
         run(main)
 
-Exit codes: 0 all that was asked is met, 1 something is missed, 2 it could not be measured, which stderr tells in a
-line.
+Exit codes: 0 every bound is kept, 1 one is missed, 2 it could not be measured; stderr says why in one line.
 """
 
-import math
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -21,7 +19,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from benchmarks.figures import Figure, Report, report_to_json
+from benchmarks.figures import Figure, Report
 from unblur.runtime.console import print_json, stdout
 from unblur.runtime.errors import UnblurError
 
@@ -44,18 +42,18 @@ def run(main: Callable[..., None]) -> None:
         sys.exit(2)
 
 
-def say(line: str) -> None:
+def log(line: str) -> None:
     """One line of progress."""
     sys.stderr.write(f"{line}\n")
     sys.stderr.flush()
 
 
-def tell(report: Report, *, json: bool) -> None:
-    """Print the figures, as a table or as JSON, and end with 1 if one of them misses what was asked."""
+def print_report(report: Report, *, json: bool) -> None:
+    """Print the figures, as a table or as JSON, and exit with 1 if one of them misses its bound."""
     if json:
-        print_json(report_to_json(report))
+        print_json(report.document())
     else:
-        table = Table("figure", "got", "95 %", "asked", "")
+        table = Table("figure", "got", "95 %", "asked", "", title=report.benchmark, title_justify="left")
         for figure in report.figures:
             table.add_row(figure.name, *cells(figure))
         stdout.print(table)
@@ -63,13 +61,18 @@ def tell(report: Report, *, json: bool) -> None:
 
 
 def cells(figure: Figure) -> tuple[str, str, str, str]:
-    """What was got, its interval, what was asked, and "met" or "MISSED", for a row of a table."""
-    high = "more" if figure.high == math.inf else number(figure.high)
-    low_high = "" if figure.interval is None else f"{number(figure.low)} to {high}"
+    """The value, its interval, the bound, and "met" or "MISSED", for a row of a table."""
     sign = "at most" if figure.better == "lower" else "at least"
     asked = "" if figure.asked is None else f"{sign} {number(figure.asked)}"
     verdict = {None: "", True: "met", False: "MISSED"}[figure.met]
-    return f"{number(figure.value)} {figure.unit}".strip(), low_high, asked, verdict
+    return f"{number(figure.value)} {figure.unit}".strip(), _interval(figure), asked, verdict
+
+
+def _interval(figure: Figure) -> str:
+    if figure.interval is None:
+        return ""
+    low, high = figure.interval
+    return f"{'less' if low is None else number(low)} to {'more' if high is None else number(high)}"
 
 
 def number(value: float) -> str:
@@ -86,8 +89,8 @@ def output_of(command: Sequence[str]) -> str:
 
 
 def last_line(text: str) -> str:
-    """Of those that hold something; an exception's is its message."""
-    return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "it told nothing")
+    """The last line that is not empty; of a traceback, the message."""
+    return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "it printed nothing")
 
 
 def unblur(*arguments: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""`unblur ablate` trains every row alike, keeps what is done, and puts the text's figures beside ours."""
+"""The ablations train every row alike, keep what is done, and put the published figures beside ours."""
 
 import json
 from collections.abc import Callable
@@ -8,7 +8,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from benchmarks.ablations.__main__ import ablate
+from benchmarks.ablations.__main__ import main
 from benchmarks.ablations.ablate import Ablation, Budget, folder_name
 from benchmarks.ablations.tables import TABLES, Row
 from unblur.runtime.errors import BadInput
@@ -40,14 +40,14 @@ def data(pairs_folder: Path) -> TrainingData:
 
 
 @pytest.fixture
-def unblur_ablate(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
-    """stdout of `unblur ablate ...`; an error of ours is raised."""
+def ablate(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """stdout of `python -m benchmarks.ablations ...`; an error of ours is raised."""
 
     def call(*arguments: object) -> str:
         app = typer.Typer()
-        app.command("ablate")(ablate)
+        app.command()(main)
         typed = [str(argument) for argument in arguments]
-        monkeypatch.setattr("sys.argv", ["unblur", "ablate", *typed])
+        monkeypatch.setattr("sys.argv", ["ablations", *typed])
         done = CliRunner().invoke(app, typed)
         if done.exception is not None:
             raise done.exception
@@ -61,10 +61,10 @@ def small(data: TrainingData, out: Path, iterations: int = 2) -> Ablation:
     return Ablation(data, Budget(Length(iterations), ("width=8", "grid=4", "blocks=1"), overrides), out, workers=0)
 
 
-def test_a_table_as_typed(unblur_ablate: Callable[..., str], pairs_folder: Path, tmp_path: Path) -> None:
+def test_a_table_as_typed(ablate: Callable[..., str], pairs_folder: Path, tmp_path: Path) -> None:
     arguments = ("lprn-steps", "--data", pairs_folder, "-o", tmp_path / "out", "--hold-out", 1, "--iterations", 2)
-    document = json.loads(unblur_ablate(*arguments, *SMALL, "--json"))
-    assert document["command"].startswith("unblur ablate lprn-steps --data ")
+    document = json.loads(ablate(*arguments, *SMALL, "--json"))
+    assert document["command"].startswith("python -m benchmarks.ablations lprn-steps --data ")
     assert [row["name"] for row in document["rows"]] == ["5 steps", "6 steps", "7 steps"]
     assert [row["published"]["psnr_db"] for row in document["rows"]] == ["30.17", "30.21", "30.21"]
     assert {row["parameters"] for row in document["rows"]} == {document["rows"][0]["parameters"]}
@@ -75,7 +75,7 @@ def test_a_table_as_typed(unblur_ablate: Callable[..., str], pairs_folder: Path,
     held_out = find_pairs(pairs_folder)[-1]
     assert document["blurred"]["psnr_db"] == pytest.approx(psnr_db(*read_pair(held_out)))
     text = (tmp_path / "out/lprn-steps.md").read_text()
-    assert "**A small-budget result:** every row was trained for 2 iterations on pairs and judged on the 1" in text
+    assert "every row was trained for 2 iterations on pairs and measured on the 1" in text
     gain_db = document["rows"][0]["quality"]["psnr_db"] - document["blurred"]["psnr_db"]
     assert f"| {gain_db:+.2f} | 30.17 |  | 20.064 Mb |" in text
     assert json.loads((tmp_path / "out/lprn-steps.json").read_text()) == document
@@ -101,7 +101,7 @@ def test_a_row_of_other_settings_is_refused(data: TrainingData, tmp_path: Path) 
 
 
 def test_every_row_starts_from_the_same_seed(data: TrainingData, tmp_path: Path) -> None:
-    row, twin = Row("a", "lprn-n", {"steps": 2}), Row("b", "lprn-n", {"steps": 2})
+    row, twin = Row("a", "lprn", {"steps": 2}), Row("b", "lprn", {"steps": 2})
     results = [small(data, tmp_path).result_of(each) for each in (row, twin)]
     assert results[0].quality == results[1].quality
 
@@ -120,14 +120,14 @@ def test_tables_name_presets_and_rows_once(name: str) -> None:
     assert len({folder_name(row) for row in rows}) == len(rows)
 
 
-def test_bad_arguments(unblur_ablate: Callable[..., str], pairs_folder: Path, tmp_path: Path) -> None:
+def test_bad_arguments(ablate: Callable[..., str], pairs_folder: Path, tmp_path: Path) -> None:
     rest = ("--data", pairs_folder, "--hold-out", 1, "--iterations", 1)
     with pytest.raises(BadInput, match=r"no table 'lprn-step', there are .*; did you mean 'lprn-steps'\?"):
-        unblur_ablate("lprn-step", *rest, "-o", tmp_path / "out")
+        ablate("lprn-step", *rest, "-o", tmp_path / "out")
     with pytest.raises(BadInput, match="--set steps: that is what the table varies; leave it out"):
-        unblur_ablate("lprn-steps", *rest, "-o", tmp_path / "out", "--set", "steps=3")
-    with pytest.raises(BadInput, match=r"row 'no attention': grid is 1, 2 or 4, got 3"):
-        unblur_ablate("lprn-attention", *rest, "-o", tmp_path / "out", "--set", "grid=3")
+        ablate("lprn-steps", *rest, "-o", tmp_path / "out", "--set", "steps=3")
+    with pytest.raises(BadInput, match=r"row 'no attention': grid is 3, expected 1, 2 or 4"):
+        ablate("lprn-attention", *rest, "-o", tmp_path / "out", "--set", "grid=3")
     with pytest.raises(BadInput, match=r"cannot make the folder .*0\.png/x"):
-        unblur_ablate("lprn-steps", *rest, "-o", pairs_folder / "blur/0.png/x")
+        ablate("lprn-steps", *rest, "-o", pairs_folder / "blur/0.png/x")
     assert not list((tmp_path / "out").iterdir())
