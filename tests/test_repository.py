@@ -181,6 +181,20 @@ def test_every_module_of_the_runtime_imports_without_the_extras() -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize("failing", ["not realtime", "realtime", ""])
+def test_make_test_runs_both_halves_and_fails_if_one_does(failing: str, tmp_path: Path) -> None:
+    python = tmp_path / "python"
+    python.write_text(
+        f'#!/bin/sh\necho "$@" >> "{tmp_path}/calls"\nfor last; do :; done\n[ "$last" != "{failing}" ]\n'
+    )
+    python.chmod(0o755)
+    command = ["make", "--old-file", ".venv/installed", "test", f"BIN={tmp_path}", "ARGS="]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode != 0) == bool(failing)
+    halves = [line.removeprefix("-m pytest") for line in (tmp_path / "calls").read_text().splitlines()]
+    assert halves == [" -n logical -m not realtime", " -m realtime"]
+
+
 def test_no_file_is_long() -> None:
     python = [path for path in tracked_files() if path.suffix == ".py"]
     lengths = {str(path): len((ROOT / path).read_text().splitlines()) for path in python}
