@@ -9,6 +9,8 @@ from pathlib import Path
 
 from unblur.runtime.errors import BadInput
 
+_LONGEST_SECRET = 4096  # characters
+
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
@@ -72,6 +74,27 @@ def require_parent(path: Path) -> None:
     """Raise BadInput if the folder that `path` goes into is not there; to be asked before long work."""
     if not path.parent.is_dir():
         raise BadInput(f"cannot write {path}: the folder {path.parent} does not exist; create it first")
+
+
+def exists(path: Path) -> bool:
+    """False also for a name that no file can have: too long, or with a NUL."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
+
+
+def read_secret(path: Path) -> str:
+    """The first line of a file that holds a password or a token; BadInput if it cannot be read or is empty."""
+    try:
+        with path.open(encoding="utf-8") as file:
+            secret = file.readline(_LONGEST_SECRET).strip()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "it is not text"
+        raise BadInput(f"cannot read {path}: {reason}") from error
+    if not secret:
+        raise BadInput(f"{path} is empty, expected a password or a token in its first line")
+    return secret
 
 
 def _flush(path: Path) -> None:

@@ -79,7 +79,7 @@ _OUTPUT = {"--out": "--output"}
 _SKIP_SHARP = {"--gate": "--skip-sharp", "--no-gate": "--no-skip-sharp"}
 RENAMED_OPTIONS: dict[str, dict[str, str]] = {
     "run": {**_SKIP_SHARP, "--rate": "--fps"},
-    "preview": _SKIP_SHARP,
+    "preview": {**_SKIP_SHARP, "--token": "--token-file"},
     "calibrate": _SYNTHETIC,
     "deploy": _SYNTHETIC,
     "evaluate": _OUTPUT,

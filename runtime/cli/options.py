@@ -3,10 +3,14 @@
 A command adds the default: `steps: StepsOption = None`.
 """
 
+import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
+
+from unblur.runtime.files import read_secret
+from unblur.runtime.media.url import takes_credentials, with_credentials
 
 ModelArgument = Annotated[
     str, typer.Argument(metavar="MODEL", help="A shipped preset, a bundle, an .onnx file or a TensorRT engine.")
@@ -42,9 +46,24 @@ RetriesOption = Annotated[
     int | None,
     typer.Option(min=0, help="Camera: failed attempts in a row before giving up; default no limit."),
 ]
+CredentialsOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="File with USER:PASSWORD of an rtsp or http source; or set UNBLUR_CREDENTIALS.",
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 
 
 def output_option(help: str) -> Any:
     """The option --output, -o of `Annotated[Path, output_option("The page to write.")]`."""
     return typer.Option("--output", "-o", help=help)
+
+
+def source_address(source: str, credentials: Path | None) -> str:
+    """`source` with the credentials of that file, else those of UNBLUR_CREDENTIALS, else as it is."""
+    if credentials is not None:
+        return with_credentials(source, read_secret(credentials))
+    given = os.environ.get("UNBLUR_CREDENTIALS")
+    return with_credentials(source, given) if given and takes_credentials(source) else source

@@ -1,12 +1,15 @@
 """`unblur preview`: watch a camera before and after deblurring, in a browser."""
 
+import os
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from unblur.runtime.blur import BlurGate
 from unblur.runtime.cli.options import (
+    CredentialsOption,
     DeadlineOption,
     DeviceOption,
     JsonOption,
@@ -16,9 +19,12 @@ from unblur.runtime.cli.options import (
     SkipSharpOption,
     StallOption,
     ThreadsOption,
+    source_address,
 )
 from unblur.runtime.cli.run import print_summary
 from unblur.runtime.console import log_on_stderr, print_json, stderr, stop_on_signals
+from unblur.runtime.errors import BadInput
+from unblur.runtime.files import read_secret
 from unblur.runtime.loops.capture import Reconnect
 from unblur.runtime.loops.session import RunRequest
 from unblur.runtime.preview.host import preview_camera
@@ -36,10 +42,11 @@ def preview(
         str, typer.Option(help="Address to serve the page at; 0.0.0.0 is all networks, with a token.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the page; 0 is a free one.")] = 8000,
-    token: Annotated[
-        str | None,
-        typer.Option(envvar="UNBLUR_PREVIEW_TOKEN", help="What the address must contain; default random."),
+    token_file: Annotated[
+        Path | None,
+        typer.Option(help="What the address must contain, in a file; or set UNBLUR_PREVIEW_TOKEN. Default random."),
     ] = None,
+    credentials: CredentialsOption = None,
     deadline_ms: DeadlineOption = None,
     skip_sharp: SkipSharpOption = False,
     precision: PrecisionOption = "auto",
@@ -58,7 +65,7 @@ def preview(
     """
     request = RunRequest(
         model=model,
-        source=source,
+        source=source_address(source, credentials),
         sinks=tuple(sink or ["null:"]),
         options=RunnerOptions(precision=precision, threads=threads, device=device),
         deadline_ms=deadline_ms,
@@ -66,11 +73,18 @@ def preview(
         reconnect=Reconnect(stall_s=stall_s, retries=retries),
     )
 
+    token = os.environ.get("UNBLUR_PREVIEW_TOKEN") if token_file is None else read_secret(token_file)
+    access = access_for(host, token)
+    if access.token is not None and token is None and not stderr.is_terminal:
+        raise BadInput(f"a page at {host} needs a token, which is not written to a log; give --token-file")
+
     def announce(url: str) -> None:
-        stderr.print(f"watch it at {url}", soft_wrap=True, markup=False)
+        shown = url if stderr.is_terminal else url.partition("?")[0]  # stderr may be a log, which others read
+        hint = "" if shown == url else "?token=... (that of --token-file)"
+        stderr.print(f"watch it at {shown}{hint}", soft_wrap=True, markup=False)
 
     with log_on_stderr(), stop_on_signals() as stop:
-        summary = preview_camera(request, access_for(host, token), port, stop, announce)
+        summary = preview_camera(request, access, port, stop, announce)
     if json:
         print_json(asdict(summary))
     else:

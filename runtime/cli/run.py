@@ -13,6 +13,7 @@ import typer
 
 from unblur.runtime.blur import BlurGate
 from unblur.runtime.cli.options import (
+    CredentialsOption,
     DeadlineOption,
     DeviceOption,
     JsonOption,
@@ -23,6 +24,7 @@ from unblur.runtime.cli.options import (
     StallOption,
     StepsOption,
     ThreadsOption,
+    source_address,
 )
 from unblur.runtime.console import log_on_stderr, print_json, progress, stderr, stdout, stop_on_signals
 from unblur.runtime.errors import needs_extra
@@ -49,6 +51,7 @@ def run(
             help="Where to write: an image, a folder, a video (.mp4, .mov, .mkv), rtsp://, ... Repeatable."
         ),
     ],
+    credentials: CredentialsOption = None,
     steps: StepsOption = None,
     deadline_ms: DeadlineOption = None,
     skip_sharp: SkipSharpOption = False,
@@ -79,7 +82,7 @@ def run(
     """
     request = RunRequest(
         model=model,
-        source=source,
+        source=source_address(source, credentials),
         sinks=tuple(sink),
         options=RunnerOptions(precision, steps, threads, device),
         deadline_ms=deadline_ms,
@@ -110,7 +113,7 @@ def _run_files(request: RunRequest, stop: threading.Event, *, json: bool) -> Non
         summary = session.run(stop, on_frame)
         runner = session.restorer.runner
         device, precision = runner.device, runner.precision
-    sink = " and ".join(request.sinks)
+    sink = " and ".join(map(without_secrets, request.sinks))
     if json:
         _print_document(summary, device, precision)
     else:

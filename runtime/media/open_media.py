@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 
 from unblur.runtime.errors import BadInput
+from unblur.runtime.files import exists
 from unblur.runtime.images import IMAGE_SUFFIXES, MAX_PIXELS, is_image_path
 from unblur.runtime.media.gstreamer_source import CsiFormat, GStreamerSource, csi_pipeline
 from unblur.runtime.media.image_files import FolderSink, ImageSink, ImageSource, LiveFolderSink
@@ -235,10 +236,10 @@ _SINKS: Mapping[str, Callable[[_Address, MediaInfo, int], Sink]] = {
 
 def _split_scheme(text: str) -> tuple[str, str]:
     """("v4l2", "/dev/video0") for "v4l2:///dev/video0"; ("file", text) for a path."""
-    match = re.match(r"([a-z][a-z0-9+.]+):(?://)?", text)
-    if match is None or (match[1] not in {*_SOURCES, *_SINKS} and Path(text).exists()):
+    match = re.match(r"([a-z][a-z0-9+.-]+):(?://)?", text, re.IGNORECASE)
+    if match is None or (match[1].lower() not in {*_SOURCES, *_SINKS} and exists(Path(text))):
         return "file", text
-    return match[1], text[match.end() :]
+    return match[1].lower(), text[match.end() :]
 
 
 def _unknown_scheme(text: str, scheme: str, known: Iterable[str]) -> BadInput:

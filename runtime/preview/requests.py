@@ -74,7 +74,7 @@ def access_for(host: str, token: str | None = None) -> Access:
     Raises BadInput if the token is short enough to be guessed, or does not fit in an address.
     """
     if token is not None and not _TOKEN.fullmatch(token):
-        raise BadInput("the token must be 16 or more of A-Z a-z 0-9 _ -; without --token a good one is made")
+        raise BadInput("the token must be 16 or more of A-Z a-z 0-9 _ -; without one a random token is made")
     if token is None and not _is_loopback(host):
         token = secrets.token_urlsafe(24)
     return Access(host, token)

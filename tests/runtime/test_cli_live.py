@@ -14,6 +14,8 @@ from pathlib import Path
 import av
 import pytest
 
+from unblur.runtime.cli.options import source_address
+from unblur.runtime.errors import BadInput
 from unblur.runtime.frames import Frame
 from unblur.runtime.images import write_image
 
@@ -137,3 +139,22 @@ def test_a_folder_in_a_loop_goes_on_until_it_is_stopped(tiny_onnx: Path, tmp_pat
         stdout, stderr = process.communicate(timeout=30)
     assert process.returncode == 130, stderr
     assert json.loads(stdout)["frames"] > 1
+
+
+def test_credentials_from_a_file_or_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "camera").write_text("me:S3cr3t\n")
+    assert source_address("rtsp://h/1", tmp_path / "camera") == "rtsp://me:S3cr3t@h/1"
+    monkeypatch.setenv("UNBLUR_CREDENTIALS", "you:S3cr3t")
+    assert source_address("rtsp://h/1", None) == "rtsp://you:S3cr3t@h/1"
+    assert source_address("clip.mp4", None) == "clip.mp4"
+    with pytest.raises(BadInput, match=r"cannot read .*none: No such file"):
+        source_address("rtsp://h/1", tmp_path / "none")
+
+
+@pytest.mark.parametrize("source", ["RTSP://a:S3cr3t@127.0.0.1:1/x", "no-such://a:S3cr3t@127.0.0.1:1/x"])
+def test_a_failure_does_not_show_the_password(tiny_onnx: Path, source: str) -> None:
+    with running(tiny_onnx, source, "--sink", "null:", "--retries", "0") as process:
+        stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert "127.0.0.1" in stderr
+    assert "S3cr3t" not in stdout + stderr

@@ -37,7 +37,7 @@ def test_only_the_token_opens(given: str | None) -> None:
 
 def test_a_guessable_token_is_refused() -> None:
     for token in ("", "short", "spaces do not fit here", "0123456789abcde;"):
-        with pytest.raises(BadInput, match="must be 16 or more of A-Z a-z 0-9 _ -; without --token"):
+        with pytest.raises(BadInput, match="must be 16 or more of A-Z a-z 0-9 _ -; without one"):
             access_for("127.0.0.1", token)
 
 
