@@ -19,14 +19,13 @@ from typing import Annotated
 import numpy as np
 import onnx
 import typer
-from onnx import ModelProto
 
 from benchmarks.command import Json, log, output_of, print_report, run, unblur
 from benchmarks.figures import Figure, Report, of_repeats
-from unblur.calibration.images import Sample, find_sample
-from unblur.calibration.onnx_model import read_onnx, spec_of
+from unblur.calibration.images import Sample, Trial, find_sample
+from unblur.calibration.onnx_model import OnnxModel, read_onnx
 from unblur.calibration.placement import CONVOLUTIONS, layer_macs
-from unblur.calibration.quality_evaluator import QualityEvaluator, Trial
+from unblur.calibration.quality_evaluator import QualityEvaluator
 from unblur.runtime.images import write_image
 from unblur.runtime.model.open_model import find_model
 from unblur.runtime.quality.pairs import find_pairs, read_pair
@@ -104,7 +103,7 @@ class Contest:
         )
 
 
-def node_macs(fp32: ModelProto) -> dict[str, float]:
+def node_macs(fp32: OnnxModel) -> dict[str, float]:
     """Name of a convolution -> its multiply-accumulates; the steps that share a weight do equally many."""
     macs = layer_macs(fp32)
     weights = {node.name: node.input[1] for node in fp32.graph.node if node.op_type in CONVOLUTIONS}
@@ -112,21 +111,21 @@ def node_macs(fp32: ModelProto) -> dict[str, float]:
     return {name: macs[weight] / uses.count(weight) for name, weight in weights.items()}
 
 
-def int8_share(model: ModelProto, macs: dict[str, float]) -> float:
+def int8_share(model: OnnxModel, macs: dict[str, float]) -> float:
     """The part done by convolutions that read activations and weights in Q/DQ form, whoever made the model."""
     dequantized = {node.output[0] for node in model.graph.node if node.op_type == "DequantizeLinear"}
     int8 = [node.name for node in model.graph.node if node.name in macs and dequantized.issuperset(node.input[:2])]
     return sum(macs[name] for name in int8) / sum(macs.values())
 
 
-def written(images: Path, count: int, side: int, model: ModelProto, folder: Path) -> tuple[Sample, Path]:
+def written(images: Path, count: int, side: int, model: OnnxModel, folder: Path) -> tuple[Sample, Path]:
     """Shaken crops, as images for us and as one .npy for the others."""
     source = find_sample(images, synthetic_blur=True, size_hw=(side, side)).spread(count)
     (folder / str(count)).mkdir()
     for index, frame in enumerate(source.frames()):
         write_image(folder / str(count) / f"{index:03}.png", frame)
     sample = find_sample(folder / str(count))
-    np.save(folder / f"{count}.npy", np.concatenate(list(sample.batches(spec_of(model).multiple_of))))
+    np.save(folder / f"{count}.npy", np.concatenate(list(sample.batches(model.spec.multiple_of))))
     return sample, folder / f"{count}.npy"
 
 

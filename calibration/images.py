@@ -1,248 +1,202 @@
-"""The pictures that ranges are measured on."""
+"""The images that ranges are measured on: each is decoded once and blurred one way."""
 
 import hashlib
-import math
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
-from unblur.runtime.blur import blur_score, shake_frame
-from unblur.runtime.errors import CalibrationError
+from unblur.calibration.coverage import Coverage, Points, coverage, farthest_points, image_features
+from unblur.runtime.blur import shake_frame
+from unblur.runtime.errors import BadInput, CalibrationError
 from unblur.runtime.frames import Batch, Frame, Padding, batch_from_frame
 from unblur.runtime.images import is_image_path, list_images, read_image
-from unblur.runtime.quality.pairs import find_pairs
+from unblur.runtime.quality.pairs import Pair, find_pairs, read_pair
 
-FEATURES = ("blur", "brightness", "texture", "noise")
+MAX_PIXELS = 2**20
+"""A larger image is cropped to its centre, so that memory and time do not depend on the camera."""
 
-Luma = NDArray[np.float32]
-
-_LUMA_WEIGHTS = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
-_NOISE_BLOCK = 16  # pixels
-_FLATTEST = 0.1  # share of the blocks, whose Laplacian is noise rather than texture
-
-
-def picture_features(picture: Frame) -> NDArray[np.float64]:
-    """The `FEATURES` of a uint8 RGB picture.
-
-    blur: 0 sharp to 1 no detail at all. brightness: mean, 0 to 1. texture: log2(1 + mean difference of neighbours
-    in 8-bit levels). noise: standard deviation in 8-bit levels.
-    """
-    luma = np.asarray(picture @ _LUMA_WEIGHTS, np.float32)
-    differences = (np.abs(np.diff(luma, axis=0)), np.abs(np.diff(luma, axis=1)))
-    return np.array(
-        [
-            blur_score(picture),
-            float(luma.mean()) / 255,
-            math.log2(1 + sum(float(difference.mean()) for difference in differences if difference.size) / 2),
-            _noise(luma),
-        ]
-    )
+MIN_IMAGES = 2
+TRIALS = 8
+_SHAKE_PX = (8.0, 32.0)
 
 
-def _noise(luma: Luma) -> float:
-    """Immerkaer's estimate ("Fast noise variance estimation", 1996) in the flattest blocks of the picture."""
-    p = np.pad(luma, 1, "edge")
-    rows = p[:-2] - 2 * p[1:-1] + p[2:]
-    response = np.abs(rows[:, :-2] - 2 * rows[:, 1:-1] + rows[:, 2:])
-    return math.sqrt(math.pi / 2) / 6 * float(np.quantile(_block_means(response), _FLATTEST))
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """An image to restore and what it should become, uint8 RGB (H, W, 3). name: of the image within its folder."""
+
+    blurred: Frame
+    sharp: Frame
+    name: str = ""
 
 
-def _block_means(values: Luma) -> Luma:
-    """Means of the whole blocks; of everything if there is none."""
-    rows, columns = (side // _NOISE_BLOCK for side in values.shape)
-    if rows == 0 or columns == 0:
-        return np.full((1, 1), values.mean(), np.float32)
-    whole = values[: rows * _NOISE_BLOCK, : columns * _NOISE_BLOCK]
-    return np.asarray(whole.reshape(rows, _NOISE_BLOCK, columns, _NOISE_BLOCK).mean((1, 3)))
-
-
-Points = NDArray[np.float64]
-
-_QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
-
-
-@dataclass(frozen=True)
-class FeatureCoverage:
-    """all, picked: least, quartiles and largest of a feature. span: the share of its whole range that the picked
-    ones span, 0 to 1.
+@dataclass(frozen=True, eq=False)
+class CalibrationImage:
+    """A decoded image of a sample. stored: what the file holds, cropped. frame: what the network sees; another one
+    only if it was blurred. truth: the sharp side, if it comes from a pair. All uint8 RGB (H, W, 3).
     """
 
     name: str
-    all: tuple[float, ...]
-    picked: tuple[float, ...]
-    span: float
+    sha256: str
+    stored: Frame
+    frame: Frame
+    truth: Frame | None
 
+    def batch(self, multiple_of: int) -> Batch:
+        """`frame` as float32 (1, 3, H, W), padded to multiples."""
+        height, width = self.frame.shape[:2]
+        return batch_from_frame(self.frame, Padding.to_multiple((height, width), multiple_of))
 
-@dataclass(frozen=True)
-class Coverage:
-    """How well the picked of all pictures stand for the others. median_distance, largest_distance: from one of the
-    others to the nearest picked one, where 1 is the whole range of one feature; 0 if there are no others. farthest:
-    the picture with the largest distance.
-    """
+    def trial(self, side: int) -> Trial:
+        """The centre, at most `side` pixels high and wide.
 
-    pictures: int
-    picked: int
-    features: tuple[FeatureCoverage, ...]
-    median_distance: float
-    largest_distance: float
-    farthest: str | None
-
-
-def farthest_points(features: Points, count: int) -> list[int]:
-    """Rows of `features` (pictures, features) that cover all: `count` of them, or all, in ascending order.
-
-    The first is the one nearest the mean, then always the one farthest from those taken; that leaves no picture
-    more than twice as far as the best choice would (Gonzalez 1985). Of equals the first row wins.
-    """
-    if count < 1:
-        raise ValueError(f"at least 1 picture has to be picked, got {count}")
-    points = _scaled(features)
-    picked = [int(np.argmin(_distances(points, points.mean(0))))]
-    nearest = _distances(points, points[picked[0]])
-    while len(picked) < min(count, len(points)):
-        nearest[picked] = -1  # so that a duplicate of a picked one comes before that one again
-        picked.append(int(np.argmax(nearest)))
-        nearest = np.minimum(nearest, _distances(points, points[picked[-1]]))
-    return sorted(picked)
-
-
-def coverage(features: Points, picked: Sequence[int], names: Sequence[str]) -> Coverage:
-    """The report on some rows of `features` (pictures, features). names: of all the pictures."""
-    points = _scaled(features)
-    nearest = np.min([_distances(points, points[index]) for index in picked], axis=0)
-    left_out = np.setdiff1d(np.arange(len(points)), picked)
-    farthest = int(left_out[np.argmax(nearest[left_out])]) if left_out.size else None
-    return Coverage(
-        pictures=len(points),
-        picked=len(picked),
-        features=tuple(
-            _feature_coverage(name, features[:, column], features[list(picked), column])
-            for column, name in enumerate(FEATURES)
-        ),
-        median_distance=float(np.median(nearest[left_out])) if left_out.size else 0.0,
-        largest_distance=0.0 if farthest is None else float(nearest[farthest]),
-        farthest=None if farthest is None else names[farthest],
-    )
-
-
-def _feature_coverage(name: str, values: Points, picked: Points) -> FeatureCoverage:
-    whole = float(np.ptp(values))
-    of_all, of_picked = (tuple(map(float, np.quantile(some, _QUANTILES))) for some in (values, picked))
-    return FeatureCoverage(name, of_all, of_picked, float(np.ptp(picked)) / whole if whole else 1.0)
-
-
-def _scaled(features: Points) -> Points:
-    """A feature that is the same everywhere is 0."""
-    ranges = np.ptp(features, axis=0)
-    return np.asarray((features - features.min(0)) / np.where(ranges > 0, ranges, 1))
-
-
-def _distances(points: Points, point: Points) -> Points:
-    return np.asarray(np.linalg.norm(points - point, axis=1))
-
-
-MAX_PIXELS = 2**20
-"""A larger picture is cropped to its centre, so that memory and time do not depend on the camera."""
-
-MIN_PICTURES = 2
-_SHAKE_PX = (8.0, 32.0)
+        Where there is no pair the image itself is the truth of its blurred copy: that does not show how well a
+        network deblurs, but it does show how much of it INT8 loses.
+        """
+        truth = self.stored if self.truth is None else self.truth
+        blurred = self.frame
+        if self.truth is None and self.frame is self.stored:
+            blurred = shaken(self.stored)
+        return Trial(_centre(blurred, (side, side)), _centre(truth, (side, side)), self.name)
 
 
 @dataclass(frozen=True)
 class Sample:
     """Images in a fixed order. synthetic_blur: they are sharp, so blur each by a seeded camera shake. size_hw: use
-    at most the centre of this size, the one that the network will run at.
+    at most the centre of this size, the one that the network will run at. pairs: the pair of each path, if they are
+    the blurred sides of pairs. coverage: how well they represent the images that they were picked from.
     """
 
     folder: Path
     paths: tuple[Path, ...]
     synthetic_blur: bool = False
     size_hw: tuple[int, int] | None = None
+    pairs: tuple[Pair, ...] = ()
+    coverage: Coverage | None = field(default=None, compare=False)
 
     def __len__(self) -> int:
         return len(self.paths)
-
-    def frames(self) -> Iterator[Frame]:
-        """The pictures one by one as the network will see them; BadInput names one that is damaged.
-
-        A shake belongs to what is in the picture, so a choice of pictures, or other names, changes none.
-        """
-        for picture in self.pictures():
-            yield shaken(picture, zlib.crc32(picture.data)) if self.synthetic_blur else picture
-
-    def pictures(self) -> Iterator[Frame]:
-        """The pictures one by one as they are stored, cropped to `size_hw`, else to `MAX_PIXELS`."""
-        for path in self.paths:
-            picture = read_image(path)
-            yield _middle(picture, _size_hw(picture.shape[:2], self.size_hw))
-
-    def batches(self, multiple_of: int) -> Iterator[Batch]:
-        """`frames` as float32 (1, 3, H, W), padded to multiples."""
-        for frame in self.frames():
-            height, width = frame.shape[:2]
-            yield batch_from_frame(frame, Padding.to_multiple((height, width), multiple_of))
 
     @property
     def names(self) -> tuple[str, ...]:
         """The paths within the folder."""
         return tuple(path.relative_to(self.folder).as_posix() for path in self.paths)
 
-    def hashes(self) -> dict[str, str]:
-        """Path within the folder -> sha256 of the file, in the order of use."""
-        return {
-            name: hashlib.sha256(path.read_bytes()).hexdigest()
-            for name, path in zip(self.names, self.paths, strict=True)
-        }
+    def images(self, *, truth: frozenset[int] = frozenset()) -> Iterator[CalibrationImage]:
+        """Decode the images one by one. truth: indices of those whose sharp side is needed too, if they are pairs.
+
+        Raises BadInput, naming the file, if one is damaged.
+        """
+        for index, (name, path) in enumerate(zip(self.names, self.paths, strict=True)):
+            sharp = None
+            if self.pairs and index in truth:
+                blurred, sharp = (self._cropped(side) for side in read_pair(self.pairs[index]))
+            else:
+                blurred = self._cropped(read_image(path))
+            seen = shaken(blurred) if self.synthetic_blur else blurred
+            yield CalibrationImage(name, hashlib.sha256(path.read_bytes()).hexdigest(), blurred, seen, sharp)
+
+    def frames(self) -> Iterator[Frame]:
+        """The images one by one as the network sees them, uint8 RGB (H, W, 3)."""
+        return (image.frame for image in self.images())
 
     def spread(self, count: int) -> "Sample":
-        """At most `count` of the pictures, evenly spread over them."""
-        return self._only(np.linspace(0, len(self) - 1, min(count, len(self))).round().astype(int).tolist())
+        """At most `count` of the images, evenly spread over them."""
+        return self._only(self.spread_indices(count))
 
-    def pick(self, count: int, progress: Callable[[], object] | None = None) -> tuple["Sample", Coverage]:
-        """At most `count` of the pictures that cover the blur, brightness, texture and noise of all, and how well.
+    def spread_indices(self, count: int) -> list[int]:
+        """Where the images of `spread` are."""
+        indices: list[int] = np.linspace(0, len(self) - 1, min(count, len(self))).round().astype(int).tolist()
+        return indices
 
-        Every picture is read. progress: called once a picture.
+    def pick(self, count: int, progress: Callable[[], object] | None = None) -> "Sample":
+        """At most `count` of the images that cover the blur, brightness, texture and noise of all.
+
+        Every image is read. progress: called once per image.
         """
-        features = []
+        rows = []
         for frame in self.frames():
-            features.append(picture_features(frame))
+            rows.append(image_features(frame))
             if progress is not None:
                 progress()
-        picked = farthest_points(np.array(features), count)
-        return self._only(picked), coverage(np.array(features), picked, self.names)
+        features = np.array(rows)
+        picked = farthest_points(features, count)
+        return replace(self._only(picked), coverage=coverage(features, picked, self.names))
 
-    def check(self) -> None:
-        """CalibrationError if ranges measured on these pictures would say nothing of any others."""
-        if len(self) < MIN_PICTURES:
-            raise CalibrationError(
-                f"{self.folder} gives {len(self)} calibration picture, expected at least {MIN_PICTURES}, better a "
-                "dozen; add pictures like those the model will see"
-            )
-        if all((picture == picture[0, 0]).all() for picture in self.pictures()):
-            raise CalibrationError(
-                f"the {len(self)} calibration pictures in {self.folder} are of one colour each; "
-                "expected pictures like those the model will see"
-            )
+    def _cropped(self, image: Frame) -> Frame:
+        return _centre(image, _size_hw(image.shape[:2], self.size_hw))
 
     def _only(self, indices: Sequence[int]) -> "Sample":
-        return replace(self, paths=tuple(self.paths[index] for index in indices))
+        paths = tuple(self.paths[index] for index in indices)
+        return replace(self, paths=paths, pairs=tuple(self.pairs[index] for index in indices if self.pairs))
 
 
 def find_sample(folder: Path, *, synthetic_blur: bool = False, size_hw: tuple[int, int] | None = None) -> Sample:
-    """All pictures directly in `folder`, or the blurred side of the pairs below it; BadInput if there are none."""
-    if folder.is_dir() and _holds_folders_only(folder):
-        return Sample(folder, tuple(pair.blurred for pair in find_pairs(folder)), synthetic_blur, size_hw)
-    return Sample(folder, tuple(list_images(folder)), synthetic_blur, size_hw)
+    """All images directly in `folder`, or the blurred sides of the pairs below it; BadInput if there are none."""
+    if not (folder.is_dir() and _holds_folders_only(folder)):
+        return Sample(folder, tuple(list_images(folder)), synthetic_blur, size_hw)
+    if synthetic_blur:
+        raise BadInput(f"{folder} holds pairs, whose images are blurred already; leave out --synthetic-blur")
+    pairs = tuple(find_pairs(folder))
+    return Sample(folder, tuple(pair.blurred for pair in pairs), synthetic_blur, size_hw, pairs)
 
 
-def shaken(picture: Frame, seed: int) -> Frame:
-    """`picture` under a random camera shake; the same seed gives the same one."""
-    rng = np.random.default_rng(seed)
-    return shake_frame(picture, rng, rng.uniform(*_SHAKE_PX))
+class SamplePass:
+    """One pass over a sample: gives each image to the network and keeps what later steps need of it.
+
+    side: of the crops to judge INT8 on, in pixels. hashes: name -> sha256 of the file, in the order of use.
+    Raises CalibrationError if there are fewer than two images, and at the end if each has one colour only.
+    """
+
+    def __init__(self, sample: Sample, multiple_of: int, side: int) -> None:
+        if len(sample) < MIN_IMAGES:
+            raise CalibrationError(
+                f"{sample.folder} has {len(sample)} calibration image, expected at least {MIN_IMAGES}, better "
+                "dozens; add images like those the model will see"
+            )
+        self._sample, self._multiple_of, self._side = sample, multiple_of, side
+        self._judged = frozenset(sample.spread_indices(TRIALS))
+        self._features: list[Points] = []
+        self.hashes: dict[str, str] = {}
+        self.trials: list[Trial] = []
+
+    def batches(self) -> Iterator[Batch]:
+        """The images as the network takes them, float32 (1, 3, H, W), padded."""
+        plain = True
+        for index, image in enumerate(self._sample.images(truth=self._judged)):
+            plain = plain and bool((image.stored == image.stored[0, 0]).all())
+            self.hashes[image.name] = image.sha256
+            if self._sample.coverage is None:
+                self._features.append(image_features(image.frame))
+            if index in self._judged:
+                self.trials.append(image.trial(self._side))
+            yield image.batch(self._multiple_of)
+        if plain:
+            raise CalibrationError(
+                f"each of the {len(self._sample)} calibration images in {self._sample.folder} has one colour only; "
+                "expected images like those the model will see"
+            )
+
+    @property
+    def coverage(self) -> Coverage:
+        """How well the images represent those they were picked from; known after the pass."""
+        return self._sample.coverage or coverage(
+            np.array(self._features), range(len(self._features)), self._sample.names
+        )
+
+
+def find_trials(sample: Sample, side: int) -> Iterator[Trial]:
+    """Crops from the centre of at most 8 images, spread over the sample. side: in pixels, at most."""
+    chosen = sample.spread(TRIALS)
+    return (image.trial(side) for image in chosen.images(truth=frozenset(range(len(chosen)))))
+
+
+def shaken(image: Frame) -> Frame:
+    """`image` under a random camera shake that depends on nothing but its content."""
+    rng = np.random.default_rng(zlib.crc32(image.data))
+    return shake_frame(image, rng, rng.uniform(*_SHAKE_PX))
 
 
 def _holds_folders_only(folder: Path) -> bool:
@@ -251,14 +205,16 @@ def _holds_folders_only(folder: Path) -> bool:
 
 
 def _size_hw(stored_hw: tuple[int, int], limit_hw: tuple[int, int] | None) -> tuple[int, int]:
-    """How much of a picture is used: no more than the limit; without one `MAX_PIXELS` in its own proportions."""
+    """How much of an image is used: no more than the limit; without one `MAX_PIXELS` in its own proportions."""
     if limit_hw is not None:
-        return min(stored_hw[0], limit_hw[0]), min(stored_hw[1], limit_hw[1])
+        return limit_hw
     height, width = stored_hw
     scale = min((MAX_PIXELS / (height * width)) ** 0.5, 1.0)
     return max(int(height * scale), 1), max(int(width * scale), 1)
 
 
-def _middle(picture: Frame, size_hw: tuple[int, int]) -> Frame:
-    top, left = ((stored - used) // 2 for stored, used in zip(picture.shape[:2], size_hw, strict=True))
-    return np.ascontiguousarray(picture[top : top + size_hw[0], left : left + size_hw[1]])
+def _centre(image: Frame, limit_hw: tuple[int, int]) -> Frame:
+    """The centre of an image, at most `limit_hw`."""
+    height, width = (min(stored, limit) for stored, limit in zip(image.shape[:2], limit_hw, strict=True))
+    top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
+    return np.ascontiguousarray(image[top : top + height, left : left + width])

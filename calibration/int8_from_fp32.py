@@ -1,16 +1,15 @@
-"""Pictures -> ranges -> the most INT8 within a budget -> what it costs: the work of `unblur calibrate`."""
+"""Images -> ranges -> the most INT8 within a budget -> what it costs: the work of `unblur calibrate`."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from onnx import ModelProto
-
-from unblur.calibration.images import Sample
+from unblur.calibration.coverage import Coverage
+from unblur.calibration.images import Sample, SamplePass, find_trials
 from unblur.calibration.observe import Observed, observe
-from unblur.calibration.onnx_model import precision_of, spec_of
+from unblur.calibration.onnx_model import OnnxModel
 from unblur.calibration.placement import Placement, layer_macs, place, place_as
-from unblur.calibration.quality_evaluator import Cost, find_trials, trial_side
+from unblur.calibration.quality_evaluator import Cost, trial_side
 from unblur.calibration.quantize import quantize, quantize_with
 from unblur.calibration.ranges import Drift, ranges_for_steps, step_drift
 from unblur.calibration.search import CandidateEvaluator, Sensitivity, most_int8
@@ -34,11 +33,11 @@ class Settings:
 
     method: how a range is chosen from the values that a tensor took. percentile: of that method, in percent.
     step_policy: how the steps of a recursion share ranges. budget_db: most that INT8 may lose against ground truth
-    in the mean, and half of what it may lose in the worst picture; None is no search, and convolutions that read or
+    on average, and half of what it may lose on the worst image; None: no search, and convolutions that read or
     write the image stay float. exclude: names of layers that stay float, as glob patterns. sensitivity: measure
-    every layer even if the search does not need it. implicit: observe what TensorRT's implicit INT8 needs beside;
-    without it no calibration cache can be made of the table. state: a file that keeps what was seen, so that a run
-    that is killed goes on; the caller removes it.
+    every layer even if the search does not need it. implicit: also observe what TensorRT's implicit INT8 needs;
+    without it no calibration cache can be made from the table. state: a file that keeps what was observed, so that
+    a killed run can go on; the caller removes it.
     """
 
     method: Method = "minmax"
@@ -53,125 +52,104 @@ class Settings:
 
 @dataclass(frozen=True)
 class Calibrated:
-    """An INT8 model, the table it was made from, and what it loses on the calibration pictures.
+    """An INT8 model, the table it was made from, and what it loses on the calibration images.
 
     int8_macs: the share of multiply-accumulates that run in INT8, 0 to 1. sensitivity: None if neither the search
-    nor the user wanted to know. drift: how the ranges of a recursion moved from step to step, before any policy.
+    nor the caller needed it. drift: how the ranges of a recursion moved from step to step, before any policy.
+    coverage: how well the images represent those they were picked from; None for a table made earlier.
     """
 
-    model: ModelProto
+    model: OnnxModel
     table: CalibrationTable
     cost: Cost
     int8_macs: float
     sensitivity: Sensitivity | None = None
     drift: tuple[Drift, ...] = ()
+    coverage: Coverage | None = None
 
 
 def calibrate(
-    model: ModelProto, sample: Sample, settings: Settings | None = None, stage: Stage = silent
+    model: OnnxModel, sample: Sample, settings: Settings | None = None, stage: Stage = silent
 ) -> Calibrated:
-    """The INT8 form of an fp32 graph, with ranges measured on the pictures.
+    """The INT8 variant of an fp32 graph, with ranges measured on the images; each is decoded once.
 
-    Raises CalibrationError if `model` is not fp32, the pictures are too few or of one colour, nothing can be
-    quantised, a tensor is not finite or the budget cannot be met; BadInput for a bad picture.
+    Raises CalibrationError if `model` is not fp32, there are too few images or each has one colour, nothing can be
+    quantised, a tensor is not finite or the budget cannot be met; BadInput for a damaged image.
     """
     settings = settings or Settings()
     _check_precision(model)
-    sample.check()
+    macs = layer_macs(model)
+    images = SamplePass(sample, model.spec.multiple_of, trial_side(sum(macs.values())))
     candidates = place(model, settings.exclude, cautious=settings.budget_db is None)
-    observed = _observed(model, candidates, sample, settings, stage)
-    ranges = _ranges(model, observed, settings)
-    evaluator = _bench(model, candidates, ranges, sample, stage)
-    chosen = frozenset(candidates.layers)
-    if settings.budget_db is not None:
-        chosen = most_int8(evaluator.macs, evaluator.evaluate, settings.budget_db)
-    placement, cost = candidates.only(chosen), evaluator.evaluate(chosen)
-    measured = Measured(settings.budget_db, round(cost.delta_db, 4), round(evaluator.share(chosen), 4))
-    return Calibrated(
-        model=quantize(model, placement, ranges),
-        table=_table(model, placement, sample, settings, ranges, measured),
-        cost=cost,
-        int8_macs=evaluator.share(chosen),
-        sensitivity=evaluator.sensitivity(chosen) if settings.sensitivity or placement.excluded else None,
-        drift=step_drift(model, {name: observed[name].range for name in placement.activations}),
-    )
-
-
-def apply_table(
-    model: ModelProto, table: CalibrationTable, sample: Sample, stage: Stage = silent, *, sensitivity: bool = False
-) -> Calibrated:
-    """The INT8 form that `table` was made for, judged on the pictures; CalibrationError if it is another's."""
-    _check_precision(model)
-    int8 = quantize_with(model, table)
-    placement = place_as(model, table.kept, table.excluded)
-    evaluator = _bench(model, placement, table.ranges, sample, stage)
-    chosen = frozenset(placement.layers)
-    measured = evaluator.sensitivity(chosen) if sensitivity else None
-    return Calibrated(int8, table, evaluator.evaluate(chosen), evaluator.share(chosen), measured)
-
-
-def _check_precision(model: ModelProto) -> None:
-    if precision_of(model) != "fp32":
-        raise CalibrationError(
-            f"INT8 is made from the fp32 model, this one is '{precision_of(model)}'; export with --precision fp32"
-        )
-
-
-def _observed(
-    model: ModelProto, placement: Placement, sample: Sample, settings: Settings, stage: Stage
-) -> dict[str, Observed]:
-    return observe(
+    observed = observe(
         model,
-        (*placement.activations, *_implicit(model, placement, settings)),
-        sample.batches(spec_of(model).multiple_of),
+        (*candidates.activations, *_implicit(model, candidates, settings)),
+        images.batches(),
         kind="ranges" if settings.method == "minmax" else "histograms",
         names=sample.names,
         progress=stage("observing", len(sample)),
         state=settings.state,
     )
+    ranges = _ranges(model, observed, settings)
+    evaluator = CandidateEvaluator(model, candidates, ranges, macs, images.trials, stage)
+    chosen = frozenset(candidates.layers)
+    if settings.budget_db is not None:
+        chosen = most_int8(evaluator.macs, evaluator.evaluate, settings.budget_db)
+    placement, cost = candidates.only(chosen), evaluator.evaluate(chosen)
+    needed = (*placement.activations, *_implicit(model, placement, settings))
+    table = table_of(
+        model,
+        placement,
+        {name: ranges[name] for name in needed},
+        method=settings.method,
+        images=images.hashes,
+        preprocessing=preprocessing_of(model.spec, size_hw=sample.size_hw, blurred=sample.synthetic_blur),
+        percentile=settings.percentile if settings.method == "percentile" else None,
+        step_policy=settings.step_policy,
+        measured=Measured(settings.budget_db, round(cost.delta_db, 4), round(evaluator.share(chosen), 4)),
+    )
+    return Calibrated(
+        model=quantize(model, placement, ranges),
+        table=table,
+        cost=cost,
+        int8_macs=evaluator.share(chosen),
+        sensitivity=evaluator.sensitivity(chosen) if settings.sensitivity or placement.excluded else None,
+        drift=step_drift(model, {name: observed[name].range for name in placement.activations}),
+        coverage=images.coverage,
+    )
 
 
-def _implicit(model: ModelProto, placement: Placement, settings: Settings) -> tuple[str, ...]:
+def apply_table(
+    model: OnnxModel, table: CalibrationTable, sample: Sample, stage: Stage = silent, *, sensitivity: bool = False
+) -> Calibrated:
+    """The INT8 variant that `table` was made for, judged on the images; CalibrationError if it is another's."""
+    _check_precision(model)
+    int8 = quantize_with(model, table)
+    placement, macs = place_as(model, table.kept, table.excluded), layer_macs(model)
+    trials = find_trials(sample, trial_side(sum(macs.values())))
+    evaluator = CandidateEvaluator(model, placement, table.ranges, macs, trials, stage)
+    chosen = frozenset(placement.layers)
+    measured = evaluator.sensitivity(chosen) if sensitivity else None
+    return Calibrated(int8, table, evaluator.evaluate(chosen), evaluator.share(chosen), measured)
+
+
+def _check_precision(model: OnnxModel) -> None:
+    if model.precision != "fp32":
+        raise CalibrationError(
+            f"INT8 is made from the fp32 model, this one is '{model.precision}'; export with --precision fp32"
+        )
+
+
+def _implicit(model: OnnxModel, placement: Placement, settings: Settings) -> tuple[str, ...]:
     """The tensors that implicit INT8 needs and explicit does not."""
     if not settings.implicit:
         return ()
     return tuple(name for name in cache_tensors(model, placement) if name not in placement.activations)
 
 
-def _ranges(model: ModelProto, observed: Mapping[str, Observed], settings: Settings) -> dict[str, TensorRange]:
+def _ranges(model: OnnxModel, observed: Mapping[str, Observed], settings: Settings) -> dict[str, TensorRange]:
     chosen = ranges_for_steps(model, observed, settings.method, settings.step_policy, settings.percentile)
     return {
         name: TensorRange(seen.range.lowest, seen.range.highest, chosen[name].magnitude)
         for name, seen in observed.items()
     }
-
-
-def _bench(
-    model: ModelProto, candidates: Placement, ranges: Mapping[str, TensorRange], sample: Sample, stage: Stage
-) -> CandidateEvaluator:
-    macs = layer_macs(model)
-    return CandidateEvaluator(
-        model, candidates, ranges, macs, find_trials(sample, trial_side(sum(macs.values()))), stage
-    )
-
-
-def _table(
-    model: ModelProto,
-    placement: Placement,
-    sample: Sample,
-    settings: Settings,
-    ranges: Mapping[str, TensorRange],
-    measured: Measured,
-) -> CalibrationTable:
-    needed = (*placement.activations, *_implicit(model, placement, settings))
-    return table_of(
-        model,
-        placement,
-        {name: ranges[name] for name in needed},
-        method=settings.method,
-        images=sample.hashes(),
-        preprocessing=preprocessing_of(spec_of(model), size_hw=sample.size_hw, blurred=sample.synthetic_blur),
-        percentile=settings.percentile if settings.method == "percentile" else None,
-        step_policy=settings.step_policy,
-        measured=measured,
-    )

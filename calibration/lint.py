@@ -34,11 +34,11 @@ _TAKEN_TYPES = {_INT8, TensorProto.INT4, TensorProto.FLOAT8E4M3FN}
 
 @dataclass(frozen=True)
 class Rule:
-    """mend: what to do about it."""
+    """fix: what to do about it."""
 
     name: str
     severity: Severity
-    mend: str
+    fix: str
     check: Check
 
 
@@ -50,7 +50,7 @@ class Finding:
     severity: Severity
     node: str
     what: str
-    mend: str
+    fix: str
 
 
 def read_foreign(path: Path) -> ModelProto:
@@ -77,7 +77,7 @@ def _apply(rule: Rule, view: GraphView) -> Iterator[Finding]:
         what = rule.check(view, node)
         if what is not None:
             name = node.name or f"{node.op_type} -> {node.output[0]}"
-            yield Finding(rule.name, rule.severity, name, what, rule.mend)
+            yield Finding(rule.name, rule.severity, name, what, rule.fix)
 
 
 def _zero_point(view: GraphView, node: NodeProto) -> str | None:

@@ -11,9 +11,8 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import ModelProto
 
-from unblur.calibration.onnx_model import onnx_bytes
+from unblur.calibration.onnx_model import OnnxModel
 from unblur.runtime.errors import CalibrationError
 from unblur.runtime.files import atomic_file
 from unblur.runtime.frames import Batch
@@ -155,8 +154,8 @@ class ObservationState:
     observed: dict[str, Observed] = field(default_factory=dict)
 
     @classmethod
-    def start(cls, model: ModelProto, tensors: Sequence[str], *, histograms: bool) -> "ObservationState":
-        return cls(hashlib.sha256(onnx_bytes(model)).hexdigest(), tuple(tensors), histograms)
+    def start(cls, model: OnnxModel, tensors: Sequence[str], *, histograms: bool) -> "ObservationState":
+        return cls(model.sha256, tuple(tensors), histograms)
 
     def note(self, batch: Batch) -> None:
         """Count a picture that was seen; float32 (N, 3, H, W)."""

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper
 
 from unblur.calibration.observation import Histogram, ObservationState, Observed, Range
-from unblur.calibration.onnx_model import onnx_bytes, spec_of
+from unblur.calibration.onnx_model import CPU, OnnxModel, open_session
 from unblur.runtime.errors import CalibrationError, DeviceError
 from unblur.runtime.frames import Batch
 
@@ -26,16 +26,14 @@ __all__ = ["Kind", "Observed", "Range", "observe"]
 
 Kind = Literal["ranges", "histograms"]
 Activation = NDArray[np.float32]
-CPU = ("CPUExecutionProvider",)
 
 _GROUP_BYTES = 512 * 2**20
 _PROBE_CELLS = 16  # side of the picture that sizes are measured on, in units of the model's multiple
 _SAVE_EVERY = 4  # pictures
-_LOG_ERRORS_ONLY = 3
 
 
 def observe(
-    model: ModelProto,
+    model: OnnxModel,
     tensors: Sequence[str],
     batches: Iterable[Batch],
     *,
@@ -103,11 +101,11 @@ class _Network:
     one; a second group computes again what the first one needed.
     """
 
-    def __init__(self, model: ModelProto, tensors: Sequence[str], providers: Sequence[str]) -> None:
+    def __init__(self, model: OnnxModel, tensors: Sequence[str], providers: Sequence[str]) -> None:
         _check_providers(providers)
         self._model, self._tensors, self._providers = model, tuple(dict.fromkeys(tensors)), list(providers)
-        self._feed: str = model.graph.input[0].name
-        self._probe_side = _PROBE_CELLS * spec_of(model).multiple_of
+        self._feed = model.input
+        self._probe_side = _PROBE_CELLS * model.spec.multiple_of
         self._bytes_per_pixel: list[float] = []
         self._group: tuple[str, ...] = ()
         self._session: onnxruntime.InferenceSession | None = None
@@ -144,10 +142,7 @@ class _Network:
     def _session_for(self, group: tuple[str, ...]) -> onnxruntime.InferenceSession:
         if self._session is None or group != self._group:
             self._session = None  # its arena holds the memory of a picture, which the next one needs
-            options = onnxruntime.SessionOptions()
-            options.log_severity_level = _LOG_ERRORS_ONLY
-            contents = onnx_bytes(cut(self._model, group))
-            self._session = onnxruntime.InferenceSession(contents, options, providers=self._providers)
+            self._session = open_session(cut(self._model, group), providers=self._providers)
             self._group = group
         return self._session
 
@@ -161,15 +156,14 @@ def _check_providers(providers: Sequence[str]) -> None:
         )
 
 
-def cut(model: ModelProto, tensors: Sequence[str]) -> ModelProto:
+def cut(model: OnnxModel, tensors: Sequence[str]) -> ModelProto:
     """The part of a graph that computes `tensors`, with these as its outputs."""
     needed, nodes = set(tensors), []
     for node in reversed(model.graph.node):
         if needed.intersection(node.output):
             needed.update(node.input)
             nodes.append(node)
-    part = ModelProto()
-    part.CopyFrom(model)
+    part = model.copied()
     del part.graph.node[:], part.graph.output[:]
     part.graph.node.extend(reversed(nodes))
     for name in tensors:

@@ -1,6 +1,8 @@
-"""Our ONNX files: what is read is checked to be ours, what is written has the same bytes every time."""
+"""A loaded ONNX file as one object, and its graph as a view; what is written has the same bytes every time."""
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -9,30 +11,113 @@ import numpy as np
 from google.protobuf.message import DecodeError, Message
 from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, inliner, numpy_helper
+from onnxruntime import GraphOptimizationLevel, InferenceSession, SessionOptions
 
 from unblur.runtime.errors import BadInput, SpecMismatch
 from unblur.runtime.files import atomic_file
+from unblur.runtime.frames import Padding
 from unblur.runtime.spec import PRECISION_KEY, SPEC_KEY, ModelSpec, Precision
 
 PRODUCER = "unblur"
+WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+CPU = ("CPUExecutionProvider",)
+
+_LOG_ERRORS_ONLY = 3
+_SHAPE = ".shape"
 
 
-def read_onnx(path: Path) -> ModelProto:
-    """Parse an ONNX file that unblur wrote, weights included.
+@dataclass(frozen=True, eq=False)
+class OnnxModel:
+    """An ONNX model in memory, passed from step to step; who edits the graph edits a copy (`copied`).
 
-    Raises BadInput if it is missing, empty or no ONNX, SpecMismatch if it does not carry a model spec.
+    precision: "fp32", "fp16" or "int8"; "unknown" if the file does not say. path: of the file it was read from.
+    """
+
+    proto: ModelProto
+    spec: ModelSpec
+    precision: str
+    path: Path | None = None
+
+    @classmethod
+    def of(cls, proto: ModelProto, *, where: str = "the ONNX model", path: Path | None = None) -> "OnnxModel":
+        """A graph with the spec in its metadata; SpecMismatch, naming `where`, if there is none."""
+        metadata = {entry.key: entry.value for entry in proto.metadata_props}
+        if SPEC_KEY not in metadata:
+            raise SpecMismatch(
+                f"{where} carries no model spec ({SPEC_KEY}); export the network with `unblur export`, "
+                "a foreign ONNX does not say how it wants to be fed"
+            )
+        spec = ModelSpec.from_json(metadata[SPEC_KEY], where=where)
+        return cls(proto, spec, metadata.get(PRECISION_KEY, "unknown"), path)
+
+    @property
+    def graph(self) -> GraphProto:
+        return self.proto.graph
+
+    @property
+    def input(self) -> str:
+        """Name of the tensor that takes the image."""
+        return str(self.graph.input[0].name)
+
+    @property
+    def output(self) -> str:
+        """Name of the tensor that gives the restored image."""
+        return str(self.graph.output[0].name)
+
+    @cached_property
+    def view(self) -> "GraphView":
+        return GraphView(self.proto)
+
+    @property
+    def data(self) -> bytes:
+        """The contents of the file; equal models give equal bytes."""
+        return onnx_bytes(self.proto)
+
+    @cached_property
+    def sha256(self) -> str:
+        """Of `data`."""
+        return hashlib.sha256(self.data).hexdigest()
+
+    def copied(self) -> ModelProto:
+        """A copy of the graph, to be edited."""
+        copy = ModelProto()
+        copy.CopyFrom(self.proto)
+        return copy
+
+    def session(self, *, optimized: bool = True) -> InferenceSession:
+        """See `open_session`."""
+        return open_session(self.proto, optimized=optimized)
+
+    def shapes(self, tensors: Collection[str], size_hw: tuple[int, int]) -> dict[str, tuple[int, ...]]:
+        """The shapes that tensors have for one image of `size_hw`, padded, by running the graph.
+
+        ONNX's own shape inference loses them behind a pixel unshuffle, whose sizes are quotients.
+        """
+        probed = self.copied()
+        del probed.graph.output[:]
+        for name in tensors:
+            probed.graph.node.append(helper.make_node("Shape", [name], [name + _SHAPE]))
+            probed.graph.output.append(helper.make_tensor_value_info(name + _SHAPE, TensorProto.INT64, None))
+        padded_hw = Padding.to_multiple(size_hw, self.spec.multiple_of).padded_hw
+        found = open_session(probed).run(None, {self.input: np.zeros((1, 3, *padded_hw), np.float32)})
+        return {name: tuple(shape.tolist()) for name, shape in zip(tensors, found, strict=True)}
+
+
+def read_onnx(path: Path) -> OnnxModel:
+    """Load an ONNX file that unblur wrote, weights included.
+
+    Raises BadInput if it is missing, empty or not ONNX, SpecMismatch if it carries no model spec.
     """
     if not path.is_file():
         raise BadInput(f"{path} does not exist; expected an .onnx file from `unblur export`")
-    model = ModelProto()
+    proto = ModelProto()
     try:
-        model.ParseFromString(path.read_bytes())
+        proto.ParseFromString(path.read_bytes())
     except (DecodeError, OSError) as error:
         raise BadInput(f"{path} is damaged or not an ONNX file: {error}") from error
-    if not model.graph.node:
+    if not proto.graph.node:
         raise BadInput(f"{path} is empty or not an ONNX file: it holds no nodes")
-    spec_of(model, where=str(path))
-    return model
+    return OnnxModel.of(proto, where=str(path), path=path)
 
 
 def check_onnx_name(path: Path) -> None:
@@ -41,42 +126,40 @@ def check_onnx_name(path: Path) -> None:
         raise BadInput(f"cannot write a model to {path}; its name ends in .onnx")
 
 
-def write_onnx(path: Path, model: ModelProto) -> None:
+def write_onnx(path: Path, model: OnnxModel) -> None:
     """Write `model`, whole or not at all; equal models give equal bytes."""
     with atomic_file(path) as temporary:
-        temporary.write_bytes(onnx_bytes(model))
+        temporary.write_bytes(model.data)
 
 
-def onnx_bytes(model: ModelProto) -> bytes:
-    """The file contents of `model`; equal models give equal bytes."""
-    contents: bytes = model.SerializeToString(deterministic=True)
+def onnx_bytes(proto: ModelProto) -> bytes:
+    """The file contents of a graph; equal graphs give equal bytes."""
+    contents: bytes = proto.SerializeToString(deterministic=True)
     return contents
 
 
-def spec_of(model: ModelProto, *, where: str = "the ONNX model") -> ModelSpec:
-    """The model spec in the metadata; SpecMismatch, naming `where`, if there is none."""
-    text = _metadata(model).get(SPEC_KEY)
-    if text is None:
-        raise SpecMismatch(
-            f"{where} carries no model spec ({SPEC_KEY}); export the network with `unblur export`, "
-            "a foreign ONNX does not say how it wants to be fed"
-        )
-    return ModelSpec.from_json(text, where=where)
+def open_session(proto: ModelProto, *, optimized: bool = True, providers: Sequence[str] = CPU) -> InferenceSession:
+    """ONNX Runtime for a graph in memory.
+
+    optimized: False evaluates Q/DQ in float, which is what an engine computes, while a CPU's fused 8-bit products
+    saturate. providers: the first that has an operator runs it.
+    """
+    options = SessionOptions()
+    options.log_severity_level = _LOG_ERRORS_ONLY
+    if not optimized:
+        options.graph_optimization_level = GraphOptimizationLevel.ORT_DISABLE_ALL
+    return InferenceSession(onnx_bytes(proto), options, providers=list(providers))
 
 
-def precision_of(model: ModelProto) -> str:
-    """What `unblur.precision` says: "fp32", "fp16" or "int8"; "unknown" if it is absent."""
-    return _metadata(model).get(PRECISION_KEY, "unknown")
-
-
-def describe(model: ModelProto, spec: ModelSpec, precision: Precision) -> None:
-    """Replace the metadata and the producer of `model` by ours."""
-    del model.metadata_props[:]
+def described(proto: ModelProto, spec: ModelSpec, precision: Precision) -> OnnxModel:
+    """Replace the metadata and the producer of `proto`, in place, by ours."""
+    del proto.metadata_props[:]
     for key, value in sorted({SPEC_KEY: spec.to_json(), PRECISION_KEY: precision}.items()):
-        model.metadata_props.add(key=key, value=value)
-    model.producer_name = PRODUCER
+        proto.metadata_props.add(key=key, value=value)
+    proto.producer_name = PRODUCER
     for field in ("producer_version", "domain", "model_version", "doc_string"):
-        model.ClearField(field)
+        proto.ClearField(field)
+    return OnnxModel(proto, spec, precision)
 
 
 def strip_provenance(message: Message) -> None:
@@ -104,23 +187,18 @@ def sort_nodes(graph: GraphProto) -> None:
     graph.node.extend(nodes)
 
 
-def _metadata(model: ModelProto) -> dict[str, str]:
-    return {entry.key: entry.value for entry in model.metadata_props}
-
-
-WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
-
-
 class GraphView:
-    """The nodes of a model, those of subgraphs and local functions too, and how they hang together.
+    """The nodes of a graph, those of subgraphs and local functions too, and how they are connected.
 
     ONNX demands that names are unique over a graph and its subgraphs, so one look-up serves all.
     """
 
-    def __init__(self, model: ModelProto) -> None:
-        graphs = list(_graphs((inliner.inline_local_functions(model) if model.functions else model).graph))
+    def __init__(self, proto: ModelProto) -> None:
+        graphs = list(_graphs((inliner.inline_local_functions(proto) if proto.functions else proto).graph))
         self.nodes = [node for graph in graphs for node in graph.node]
-        self._initializers = {tensor.name: tensor for graph in graphs for tensor in graph.initializer}
+        self.inputs = frozenset(value.name for value in graphs[0].input)
+        self.outputs = frozenset(value.name for value in graphs[0].output)
+        self.initializers = {tensor.name: tensor for graph in graphs for tensor in graph.initializer}
 
     @cached_property
     def producer(self) -> dict[str, NodeProto]:
@@ -136,13 +214,18 @@ class GraphView:
                 consumers.setdefault(name, []).append(node)
         return consumers
 
+    @property
+    def tensors(self) -> frozenset[str]:
+        """The inputs, and whatever a node writes."""
+        return self.inputs.union(self.producer)
+
     def tensor(self, node: NodeProto, position: int) -> TensorProto | None:
         """The constant that `node` reads at a position; None if it is computed, or not there."""
         name = input_name(node, position)
         source = self.producer.get(name)
         if source is not None and source.op_type == "Constant":
             return next((attribute.t for attribute in source.attribute if attribute.name == "value"), None)
-        return self._initializers.get(name)
+        return self.initializers.get(name)
 
     def constant(self, node: NodeProto, position: int) -> NDArray[np.generic] | None:
         """The values of `tensor`."""

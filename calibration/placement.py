@@ -13,18 +13,15 @@ recognised by structure, not by name, so the rules hold for every network. They 
 another is stored twice.
 """
 
+import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from functools import cached_property
 
-import numpy as np
-from onnx import ModelProto, NodeProto, TensorProto, helper
-from onnxruntime import InferenceSession
+from onnx import NodeProto
 
-from unblur.calibration.onnx_model import onnx_bytes, spec_of
+from unblur.calibration.onnx_model import OnnxModel
 from unblur.runtime.errors import CalibrationError
-from unblur.runtime.frames import Padding
 
 CONVOLUTIONS = ("Conv", "ConvTranspose")
 _MOVES = frozenset(
@@ -74,7 +71,7 @@ class Placement:
         return Placement(quantized, self.kept, self.excluded + left_out, images)
 
 
-def place(model: ModelProto, exclude: Sequence[str] = (), *, cautious: bool = True) -> Placement:
+def place(model: OnnxModel, exclude: Sequence[str] = (), *, cautious: bool = True) -> Placement:
     """Decide for every convolution with constant weights.
 
     exclude: names of weights or nodes that stay float, as glob patterns. cautious: keep those that read or write
@@ -93,7 +90,7 @@ def place(model: ModelProto, exclude: Sequence[str] = (), *, cautious: bool = Tr
     return _placement(graph, kept, excluded)
 
 
-def place_as(model: ModelProto, kept: Mapping[str, str], excluded: Iterable[str]) -> Placement:
+def place_as(model: OnnxModel, kept: Mapping[str, str], excluded: Iterable[str]) -> Placement:
     """The placement that a calibration table records."""
     return _placement(_Flow(model), kept, tuple(excluded))
 
@@ -131,28 +128,15 @@ def _named(convolutions: Sequence[NodeProto], patterns: Sequence[str]) -> tuple[
 
 
 class _Flow:
-    """Where the tensors of a graph come from and go to."""
+    """How the image flows through a graph."""
 
-    def __init__(self, model: ModelProto) -> None:
-        self._graph = model.graph
-        initializers = {tensor.name for tensor in self._graph.initializer}
-        self._inputs = {value.name for value in self._graph.input}
-        self._outputs = {value.name for value in self._graph.output}
+    def __init__(self, model: OnnxModel) -> None:
+        self._view = model.view
         self.convolutions = tuple(
-            node for node in self._graph.node if node.op_type in CONVOLUTIONS and node.input[1] in initializers
+            node
+            for node in model.graph.node
+            if node.op_type in CONVOLUTIONS and node.input[1] in self._view.initializers
         )
-
-    @cached_property
-    def _producer(self) -> dict[str, NodeProto]:
-        return {name: node for node in self._graph.node for name in node.output}
-
-    @cached_property
-    def _consumers(self) -> dict[str, list[NodeProto]]:
-        consumers: dict[str, list[NodeProto]] = {}
-        for node in self._graph.node:
-            for name in node.input:
-                consumers.setdefault(name, []).append(node)
-        return consumers
 
     def reason_to_keep(self, node: NodeProto, *, cautious: bool) -> str | None:
         if self._only_feeds_gates(node.output[0]):
@@ -168,10 +152,10 @@ class _Flow:
         return self._comes_from_image(name) or self._becomes_image(name)
 
     def _comes_from_image(self, name: str) -> bool:
-        return any(tensor in self._inputs for tensor in self._upstream(name))
+        return any(tensor in self._view.inputs for tensor in self._upstream(name))
 
     def _becomes_image(self, name: str) -> bool:
-        return any(tensor in self._outputs for tensor in self._downstream(name))
+        return any(tensor in self._view.outputs for tensor in self._downstream(name))
 
     def _upstream(self, name: str) -> Iterator[str]:
         """`name` and every tensor that reaches it by being moved, not computed with."""
@@ -182,7 +166,7 @@ class _Flow:
                 continue
             seen.add(tensor)
             yield tensor
-            source = self._producer.get(tensor)
+            source = self._view.producer.get(tensor)
             if source is not None and source.op_type in _MOVES:
                 pending.extend(source.input)
 
@@ -195,7 +179,7 @@ class _Flow:
                 continue
             seen.add(tensor)
             yield tensor
-            for consumer in self._consumers.get(tensor, []):
+            for consumer in self._view.consumers.get(tensor, []):
                 if consumer.op_type in _TO_IMAGE:
                     pending.extend(consumer.output)
 
@@ -204,7 +188,7 @@ class _Flow:
         pending, seen = [name], set[str]()
         while pending:
             tensor = pending.pop()
-            consumers = self._consumers.get(tensor, [])
+            consumers = self._view.consumers.get(tensor, [])
             if not consumers:
                 return False
             for consumer in consumers:
@@ -216,40 +200,22 @@ class _Flow:
         return True
 
 
-_SHAPE = ".shape"
+def layer_macs(model: OnnxModel, size_hw: tuple[int, int] = (256, 256)) -> dict[str, int]:
+    """Weight -> multiply-accumulates of all convolutions with it, for one image of `size_hw`, padded.
 
-
-def layer_macs(model: ModelProto, size_hw: tuple[int, int] = (256, 256)) -> dict[str, int]:
-    """Weight -> multiply-accumulates of all convolutions with it, for one picture of `size_hw`, padded.
-
-    Sizes are those that ONNX Runtime finds when it runs: ONNX's shape inference loses them behind a pixel
-    unshuffle, whose sizes are quotients. 256 x 256 takes a fraction of a second, and shares hardly depend on it.
+    256 x 256 takes a fraction of a second, and shares hardly depend on the size.
     """
-    padding = Padding.to_multiple(size_hw, spec_of(model).multiple_of)
     convolutions = [node for node in model.graph.node if node.op_type in CONVOLUTIONS]
-    tensors = list(dict.fromkeys(name for node in convolutions for name in (_counted(node), node.input[1])))
-    session = InferenceSession(onnx_bytes(_with_shapes(model, tensors)), providers=["CPUExecutionProvider"])
-    image = np.zeros((1, 3, *padding.padded_hw), np.float32)
-    shapes = dict(zip(tensors, session.run(None, {model.graph.input[0].name: image}), strict=True))
+    tensors = dict.fromkeys(name for node in convolutions for name in (_counted(node), node.input[1]))
+    shapes = model.shapes(tensors, size_hw)
     macs: dict[str, int] = {}
     for node in convolutions:
-        batch, _, *pixels = shapes[_counted(node)].tolist()
-        per_pixel = int(np.prod(shapes[node.input[1]]))
-        macs[node.input[1]] = macs.get(node.input[1], 0) + batch * int(np.prod(pixels)) * per_pixel
+        batch, _, *pixels = shapes[_counted(node)]
+        weight = node.input[1]
+        macs[weight] = macs.get(weight, 0) + batch * math.prod(pixels) * math.prod(shapes[weight])
     return macs
 
 
 def _counted(node: NodeProto) -> str:
     """The tensor at each of whose pixels all weights are applied once."""
     return str(node.output[0] if node.op_type == "Conv" else node.input[0])
-
-
-def _with_shapes(model: ModelProto, tensors: Collection[str]) -> ModelProto:
-    """A copy of the graph whose outputs are the shapes of `tensors`."""
-    copy = ModelProto()
-    copy.CopyFrom(model)
-    del copy.graph.output[:]
-    for name in tensors:
-        copy.graph.node.append(helper.make_node("Shape", [name], [name + _SHAPE]))
-        copy.graph.output.append(helper.make_tensor_value_info(name + _SHAPE, TensorProto.INT64, None))
-    return copy

@@ -11,28 +11,16 @@ from dataclasses import dataclass
 from statistics import fmean
 
 import numpy as np
-from onnx import ModelProto
-from onnxruntime import GraphOptimizationLevel, InferenceSession, SessionOptions
 
-from unblur.calibration.images import Sample, shaken
-from unblur.calibration.onnx_model import onnx_bytes, spec_of
+from unblur.calibration.images import TRIALS, Trial
+from unblur.calibration.onnx_model import OnnxModel
 from unblur.runtime.frames import Batch, Frame, Padding, batch_from_frame
 from unblur.runtime.metrics import psnr_float_db
-from unblur.runtime.quality.pairs import find_pairs, read_pair
 
-_TRIALS = 8
 _SIDES = (128, 256)  # least and most pixels of a crop
 _WORK_MACS = 64e9  # of all trials together: about a second on a small CPU
 _EQUAL = 1e-10
 """Added to each mean square error: 100 dB is as good as equal, and two equal forms differ by nothing."""
-
-
-@dataclass(frozen=True)
-class Trial:
-    """A picture to restore and what it should become, uint8 (H, W, 3)."""
-
-    blurred: Frame
-    sharp: Frame
 
 
 @dataclass(frozen=True)
@@ -55,26 +43,13 @@ class Cost:
         return max(-self.delta_db, -min(self.deltas_db) / 2)
 
 
-def find_trials(sample: Sample, side: int = _SIDES[-1]) -> Iterator[Trial]:
-    """Crops from the middle of at most 8 pictures, spread over the sample. side: in pixels, at most."""
-    chosen = sample.spread(_TRIALS)
-    if chosen.paths[0].parent == sample.folder:
-        for index, picture in enumerate(chosen.pictures()):
-            yield Trial(_middle(shaken(picture, index), side), _middle(picture, side))
-    else:  # below the folder there are only sides of pairs
-        pairs = {pair.blurred: pair for pair in find_pairs(sample.folder)}
-        for path in chosen.paths:
-            blurred, sharp = read_pair(pairs[path])
-            yield Trial(_middle(blurred, side), _middle(sharp, side))
-
-
 def trial_side(macs: int) -> int:
     """The side of crops on which a search with hundreds of evaluations takes minutes; 128 to 256, a multiple of 32.
 
     macs: of the network on 256 x 256 pixels.
     """
     least, most = _SIDES
-    affordable = most * (_WORK_MACS / (_TRIALS * max(macs, 1))) ** 0.5
+    affordable = most * (_WORK_MACS / (TRIALS * max(macs, 1))) ** 0.5
     return min(max(int(affordable) // 32 * 32, least), most)
 
 
@@ -86,8 +61,8 @@ class QualityEvaluator:
     products saturate.
     """
 
-    def __init__(self, fp32: ModelProto, trials: Iterable[Trial]) -> None:
-        self._multiple_of = spec_of(fp32).multiple_of
+    def __init__(self, fp32: OnnxModel, trials: Iterable[Trial]) -> None:
+        self._multiple_of = fp32.spec.multiple_of
         self._trials = tuple(trials)
         self._expected = list(self._restore(fp32))
 
@@ -97,7 +72,7 @@ class QualityEvaluator:
             height, width = trial.blurred.shape[:2]
             yield batch_from_frame(trial.blurred, Padding.to_multiple((height, width), self._multiple_of))
 
-    def cost(self, candidate: ModelProto) -> Cost:
+    def cost(self, candidate: OnnxModel) -> Cost:
         """What `candidate`, another form of the network, makes of the trials against what fp32 made of them."""
         deltas, parities = [], []
         for trial, expected, restored in zip(self._trials, self._expected, self._restore(candidate), strict=True):
@@ -106,13 +81,11 @@ class QualityEvaluator:
             parities.append(psnr_float_db(restored, expected))
         return Cost(tuple(deltas), min(parities))
 
-    def _restore(self, model: ModelProto) -> Iterator[Batch]:
-        options = SessionOptions()
-        options.graph_optimization_level = GraphOptimizationLevel.ORT_DISABLE_ALL
-        session = InferenceSession(onnx_bytes(model), options, providers=["CPUExecutionProvider"])
+    def _restore(self, model: OnnxModel) -> Iterator[Batch]:
+        session = model.session(optimized=False)
         for trial, batch in zip(self._trials, self.batches(), strict=True):
             height, width = trial.blurred.shape[:2]
-            (restored,) = session.run(None, {model.graph.input[0].name: batch})
+            (restored,) = session.run(None, {model.input: batch})
             yield np.ascontiguousarray(restored[:, :, :height, :width])
 
 
@@ -123,9 +96,3 @@ def _mse(restored: Batch, sharp: Batch) -> float:
 def _whole_batch(frame: Frame) -> Batch:
     height, width = frame.shape[:2]
     return batch_from_frame(frame, Padding.to_multiple((height, width), 1))
-
-
-def _middle(picture: Frame, side: int) -> Frame:
-    height, width = picture.shape[:2]
-    top, left = max(height - side, 0) // 2, max(width - side, 0) // 2
-    return np.ascontiguousarray(picture[top : top + side, left : left + side])

@@ -15,7 +15,7 @@ from onnxruntime.quantization import CalibrationMethod, QuantType
 from onnxruntime.quantization.calibrate import TensorData, TensorsData
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
-from unblur.calibration.onnx_model import describe, sort_nodes, spec_of, strip_provenance
+from unblur.calibration.onnx_model import OnnxModel, described, sort_nodes, strip_provenance
 from unblur.calibration.placement import CONVOLUTIONS, Placement, place_as
 from unblur.calibration.table import check_fits
 from unblur.runtime.model.calibration_table import CalibrationTable, TensorRange
@@ -28,16 +28,14 @@ _TENSORRT_SETTINGS = {
 }
 
 
-def quantize(model: ModelProto, placement: Placement, ranges: Mapping[str, TensorRange]) -> ModelProto:
+def quantize(model: OnnxModel, placement: Placement, ranges: Mapping[str, TensorRange]) -> OnnxModel:
     """The INT8 form of an fp32 graph: the weights of the placed convolutions in 8 bits, Q/DQ before them.
 
     ranges: of `placement.activations` at least; a scale is amax / 127. A weight that several steps share is stored
     once. `model` is left alone.
     """
-    copy = ModelProto()
-    copy.CopyFrom(model)
     quantizer = QDQQuantizer(
-        copy,
+        model.copied(),
         per_channel=True,
         reduce_range=False,
         weight_qType=QuantType.QInt8,
@@ -52,11 +50,10 @@ def quantize(model: ModelProto, placement: Placement, ranges: Mapping[str, Tenso
     _keep_images_float(quantized.graph, placement.images)
     sort_nodes(quantized.graph)
     strip_provenance(quantized)
-    describe(quantized, spec_of(model), "int8")
-    return quantized
+    return described(quantized, model.spec, "int8")
 
 
-def quantize_with(model: ModelProto, table: CalibrationTable) -> ModelProto:
+def quantize_with(model: OnnxModel, table: CalibrationTable) -> OnnxModel:
     """The INT8 form that `table` was made for; CalibrationError with the field at fault if it is another's."""
     check_fits(table, model)
     return quantize(model, place_as(model, table.kept, table.excluded), table.ranges)

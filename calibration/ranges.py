@@ -11,18 +11,15 @@ from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import ModelProto
 
 from unblur.calibration.observation import BINS, Histogram, Observed, Range
+from unblur.calibration.onnx_model import OnnxModel
 from unblur.runtime.errors import CalibrationError
-from unblur.runtime.model.calibration_table import Method, StepPolicy
-
-LEVELS = 127
-"""Steps between 0 and the largest value that symmetric INT8 holds."""
+from unblur.runtime.model.calibration_table import INT8_LEVELS, Method, StepPolicy
 
 _ENTROPY_LEVELS = 128  # of |value|: 0 .. 127
 _MSE_STRIDE = 16  # bins between thresholds on the first, coarse search
-_TINIEST = float(np.finfo(np.float32).tiny) * LEVELS  # a scale below the normal float32 numbers is no scale
+_TINIEST = float(np.finfo(np.float32).tiny) * INT8_LEVELS  # a smaller scale is not a normal float32
 _DEAD = Range(-1.0, 1.0)
 
 Values = NDArray[np.float64]
@@ -135,8 +132,8 @@ def _square_errors(counts: Values, thresholds: NDArray[np.int64]) -> Values:
     n s^3 / 12 + r^3 / 3; beyond the last level n stays, and r is what clipping cuts off.
     """
     edges = np.arange(counts.size + 1, dtype=np.float64)
-    steps = thresholds[:, None] / LEVELS
-    levels = np.minimum(np.rint(edges / steps), LEVELS)
+    steps = thresholds[:, None] / INT8_LEVELS
+    levels = np.minimum(np.rint(edges / steps), INT8_LEVELS)
     rest = edges - levels * steps
     integrals = levels * steps**3 / 12 + rest**3 / 3
     errors: Values = np.diff(integrals) @ counts
@@ -172,12 +169,12 @@ class Drift:
     ratios: tuple[float, ...]
 
 
-def step_groups(model: ModelProto, tensors: Sequence[str]) -> tuple[StepGroup, ...]:
+def step_groups(model: OnnxModel, tensors: Sequence[str]) -> tuple[StepGroup, ...]:
     """`tensors` by the weight that reads them, in graph order; the first weight that reads a tensor has it.
 
     A tensor that no constant weight reads is a group of its own, under its own name.
     """
-    constants = {tensor.name for tensor in model.graph.initializer}
+    constants = model.view.initializers
     wanted, groups = dict.fromkeys(tensors), dict[str, list[str]]()
     for node in model.graph.node:
         weights = [name for name in node.input[1:2] if name in constants]
@@ -189,7 +186,7 @@ def step_groups(model: ModelProto, tensors: Sequence[str]) -> tuple[StepGroup, .
 
 
 def ranges_for_steps(
-    model: ModelProto,
+    model: OnnxModel,
     observed: Mapping[str, Observed],
     method: Method,
     policy: StepPolicy = "per-step",
@@ -216,7 +213,7 @@ def ranges_for_steps(
     return {name: chosen[name] for name in observed}
 
 
-def step_drift(model: ModelProto, ranges: Mapping[str, Range]) -> tuple[Drift, ...]:
+def step_drift(model: OnnxModel, ranges: Mapping[str, Range]) -> tuple[Drift, ...]:
     """How the ranges of each group with more than one step move; give ranges of the policy "per-step".
 
     Ratios are 0 where the first step's range is empty.

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from onnx import ModelProto, TensorProto, helper, numpy_helper
-from onnxruntime import InferenceSession
 
-from unblur.calibration.onnx_model import onnx_bytes
+from unblur.calibration.images import Trial
+from unblur.calibration.onnx_model import OnnxModel, open_session
 from unblur.calibration.placement import Placement
-from unblur.calibration.quality_evaluator import Cost, QualityEvaluator, Trial
+from unblur.calibration.quality_evaluator import Cost, QualityEvaluator
 from unblur.calibration.quantize import quantize
 from unblur.runtime.console import Stage, silent
 from unblur.runtime.errors import CalibrationError
@@ -76,7 +76,6 @@ def _win_back(
     return layers
 
 
-_LEVELS = 127
 _SIGNAL, _NOISE = ".signal", ".noise"
 
 
@@ -126,30 +125,28 @@ def layer_costs(
     return tuple(costs)
 
 
-def sqnr_db(model: ModelProto, ranges: Mapping[str, TensorRange], batches: Iterable[Batch]) -> dict[str, float]:
+def sqnr_db(model: OnnxModel, ranges: Mapping[str, TensorRange], batches: Iterable[Batch]) -> dict[str, float]:
     """Signal to quantisation noise of each activation, in dB, over all the batches; inf if INT8 holds it exactly.
 
     Both powers are summed inside the fp32 graph, so that two numbers a tensor leave it. model: fp32.
     """
-    session = InferenceSession(onnx_bytes(_with_powers(model, ranges)), providers=["CPUExecutionProvider"])
-    feed = model.graph.input[0].name
-    powers = sum(np.array(session.run(None, {feed: batch}), np.float64) for batch in batches)
+    session = open_session(_with_powers(model, ranges))
+    powers = sum(np.array(session.run(None, {model.input: batch}), np.float64) for batch in batches)
     signal, noise = np.reshape(powers, (-1, 2)).T
     ratio = np.divide(signal, noise, out=np.full_like(signal, np.inf), where=noise > 0)
     return dict(zip(ranges, (10 * np.log10(ratio)).tolist(), strict=True))
 
 
-def _with_powers(model: ModelProto, ranges: Mapping[str, TensorRange]) -> ModelProto:
+def _with_powers(model: OnnxModel, ranges: Mapping[str, TensorRange]) -> ModelProto:
     """A copy of the graph whose outputs are the energy of each tensor, and of what INT8 makes wrong of it."""
-    copy = ModelProto()
-    copy.CopyFrom(model)
+    copy = model.copied()
     graph = copy.graph
     del graph.output[:]
     zero = ".int8_zero"
     graph.initializer.append(numpy_helper.from_array(np.array(0, np.int8), zero))
     for name, seen in ranges.items():
         scale, integer, rounded, error = (f"{name}.{part}" for part in ("int8_scale", "int8", "rounded", "error"))
-        graph.initializer.append(numpy_helper.from_array(np.array(seen.amax / _LEVELS, np.float32), scale))
+        graph.initializer.append(numpy_helper.from_array(np.array(seen.scale, np.float32), scale))
         graph.node.append(helper.make_node("QuantizeLinear", [name, scale, zero], [integer]))
         graph.node.append(helper.make_node("DequantizeLinear", [integer, scale, zero], [rounded]))
         graph.node.append(helper.make_node("Sub", [name, rounded], [error]))
@@ -166,7 +163,7 @@ class CandidateEvaluator:
 
     def __init__(
         self,
-        model: ModelProto,
+        model: OnnxModel,
         candidates: Placement,
         ranges: Mapping[str, TensorRange],
         macs: Mapping[str, int],

@@ -1,13 +1,10 @@
 """Which calibration table belongs to which ONNX model."""
 
-import hashlib
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from onnx import ModelProto
-
-from unblur.calibration.onnx_model import onnx_bytes, spec_of
+from unblur.calibration.onnx_model import OnnxModel
 from unblur.calibration.placement import Placement, place_as
 from unblur.runtime.model.calibration_table import (
     CalibrationTable,
@@ -22,13 +19,8 @@ from unblur.runtime.model.calibration_table import (
 )
 
 
-def model_sha256(model: ModelProto) -> str:
-    """sha256 of the file that `model` is, or would be written to."""
-    return hashlib.sha256(onnx_bytes(model)).hexdigest()
-
-
 def table_of(
-    model: ModelProto,
+    model: OnnxModel,
     placement: Placement,
     ranges: Mapping[str, TensorRange],
     *,
@@ -44,14 +36,14 @@ def table_of(
     ranges: of the activations that the placed layers read; any others are what implicit INT8 needs beside.
     preprocessing: default what the model's spec says.
     """
-    spec = spec_of(model)
+    spec = model.spec
     return CalibrationTable(
         method=method,
         percentile=percentile,
         step_policy=step_policy,
         preset=spec.preset,
         steps=spec.steps,
-        model_sha256=model_sha256(model),
+        model_sha256=model.sha256,
         preprocessing=preprocessing or preprocessing_of(spec),
         images=images,
         ranges={name: ranges[name] for name in placement.activations},
@@ -64,33 +56,33 @@ def table_of(
     )
 
 
-def check_fits(table: CalibrationTable, model: ModelProto, *, where: str = "the calibration table") -> None:
+def check_fits(table: CalibrationTable, model: OnnxModel, *, where: str = "the calibration table") -> None:
     """CalibrationError with the field and both values if `table` was not made for `model`, an fp32 graph."""
-    spec = spec_of(model)
+    spec = model.spec
     table.check_spec(spec, where=where)
-    if table.model_sha256 != model_sha256(model):
-        mend = "calibrate this model, or `unblur table bind` the table if the weights were tuned with it"
-        raise mismatch_error(where, spec, "model_sha256", table.model_sha256, model_sha256(model), mend)
+    if table.model_sha256 != model.sha256:
+        fix = "calibrate this model, or `unblur table bind` the table if the weights were tuned with it"
+        raise mismatch_error(where, spec, "model_sha256", table.model_sha256, model.sha256, fix)
 
 
 def bound_to(
-    table: CalibrationTable, model: ModelProto, *, where: str = "the calibration table"
+    table: CalibrationTable, model: OnnxModel, *, where: str = "the calibration table"
 ) -> CalibrationTable:
     """`table` for other weights of the same network: those that were fine-tuned against these very ranges.
 
     Raises CalibrationError if it is another network, by its spec or by the names of its tensors.
     """
-    spec = spec_of(model)
+    spec = model.spec
     table.check_spec(spec, where=where)
-    names = {name for node in model.graph.node for name in (*node.input, *node.output)}
+    names = model.view.tensors.union(model.view.initializers)
     for name in (*table.ranges, *table.implicit, *table.reads):
         if name not in names:
             raise mismatch_error(where, spec, f"tensor '{name}'", "in the table", "not in the graph")
-    return replace(table, model_sha256=model_sha256(model))
+    return replace(table, model_sha256=model.sha256)
 
 
 def at_fewer_steps(
-    table: CalibrationTable, model: ModelProto, *, where: str = "the calibration table"
+    table: CalibrationTable, model: OnnxModel, *, where: str = "the calibration table"
 ) -> CalibrationTable:
     """`table` for the same weights at fewer steps of the recursion: the same layers in INT8, with the same ranges.
 
@@ -98,7 +90,7 @@ def at_fewer_steps(
     shorter recursion are the first ones of the longer. Implicit INT8 gets no ranges. Raises CalibrationError if it
     is another network, by its spec or because a weight is used more often than the table knows.
     """
-    spec = spec_of(model)
+    spec = model.spec
     table.check_spec(replace(spec, steps=table.steps), where=where)
     placement = place_as(model, table.kept, table.excluded)
     ranges: dict[str, TensorRange] = {}
@@ -110,7 +102,7 @@ def at_fewer_steps(
     return replace(
         table,
         steps=spec.steps,
-        model_sha256=model_sha256(model),
+        model_sha256=model.sha256,
         ranges=ranges,
         implicit={},
         reads=placement.reads,

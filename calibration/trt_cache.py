@@ -17,14 +17,14 @@ INT8 that the table excludes if both its neighbours are INT8. Where that matters
 
 import re
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast, get_args
 
-from onnx import ModelProto, NodeProto
+from onnx import NodeProto
 
-from unblur.calibration.onnx_model import spec_of
+from unblur.calibration.onnx_model import OnnxModel
 from unblur.calibration.placement import Placement, place
 from unblur.calibration.table import table_of
 from unblur.runtime.errors import BadInput, CalibrationError
@@ -113,7 +113,7 @@ def cache_from_table(
     )
 
 
-def table_from_cache(cache: TensorRTCache, model: ModelProto, *, where: str = "the cache") -> CalibrationTable:
+def table_from_cache(cache: TensorRTCache, model: OnnxModel, *, where: str = "the cache") -> CalibrationTable:
     """The table for `model`, an fp32 graph, with the ranges of a cache.
 
     A convolution that lacks a scale at its input or output stays float, as TensorRT would leave it. The cache does
@@ -122,7 +122,7 @@ def table_from_cache(cache: TensorRTCache, model: ModelProto, *, where: str = "t
     convolution.
     """
     _check_names(cache, model, where)
-    candidates, spec = place(model, cautious=False), spec_of(model)
+    candidates, spec = place(model, cautious=False), model.spec
     unscaled = {node.input[1] for node in candidates.quantized if not _has_scales(cache, node)}
     placement = candidates.only([layer for layer in candidates.layers if layer not in unscaled])
     if not placement.quantized:
@@ -135,17 +135,13 @@ def table_from_cache(cache: TensorRTCache, model: ModelProto, *, where: str = "t
     return table_of(model, placement, ranges, method="imported", images={})
 
 
-def cache_tensors(model: ModelProto, placement: Placement) -> tuple[str, ...]:
+def cache_tensors(model: OnnxModel, placement: Placement) -> tuple[str, ...]:
     """The tensors that need a scale for the placed convolutions to run in INT8 on TensorRT's implicit path.
 
     Those are what a convolution reads and writes, and what the additions and activation functions that TensorRT
     fuses with it read and write.
     """
-    weights = {tensor.name for tensor in model.graph.initializer}
-    consumers: dict[str, list[NodeProto]] = {}
-    for node in model.graph.node:
-        for name in node.input:
-            consumers.setdefault(name, []).append(node)
+    weights, consumers = model.view.initializers, model.view.consumers
     pending = list(placement.quantized)
     tensors: dict[str, None] = {}
     while pending:
@@ -189,12 +185,11 @@ def _range(cache: TensorRTCache, name: str, where: str) -> TensorRange:
     return TensorRange(-amax, amax, amax)
 
 
-def _check_names(cache: TensorRTCache, model: ModelProto, where: str) -> None:
-    names: Iterator[str] = (name for node in model.graph.node for name in node.output)
-    known = {*names, *(value.name for value in model.graph.input)}
+def _check_names(cache: TensorRTCache, model: OnnxModel, where: str) -> None:
+    known = model.view.tensors
     foreign = [name for name in cache.scales if name not in known and not name.startswith(_INTERNAL)]
     if foreign:
         raise CalibrationError(
-            f"{where} names the tensor '{foreign[0]}', which the model '{spec_of(model).preset}' has not; "
+            f"{where} names the tensor '{foreign[0]}', which the model '{model.spec.preset}' has not; "
             "it belongs to another model"
         )

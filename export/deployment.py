@@ -16,11 +16,9 @@ from itertools import groupby, pairwise
 from pathlib import Path
 from typing import get_args
 
-from onnx import ModelProto
-
-from unblur.calibration.images import Coverage, Sample
+from unblur.calibration.images import Sample
 from unblur.calibration.int8_from_fp32 import Calibrated, Settings, calibrate
-from unblur.calibration.onnx_model import write_onnx
+from unblur.calibration.onnx_model import OnnxModel, write_onnx
 from unblur.calibration.quantize import quantize_with
 from unblur.calibration.table import at_fewer_steps
 from unblur.calibration.trt_cache import CACHE_FILE, cache_from_table
@@ -64,8 +62,7 @@ class DeployPlan:
     sample: the pictures INT8 is calibrated on. pairs: the ledger is measured on them, against ground truth;
     without any, parity alone is measured, on a few pictures of the sample. steps: the fewer steps that
     variants are added at; None chooses the first few below the network's own. keep_failed: seal the bundle even if
-    its ledger fails. int8: how to calibrate. coverage: how well the sample stands for the pictures it was picked
-    from, for the report.
+    its ledger fails. int8: how to calibrate.
     """
 
     checkpoint: Path
@@ -74,7 +71,6 @@ class DeployPlan:
     steps: tuple[int, ...] | None = None
     keep_failed: bool = False
     int8: Settings = DEFAULT_INT8
-    coverage: Coverage | None = None
 
 
 @dataclass(frozen=True)
@@ -165,9 +161,9 @@ def _write_models(
 
 def _write_float(
     folder: Path, network: DeblurringNetwork, variants: Sequence[Variant], stage: Stage
-) -> dict[int, ModelProto]:
+) -> dict[int, OnnxModel]:
     """Write the fp32 and fp16 variants; gives the fp32 graph of every number of steps."""
-    graphs: dict[int, ModelProto] = {}
+    graphs: dict[int, OnnxModel] = {}
     floats = [variant for variant in variants if variant.precision != "int8"]
     advance = stage("exporting", len(floats))
     for variant in floats:
@@ -179,7 +175,7 @@ def _write_float(
     return graphs
 
 
-def _int8(calibrated: Calibrated, fp32: ModelProto, steps: int) -> ModelProto:
+def _int8(calibrated: Calibrated, fp32: OnnxModel, steps: int) -> OnnxModel:
     """INT8 at fewer steps needs no calibration of its own: the table has the ranges of every step."""
     if steps == calibrated.table.steps:
         return calibrated.model
@@ -242,7 +238,7 @@ def _report(
         gflop_720p=gflop_720p(network.at_steps(network.steps)),  # on a copy: it leaves the network without weights
         models=tuple(sizes),
         ledger=ledger,
-        int8=int8_report(calibrated, plan.coverage),
+        int8=int8_report(calibrated),
         exhibits=_exhibits(folder, variants, plan),
         versions={package: version(package) for package in _PACKAGES},
         created=_created(),

@@ -17,9 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast, get_args
 
-from onnx import ModelProto
-
-from unblur.calibration.onnx_model import precision_of, read_onnx, spec_of
+from unblur.calibration.onnx_model import OnnxModel, read_onnx
 from unblur.calibration.trt_cache import TensorRTCache, read_cache, table_from_cache, version_from_text
 from unblur.export.timing_cache import TimingCache
 from unblur.export.trt_api import ParseProblem, Settings, TrtApi, dla_refusal, dla_types_weakly
@@ -97,7 +95,7 @@ class Source:
 
     path: Path
     data: bytes
-    model: ModelProto
+    model: OnnxModel
     spec: ModelSpec
     precision: Precision
     input: str
@@ -144,17 +142,17 @@ class BuildWatch:
 def read_source(path: Path) -> Source:
     """Read and check an ONNX file; BadInput or SpecMismatch if it is not one that unblur wrote."""
     model = read_onnx(path)
-    precision = precision_of(model)
+    precision = model.precision
     if precision not in get_args(Precision):
         raise SpecMismatch(f"{path} does not say its precision; export the model again with `unblur export`")
     return Source(
         path=path,
         data=path.read_bytes(),
         model=model,
-        spec=spec_of(model, where=str(path)),
+        spec=model.spec,
         precision=cast(Precision, precision),
-        input=model.graph.input[0].name,
-        output=model.graph.output[0].name,
+        input=model.input,
+        output=model.output,
     )
 
 

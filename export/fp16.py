@@ -7,7 +7,7 @@ Precision lives in the graph, never in a builder flag: the one way that TensorRT
 from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
 
-from unblur.calibration.onnx_model import describe, precision_of, sort_nodes, spec_of, strip_provenance
+from unblur.calibration.onnx_model import GraphView, OnnxModel, described, sort_nodes, strip_provenance
 from unblur.runtime.errors import BadInput
 from unblur.runtime.spec import Precision
 
@@ -17,31 +17,30 @@ _COMPARISONS = frozenset({"Equal", "Greater", "GreaterOrEqual", "Less", "LessOrE
 _CHANNEL_AXIS = 1
 
 
-def fp16_from_fp32(model: ModelProto) -> ModelProto:
+def fp16_from_fp32(model: OnnxModel) -> OnnxModel:
     """The same network with float16 weights and arithmetic, float32 at both ends; `model` is left alone.
 
     Sums over the rows and columns of a frame stay in float32: at 1280 x 720 a sum of values near 1 passes 65504,
     the largest float16. So does whatever is compared: a value rounded past a threshold is wrong by all of it.
     """
-    if precision_of(model) != "fp32":
-        raise BadInput(f"the fp16 graph is made from fp32, got precision '{precision_of(model)}'")
+    if model.precision != "fp32":
+        raise BadInput(f"the fp16 graph is made from fp32, got precision '{model.precision}'")
     return _halve(model, "fp16")
 
 
-def int8_fp16_from_int8(model: ModelProto) -> ModelProto:
+def int8_fp16_from_int8(model: OnnxModel) -> OnnxModel:
     """A Q/DQ graph whose remaining float parts, scales included, are float16, as `fp16_from_fp32` does it.
 
     Under strong typing the convolutions that are not quantised would otherwise run in float32, which makes an INT8
     engine slower than an fp16 one.
     """
-    if precision_of(model) != "int8":
-        raise BadInput(f"expected a Q/DQ graph, got precision '{precision_of(model)}'")
+    if model.precision != "int8":
+        raise BadInput(f"expected a Q/DQ graph, got precision '{model.precision}'")
     return _halve(model, "int8")
 
 
-def _halve(model: ModelProto, precision: Precision) -> ModelProto:
-    copy = ModelProto()
-    copy.CopyFrom(model)
+def _halve(model: OnnxModel, precision: Precision) -> OnnxModel:
+    copy = model.copied()
     axes = _axes_tensors(copy)
     exact = [node.name for node in copy.graph.node if _sums_over_frame(node, axes)] + _compared(copy)
     half: ModelProto = convert_float_to_float16(
@@ -54,8 +53,7 @@ def _halve(model: ModelProto, precision: Precision) -> ModelProto:
     _drop_round_trips(half)
     sort_nodes(half.graph)
     strip_provenance(half)
-    describe(half, spec_of(model), precision)
-    return half
+    return described(half, model.spec, precision)
 
 
 def _axes_tensors(model: ModelProto) -> dict[str, list[int]]:
@@ -80,14 +78,14 @@ def _sums_over_frame(node: NodeProto, axes_tensors: dict[str, list[int]]) -> boo
 
 def _compared(model: ModelProto) -> list[str]:
     """The names of all comparisons and of all nodes that what they compare comes from."""
-    producer = {name: node for node in model.graph.node for name in node.output}
-    pending = [node for node in model.graph.node if node.op_type in _COMPARISONS]
+    view = GraphView(model)
+    pending = [node for node in view.nodes if node.op_type in _COMPARISONS]
     found: dict[str, None] = {}
     while pending:
         node = pending.pop()
         if node.name not in found:
             found[node.name] = None
-            pending.extend(producer[name] for name in node.input if name in producer)
+            pending.extend(view.producer[name] for name in node.input if name in view.producer)
     return list(found)
 
 

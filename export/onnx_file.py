@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from unblur.calibration.onnx_model import check_onnx_name, onnx_bytes
+from unblur.calibration.onnx_model import check_onnx_name
 from unblur.export.fp16 import fp16_from_fp32
 from unblur.export.onnx_from_network import onnx_from_network, simplify
 from unblur.export.torch_runner import TorchRunner
@@ -41,7 +41,7 @@ def export_onnx(
     with atomic_file(output) as temporary:
         simplification = simplify(onnx_from_network(network))
         model = simplification.model if precision == "fp32" else fp16_from_fp32(simplification.model)
-        temporary.write_bytes(onnx_bytes(model))
+        temporary.write_bytes(model.data)
         parity = _compare_with_torch(network, temporary)
     return ExportedOnnx(output, len(model.graph.node), output.stat().st_size, parity, simplification.reason)
 

@@ -19,10 +19,9 @@ import onnxsim
 import torch
 from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto
-from onnxruntime import GraphOptimizationLevel, InferenceSession, SessionOptions
 from torch.export import Dim
 
-from unblur.calibration.onnx_model import WEIGHTED, describe, onnx_bytes, spec_of, strip_provenance
+from unblur.calibration.onnx_model import WEIGHTED, OnnxModel, described, strip_provenance
 from unblur.train.checkpoint import load_checkpoint
 from unblur.train.networks import DeblurringNetwork
 
@@ -107,7 +106,7 @@ _AXES = ("batch", None, "height", "width")
 _EXAMPLE_MULTIPLES = (2, 3, 4)  # batch, height, width: all different and above 1, so that none is taken as fixed
 
 
-def onnx_from_checkpoint(path: Path, *, steps: int | None = None) -> ModelProto:
+def onnx_from_checkpoint(path: Path, *, steps: int | None = None) -> OnnxModel:
     """Export the network of a checkpoint. steps: run the same weights for another number of recursion steps.
 
     Raises BadInput or SpecMismatch for a checkpoint that cannot be used.
@@ -115,7 +114,7 @@ def onnx_from_checkpoint(path: Path, *, steps: int | None = None) -> ModelProto:
     return onnx_from_network(load_checkpoint(path, steps=steps))
 
 
-def onnx_from_network(network: DeblurringNetwork) -> ModelProto:
+def onnx_from_network(network: DeblurringNetwork) -> OnnxModel:
     """Export a network in eval mode; the spec goes into the metadata."""
     multiple = network.spec.multiple_of
     batch, rows, columns = _EXAMPLE_MULTIPLES
@@ -138,8 +137,7 @@ def onnx_from_network(network: DeblurringNetwork) -> ModelProto:
     strip_provenance(model)
     for value in (*model.graph.input, *model.graph.output):
         _name_axes(value)
-    describe(model, network.spec, "fp32")
-    return model
+    return described(model, network.spec, "fp32")
 
 
 def _name_axes(value: ValueInfoProto) -> None:
@@ -172,20 +170,20 @@ _SIZES_IN_MULTIPLES = ((2, 3), (5, 4))
 class Simplification:
     """`model` is the smaller graph if it was `kept`, else the one that was given. reason: for people."""
 
-    model: ModelProto
+    model: OnnxModel
     kept: bool
     reason: str
 
 
-def simplify(model: ModelProto) -> Simplification:
+def simplify(model: OnnxModel) -> Simplification:
     """Fold constants and drop dead nodes with onnxsim.
 
     Its result is taken only if it has no more nodes and no more bytes (it can inflate repeated blocks,
     onnxsim#633) and gives the same image within `MAX_DIFFERENCE` on random input of two sizes.
     """
-    simplified, _ = onnxsim.simplify(model)
-    strip_provenance(simplified)
-    describe(simplified, spec_of(model), "fp32")
+    graph, _ = onnxsim.simplify(model.proto)
+    strip_provenance(graph)
+    simplified = described(graph, model.spec, "fp32")
     size, new_size = _size(model), _size(simplified)
     change = f"{size[0]} -> {new_size[0]} nodes, {size[1]} -> {new_size[1]} bytes"
     if new_size[0] > size[0] or new_size[1] > size[1]:
@@ -196,9 +194,9 @@ def simplify(model: ModelProto) -> Simplification:
     return Simplification(simplified, True, f"onnxsim: {change}, largest difference {difference:.2g}")
 
 
-def max_difference(model: ModelProto, other: ModelProto) -> float:
+def max_difference(model: OnnxModel, other: OnnxModel) -> float:
     """Largest absolute difference of two graphs on seeded random images of two sizes; NaN if either gives NaN."""
-    multiple = spec_of(model).multiple_of
+    multiple = model.spec.multiple_of
     rng = np.random.default_rng(_SEED)
     differences = []
     for rows, columns in _SIZES_IN_MULTIPLES:
@@ -207,13 +205,10 @@ def max_difference(model: ModelProto, other: ModelProto) -> float:
     return float(np.max(differences))
 
 
-def _run(model: ModelProto, images: NDArray[np.float32]) -> NDArray[np.float32]:
-    options = SessionOptions()
-    options.graph_optimization_level = GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = InferenceSession(onnx_bytes(model), options, providers=["CPUExecutionProvider"])
-    restored: NDArray[np.float32] = session.run(None, {session.get_inputs()[0].name: images})[0]
+def _run(model: OnnxModel, images: NDArray[np.float32]) -> NDArray[np.float32]:
+    restored: NDArray[np.float32] = model.session(optimized=False).run(None, {model.input: images})[0]
     return restored
 
 
-def _size(model: ModelProto) -> tuple[int, int]:
-    return len(model.graph.node), model.ByteSize()
+def _size(model: OnnxModel) -> tuple[int, int]:
+    return len(model.graph.node), model.proto.ByteSize()

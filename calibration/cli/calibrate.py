@@ -1,29 +1,32 @@
-"""`unblur calibrate`; the commands beside it are in cli_table and cli_lint."""
+"""`unblur calibrate`."""
 
+import resource
 import sys
 import time
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from unblur.calibration.coverage import Coverage
+from unblur.calibration.images import Sample, find_sample
+from unblur.calibration.int8_from_fp32 import Calibrated, Settings, apply_table
+from unblur.calibration.int8_from_fp32 import calibrate as int8_from_fp32
+from unblur.calibration.onnx_model import check_onnx_name, read_onnx
+from unblur.calibration.sensitivity_plot import sensitivity_png
 from unblur.runtime.cli.options import MaxImagesOption, SyntheticBlurOption
 from unblur.runtime.console import print_json, progress, stages_on, stderr
-from unblur.runtime.errors import BadInput, needs_extra
+from unblur.runtime.errors import BadInput
 from unblur.runtime.files import atomic_file
 from unblur.runtime.media.url import Size
-from unblur.runtime.model.calibration_table import Method, StepPolicy
-
-if TYPE_CHECKING:
-    from unblur.calibration.images import Coverage, Sample
-    from unblur.calibration.int8_from_fp32 import Calibrated, Settings
+from unblur.runtime.model.calibration_table import Method, StepPolicy, read_table
 
 
 def calibrate(
     model: Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="An fp32 model from `unblur export`.")],
-    images: Annotated[Path, typer.Option(help="Folder of pictures, or of pairs, which bring ground truth.")],
+    images: Annotated[Path, typer.Option(help="Folder of images, or of pairs, which bring ground truth.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="The INT8 model to write.")],
     method: Annotated[Method, typer.Option(help="How a range is chosen.")] = "minmax",
     percentile: Annotated[float, typer.Option(min=50, max=100, help="Of the values, for that method.")] = 99.99,
@@ -43,26 +46,22 @@ def calibrate(
     ] = None,
     table: Annotated[Path | None, typer.Option(help="Also write the table of ranges, as JSON.")] = None,
     from_table: Annotated[
-        Path | None, typer.Option(help="Take ranges and choice of layers from this table; pictures only judge.")
+        Path | None, typer.Option(help="Take ranges and layers from this table; the images only measure the loss.")
     ] = None,
     sensitivity: Annotated[
-        Path | None, typer.Option(help="Also draw what each layer costs, as PNG; takes two runs a layer.")
+        Path | None, typer.Option(help="Also draw what each layer costs, as PNG; takes two runs per layer.")
     ] = None,
     state: Annotated[
         Path | None,
-        typer.Option(help="Keep what was seen in this file; the same command goes on from it. Removed at the end."),
+        typer.Option(help="Save progress to this file; the same command resumes from it. Removed at the end."),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
 ) -> None:
-    """Make the INT8 form of a model, with ranges measured on pictures like those it will see.
+    """Make the INT8 variant of a model, with ranges measured on images like those it will see.
 
-    Convolutions become INT8 but for attention gates and, without --budget-db, the first and the last; the rest
+    Convolutions become INT8 except attention gates and, without --budget-db, the first and the last; the rest
     stays float32 here, `unblur deploy` makes it float16.
     """
-    with needs_extra("export"):
-        from unblur.calibration.images import find_sample
-        from unblur.calibration.int8_from_fp32 import Settings
-        from unblur.calibration.onnx_model import check_onnx_name
     check_onnx_name(output)
     if from_table is not None and (exclude or budget_db is not None):
         raise BadInput(f"{from_table} says which layers are INT8; leave out --exclude and --budget-db")
@@ -77,8 +76,7 @@ def calibrate(
         implicit=table is not None,
         state=state,
     )
-    sample = find_sample(images, synthetic_blur=synthetic_blur, size_hw=size)
-    sample, coverage = (sample, None) if max_images is None else _pick(sample, max_images)
+    sample = picked(find_sample(images, synthetic_blur=synthetic_blur, size_hw=size), max_images)
     with ExitStack() as stack:
         paths = {path: stack.enter_context(atomic_file(path)) for path in (output, table, sensitivity) if path}
         made = _make(model, sample, settings, from_table)
@@ -87,42 +85,37 @@ def calibrate(
         state.unlink(missing_ok=True)
     if json:
         seconds = round(time.monotonic() - started_s, 2)
-        print_json({**_document(made, coverage), "seconds": seconds, "bytes": output.stat().st_size})
+        print_json({**_document(made), "seconds": seconds, "bytes": output.stat().st_size})
     else:
-        stderr.print(f"{output}: {_sentence(made, coverage)}")
+        stderr.print(f"{output}: {_sentence(made)}")
 
 
-def _pick(sample: "Sample", count: int) -> "tuple[Sample, Coverage]":
-    with progress("pictures") as bar:
-        return sample.pick(count, stages_on(bar)("choosing", len(sample)))
+def picked(sample: Sample, max_images: int | None) -> Sample:
+    """At most `max_images` of a sample, chosen to cover it; all of it for None."""
+    if max_images is None or max_images >= len(sample):
+        return sample
+    with progress("images") as bar:
+        return sample.pick(max_images, stages_on(bar)("choosing", len(sample)))
 
 
-def _make(model: Path, sample: "Sample", settings: "Settings", from_table: Path | None) -> "Calibrated":
-    from unblur.calibration import int8_from_fp32 as room
-    from unblur.calibration.onnx_model import read_onnx
-    from unblur.runtime.model.calibration_table import read_table
-
+def _make(model: Path, sample: Sample, settings: Settings, from_table: Path | None) -> Calibrated:
     fp32 = read_onnx(model)
     with progress() as bar:
         if from_table is None:
-            return room.calibrate(fp32, sample, settings, stages_on(bar))
-        return room.apply_table(
-            fp32, read_table(from_table), sample, stages_on(bar), sensitivity=settings.sensitivity
-        )
+            return int8_from_fp32(fp32, sample, settings, stages_on(bar))
+        table = read_table(from_table)
+        return apply_table(fp32, table, sample, stages_on(bar), sensitivity=settings.sensitivity)
 
 
-def _write(made: "Calibrated", output: Path, table: Path | None, plot: Path | None) -> None:
-    from unblur.calibration.onnx_model import onnx_bytes
-    from unblur.calibration.sensitivity_plot import sensitivity_png
-
-    output.write_bytes(onnx_bytes(made.model))
+def _write(made: Calibrated, output: Path, table: Path | None, plot: Path | None) -> None:
+    output.write_bytes(made.model.data)
     if table is not None:
         table.write_text(made.table.to_json())
     if plot is not None and made.sensitivity is not None:
         plot.write_bytes(sensitivity_png(made.sensitivity.layers))
 
 
-def _document(made: "Calibrated", coverage: "Coverage | None") -> dict[str, object]:
+def _document(made: Calibrated) -> dict[str, object]:
     table = made.table
     return {
         "method": table.method,
@@ -135,26 +128,27 @@ def _document(made: "Calibrated", coverage: "Coverage | None") -> dict[str, obje
         "int8_macs": round(made.int8_macs, 4),
         "float": dict(table.kept),
         "excluded": list(table.excluded),
-        "coverage": None if coverage is None else asdict(coverage),
+        "coverage": made.coverage and asdict(made.coverage),
         "drift": {drift.weight: [round(ratio, 3) for ratio in drift.ratios] for drift in made.drift},
-        "sensitivity": None if made.sensitivity is None else asdict(made.sensitivity),
+        "sensitivity": made.sensitivity and asdict(made.sensitivity),
     }
 
 
-def _sentence(made: "Calibrated", coverage: "Coverage | None") -> str:
+def _sentence(made: Calibrated) -> str:
     table, cost = made.table, made.cost
-    chosen = "" if coverage is None else f"; {_coverage_sentence(coverage)}"
     excluded = f", {len(table.excluded)} layers left out" if table.excluded else ""
     return (
         f"INT8 in {made.int8_macs:.1%} of the multiply-accumulates{excluded}; {len(table.ranges)} activations "
-        f"calibrated on {len(table.images)} pictures; {cost.delta_db:+.3f} dB against float32, "
-        f"{cost.parity_db:.1f} dB from it at worst, on {len(cost.deltas_db)} crops{chosen}"
+        f"calibrated on {len(table.images)} images; {cost.delta_db:+.3f} dB against float32, "
+        f"{cost.parity_db:.1f} dB from it at worst, on {len(cost.deltas_db)} crops{_chosen(made.coverage)}"
     )
 
 
-def _coverage_sentence(coverage: "Coverage") -> str:
+def _chosen(coverage: Coverage | None) -> str:
+    if coverage is None or coverage.picked == coverage.pictures:
+        return ""
     spans = ", ".join(f"{feature.span:.0%} of {feature.name}" for feature in coverage.features)
-    return f"the {coverage.picked} chosen of {coverage.pictures} pictures span {spans}"
+    return f"; the {coverage.picked} chosen of {coverage.pictures} images span {spans}"
 
 
 def _peak_rss_mb() -> float:
@@ -163,7 +157,5 @@ def _peak_rss_mb() -> float:
     if status.exists():  # Linux, where getrusage would count what the parent had when it forked
         peak_kib = next(line.split()[1] for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
         return round(int(peak_kib) / 1024, 1)
-    import resource
-
     unit = 1 if sys.platform == "darwin" else 1024
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20, 1)

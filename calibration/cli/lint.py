@@ -1,15 +1,14 @@
 """`unblur lint`."""
 
+from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from unblur.calibration.lint import Finding, read_foreign
+from unblur.calibration.lint import lint as findings_of
 from unblur.runtime.console import print_json, stdout
-from unblur.runtime.errors import needs_extra
-
-if TYPE_CHECKING:
-    from unblur.calibration.lint import Finding
 
 _NODES_SHOWN = 4
 
@@ -20,32 +19,29 @@ def lint(
 ) -> None:
     """Name what TensorRT refuses in an ONNX file, or fuses badly; exit with 1 if something is refused.
 
-    An error is refused by TensorRT, or computed otherwise than ONNX says; a warning costs speed or quality.
+    An error is refused by TensorRT, or computed differently from what ONNX says; a warning costs speed or quality.
     """
-    with needs_extra("export"):
-        from unblur.calibration import lint as linter
-    findings = linter.lint(linter.read_foreign(model))
-    counts = {kind: sum(finding.severity == kind for finding in findings) for kind in ("error", "warning")}
+    findings = findings_of(read_foreign(model))
+    errors = sum(finding.severity == "error" for finding in findings)
+    warnings = len(findings) - errors
     if json:
         documents = [vars(finding) for finding in findings]
-        print_json({"errors": counts["error"], "warnings": counts["warning"], "findings": documents})
+        print_json({"errors": errors, "warnings": warnings, "findings": documents})
     else:
-        _print(model, findings, counts)
-    raise typer.Exit(1 if counts["error"] else 0)
+        _print(findings)
+        _say(f"{model}: {errors} errors, {warnings} warnings")
+    raise typer.Exit(1 if errors else 0)
 
 
-def _print(model: Path, findings: "list[Finding]", counts: dict[str, int]) -> None:
-    """One paragraph a rule: a network repeats its faults in every layer."""
-    groups: dict[str, list[Finding]] = {}
-    for finding in findings:
-        groups.setdefault(finding.rule, []).append(finding)
-    for rule, group in groups.items():
-        _say(f"{group[0].severity} {rule}: {group[0].mend}")
-        for finding in group[:_NODES_SHOWN]:
+def _print(findings: list[Finding]) -> None:
+    """One paragraph per rule: a network repeats its faults in every layer."""
+    for rule, group in groupby(findings, key=lambda finding: finding.rule):
+        first, *others = group
+        _say(f"{first.severity} {rule}: {first.fix}")
+        for finding in (first, *others[: _NODES_SHOWN - 1]):
             _say(f"  {finding.node}: {finding.what}")
-        if len(group) > _NODES_SHOWN:
-            _say(f"  and {len(group) - _NODES_SHOWN} more nodes")
-    _say(f"{model}: {counts['error']} errors, {counts['warning']} warnings")
+        if len(others) >= _NODES_SHOWN:
+            _say(f"  and {len(others) + 1 - _NODES_SHOWN} more nodes")
 
 
 def _say(text: str) -> None:

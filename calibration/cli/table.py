@@ -5,9 +5,12 @@ from typing import Annotated
 
 import typer
 
+from unblur.calibration import table as tables
+from unblur.calibration.onnx_model import read_onnx
+from unblur.calibration.trt_cache import cache_from_table, read_cache, table_from_cache, version_from_text
 from unblur.runtime.console import print_json, stderr, stdout
-from unblur.runtime.errors import needs_extra
 from unblur.runtime.files import atomic_file
+from unblur.runtime.model.calibration_table import read_table
 
 _Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 
@@ -25,11 +28,8 @@ def diff(
     percent: Annotated[float, typer.Option(min=0, help="Ranges that moved by no more count as equal.")] = 5.0,
     json: _Json = False,
 ) -> None:
-    """Show what two calibration tables do not agree in; exit with 1 if there is anything."""
-    with needs_extra("export"):
-        from unblur.calibration import table as table_diff
-        from unblur.runtime.model.calibration_table import read_table
-    found = table_diff.diff(read_table(first), read_table(second), percent=percent)
+    """Show where two calibration tables differ; exit with 1 if they do."""
+    found = tables.diff(read_table(first), read_table(second), percent=percent)
     if json:
         print_json(
             {
@@ -61,9 +61,6 @@ def to_cache(
 
     TensorRT takes a cache only from its own version and for the kind of calibrator that reads it.
     """
-    with needs_extra("export"):
-        from unblur.calibration.trt_cache import cache_from_table, version_from_text
-        from unblur.runtime.model.calibration_table import read_table
     cache = cache_from_table(
         read_table(table), version_from_text(tensorrt), "MinMaxCalibration" if minmax else "EntropyCalibration2"
     )
@@ -87,16 +84,13 @@ def from_cache(
 
     A convolution whose input has no scale in the cache stays float.
     """
-    with needs_extra("export"):
-        from unblur.calibration.onnx_model import read_onnx
-        from unblur.calibration.trt_cache import read_cache, table_from_cache
     table = table_from_cache(read_cache(cache), read_onnx(model), where=str(cache))
     with atomic_file(output) as temporary:
         temporary.write_text(table.to_json())
     if json:
         print_json({"table": str(output), "tensors": len(table.ranges), "excluded": table.excluded})
     else:
-        excluded = f"; float for want of a scale: {', '.join(table.excluded)}" if table.excluded else ""
+        excluded = f"; float, because the cache has no scale: {', '.join(table.excluded)}" if table.excluded else ""
         stderr.print(f"{output}: ranges of {len(table.ranges)} activations{excluded}")
 
 
@@ -108,11 +102,7 @@ def bind(
     json: _Json = False,
 ) -> None:
     """Make the table of a network that of its weights after `unblur train --qat`, for `calibrate --from-table`."""
-    with needs_extra("export"):
-        from unblur.calibration.onnx_model import read_onnx
-        from unblur.calibration.table import bound_to
-        from unblur.runtime.model.calibration_table import read_table
-    bound = bound_to(read_table(table), read_onnx(model), where=str(table))
+    bound = tables.bound_to(read_table(table), read_onnx(model), where=str(table))
     with atomic_file(output) as temporary:
         temporary.write_text(bound.to_json())
     if json:

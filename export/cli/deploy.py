@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from unblur.calibration.images import Coverage, Sample, find_sample
+from unblur.calibration.cli.calibrate import picked
+from unblur.calibration.images import find_sample
 from unblur.calibration.int8_from_fp32 import Calibrated, Settings
 from unblur.export.build import StoredEngine
 from unblur.export.cli.build import build_for_bundle, checked_targets, engine_document, step_counts
@@ -54,15 +55,13 @@ def deploy(
     Exits with 1 and writes nothing if a variant of the model differs too much from the one before.
     """
     targets = checked_targets(target)
-    sample, coverage = _pick(calibration, max_images, synthetic_blur=synthetic_blur)
     plan = DeployPlan(
         checkpoint=resolve_checkpoint(preset),
-        sample=sample,
+        sample=picked(find_sample(calibration, synthetic_blur=synthetic_blur), max_images),
         pairs=() if pairs is None else tuple(find_pairs(pairs)),
         steps=None if steps is None else step_counts(steps),
         keep_failed=keep_failed,
         int8=Settings(method, budget_db=budget_db, sensitivity=sensitivity),
-        coverage=coverage,
     )
     try:
         with progress() as bar:
@@ -74,13 +73,6 @@ def deploy(
     _report(deployment.ledger, deployment, json, engines)
     if not deployment.ledger.passed:
         raise typer.Exit(ParityError.exit_code)
-
-
-def _pick(folder: Path, count: int | None, *, synthetic_blur: bool) -> tuple[Sample, Coverage]:
-    """The images to calibrate on, all without a count, and how well they represent the others."""
-    sample = find_sample(folder, synthetic_blur=synthetic_blur)
-    with progress("images") as bar:
-        return sample.pick(count or len(sample), stages_on(bar)("choosing", len(sample)))
 
 
 def _report(

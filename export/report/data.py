@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from unblur.calibration.images import Coverage
+from unblur.calibration.coverage import Coverage
 from unblur.calibration.int8_from_fp32 import Calibrated
 from unblur.calibration.ranges import Drift
 from unblur.calibration.search import Sensitivity
@@ -148,8 +148,7 @@ LOW_INT8_MACS = 0.7
 """With less of the multiply-accumulates in INT8 an engine is hardly faster than in fp16."""
 
 
-def int8_report(calibrated: Calibrated, coverage: Coverage | None) -> Int8Report:
-    """coverage: how well the pictures stand for those they were picked from, if that is known."""
+def int8_report(calibrated: Calibrated) -> Int8Report:
     table = calibrated.table
     return Int8Report(
         calibration_id=table.identity,
@@ -163,7 +162,7 @@ def int8_report(calibrated: Calibrated, coverage: Coverage | None) -> Int8Report
         excluded=table.excluded,
         sensitivity=calibrated.sensitivity,
         drift=calibrated.drift,
-        coverage=coverage,
+        coverage=calibrated.coverage,
     )
 
 

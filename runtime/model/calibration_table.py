@@ -25,6 +25,9 @@ Origin = Literal[Method, "imported"]
 StepPolicy = Literal["per-step", "shared", "clamped"]
 SCHEMA = 2
 
+INT8_LEVELS = 127
+"""Steps between 0 and the largest value that symmetric INT8 holds."""
+
 
 @dataclass(frozen=True)
 class TensorRange:
@@ -35,6 +38,11 @@ class TensorRange:
     lowest: float
     highest: float
     amax: float
+
+    @property
+    def scale(self) -> float:
+        """One step of INT8."""
+        return self.amax / INT8_LEVELS
 
 
 @dataclass(frozen=True)

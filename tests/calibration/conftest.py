@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import NodeProto, TensorProto, helper, numpy_helper
 from PIL import Image
 
-from unblur.calibration.onnx_model import describe, write_onnx
+from unblur.calibration.onnx_model import OnnxModel, described, write_onnx
 from unblur.runtime.images import write_image
 from unblur.runtime.model.open_model import find_model
 from unblur.runtime.spec import ModelSpec
@@ -57,7 +57,7 @@ def _step(step: int) -> list[NodeProto]:
 
 
 @pytest.fixture(scope="session")
-def fp32() -> ModelProto:
+def fp32() -> OnnxModel:
     """Two steps with the same weights; "body" is the only convolution that should become INT8."""
     shape = ["batch", 3, "height", "width"]
     graph = helper.make_graph(
@@ -68,12 +68,11 @@ def fp32() -> ModelProto:
         [numpy_helper.from_array(value, name) for name, value in _weights(np.random.default_rng(0)).items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
-    describe(model, SPEC, "fp32")
-    return model
+    return described(model, SPEC, "fp32")
 
 
 @pytest.fixture
-def fp32_file(fp32: ModelProto, tmp_path: Path) -> Path:
+def fp32_file(fp32: OnnxModel, tmp_path: Path) -> Path:
     path = tmp_path / "tiny.onnx"
     write_onnx(path, fp32)
     return path

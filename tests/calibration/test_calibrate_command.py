@@ -4,13 +4,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from onnx import ModelProto
 from typer.testing import CliRunner, Result
 
 from unblur.calibration import int8_from_fp32 as room
 from unblur.calibration.images import find_sample
 from unblur.calibration.int8_from_fp32 import Settings
-from unblur.calibration.onnx_model import describe, precision_of, read_onnx, spec_of, write_onnx
+from unblur.calibration.onnx_model import OnnxModel, described, onnx_bytes, read_onnx, write_onnx
 from unblur.runtime.cli.main import app
 from unblur.runtime.errors import BadInput, CalibrationError, MissingExtra, SpecMismatch, UnblurError
 from unblur.runtime.images import image_size_hw
@@ -36,7 +35,7 @@ def test_json_is_the_only_thing_on_stdout(fp32_file: Path, pictures: Path, tmp_p
     assert report["int8_macs"] == pytest.approx(0.5714, abs=1e-4)  # 8 x 8 of 3 x 8 + 8 x 8 + 8 x 3
     assert [layer["layer"] for layer in report["sensitivity"]["layers"]] == ["body.w"]
     assert set(report["sensitivity"]["sqnr_db"]) == {"features1", "features2"}
-    assert precision_of(read_onnx(output)) == "int8"
+    assert read_onnx(output).precision == "int8"
     assert list(json.loads(table.read_text())["images"]) == ["a.png", "b.png", "c.png"]
     assert image_size_hw(plot)[1] > 600
 
@@ -48,7 +47,7 @@ def test_people_get_a_sentence(fp32_file: Path, pictures: Path, tmp_path: Path) 
     assert result.stdout == ""
     told = " ".join(result.stderr.split())
     assert "INT8 in 78.6% of the multiply-accumulates, 1 layers left out" in told
-    assert "4 activations calibrated on 3 pictures" in told
+    assert "4 activations calibrated on 3 images" in told
 
 
 def test_a_stopped_run_goes_on_from_its_state(fp32_file: Path, pictures: Path, tmp_path: Path) -> None:
@@ -84,7 +83,7 @@ def test_a_few_pictures_that_cover_the_others_at_the_deployment_size(
     assert len(table["images"]) == 2
     assert table["preprocessing"]["size_hw"] == [32, 40]
     told = _calibrate(fp32_file, "--images", pictures, *options).stderr
-    assert "the 2 chosen of 3 pictures span" in " ".join(told.split())
+    assert "the 2 chosen of 3 images span" in " ".join(told.split())
 
 
 def test_a_table_chooses_the_layers_alone(fp32_file: Path, pictures: Path, tmp_path: Path) -> None:
@@ -113,7 +112,7 @@ def test_a_table_takes_the_place_of_observing(fp32_file: Path, pictures: Path, t
     ["no model", "damaged model", "foreign model", "fp16 model", "no pictures", "no table", "no such layer"],
 )
 def test_bad_input_leaves_no_file(
-    fault: str, fp32: ModelProto, fp32_file: Path, pictures: Path, tmp_path: Path
+    fault: str, fp32: OnnxModel, fp32_file: Path, pictures: Path, tmp_path: Path
 ) -> None:
     expected: type[UnblurError] = BadInput
     more: tuple[str | Path, ...] = ()
@@ -123,16 +122,12 @@ def test_bad_input_leaves_no_file(
         fp32_file.write_bytes(fp32_file.read_bytes()[:200])
     elif fault == "foreign model":
         expected = SpecMismatch
-        foreign = ModelProto()
-        foreign.CopyFrom(fp32)
+        foreign = fp32.copied()
         del foreign.metadata_props[:]
-        write_onnx(fp32_file, foreign)
+        fp32_file.write_bytes(onnx_bytes(foreign))
     elif fault == "fp16 model":
         expected = CalibrationError
-        half = ModelProto()
-        half.CopyFrom(fp32)
-        describe(half, spec_of(fp32), "fp16")
-        write_onnx(fp32_file, half)
+        write_onnx(fp32_file, described(fp32.copied(), fp32.spec, "fp16"))
     elif fault == "no table":
         more = ("--from-table", tmp_path / "missing.json")
     elif fault == "no such layer":

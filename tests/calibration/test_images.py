@@ -4,14 +4,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from unblur.calibration.images import MAX_PIXELS, Sample, find_sample
+from unblur.calibration import images
+from unblur.calibration.images import MAX_PIXELS, Sample, SamplePass, find_sample, find_trials
 from unblur.runtime.errors import BadInput
+from unblur.runtime.images import read_image
 
 
 def test_pictures_come_in_order_padded_to_the_multiple(pictures: Path) -> None:
     sample = find_sample(pictures)
     assert [path.name for path in sample.paths] == ["a.png", "b.png", "c.png"]
-    assert [batch.shape for batch in sample.batches(16)] == [(1, 3, 48, 48), (1, 3, 64, 48), (1, 3, 64, 64)]
+    assert [image.batch(16).shape for image in sample.images()] == [(1, 3, 48, 48), (1, 3, 64, 48), (1, 3, 64, 64)]
 
 
 def test_of_pairs_the_blurred_side_is_taken(pictures: Path, tmp_path: Path) -> None:
@@ -19,7 +21,7 @@ def test_of_pairs_the_blurred_side_is_taken(pictures: Path, tmp_path: Path) -> N
         (tmp_path / "pairs" / side).mkdir(parents=True)
         (tmp_path / "pairs" / side / "1.png").write_bytes((pictures / "a.png").read_bytes())
     sample = find_sample(tmp_path / "pairs")
-    assert list(sample.hashes()) == ["blur/1.png"]
+    assert [image.name for image in sample.images()] == ["blur/1.png"]
 
 
 def test_the_shake_changes_pictures_and_repeats(pictures: Path) -> None:
@@ -69,22 +71,22 @@ def test_pick_takes_the_odd_ones_out(tmp_path: Path) -> None:
     Image.fromarray(rng.integers(0, 256, (48, 64, 3), np.uint8)).save(tmp_path / "rough.png")
     Image.fromarray(np.full((48, 64, 3), 250, np.uint8)).save(tmp_path / "white.png")
     counted: list[None] = []
-    picked, report = find_sample(tmp_path).pick(3, lambda: counted.append(None))
+    picked = find_sample(tmp_path).pick(3, lambda: counted.append(None))
+    report = picked.coverage
+    assert report is not None
     assert [path.stem.rstrip("01234567") for path in picked.paths] == ["alike", "rough", "white"]
     assert len(counted) == 10
     assert (report.pictures, report.picked) == (10, 3)
     assert report.farthest is not None
     assert report.farthest.startswith("alike")
     assert report.largest_distance < 0.1
-    assert picked == find_sample(tmp_path).pick(3)[0]
+    assert picked == find_sample(tmp_path).pick(3)
 
 
 def test_pick_keeps_the_folder_the_shake_and_the_size(pictures: Path) -> None:
     sample = find_sample(pictures, synthetic_blur=True, size_hw=(32, 32))
-    picked, report = sample.pick(9)
-    assert picked == sample
-    assert report.picked == 3
-    one, _ = sample.pick(1)
+    assert sample.pick(9) == sample
+    one = sample.pick(1)
     assert (len(one), one.folder, one.synthetic_blur, one.size_hw) == (1, sample.folder, True, (32, 32))
 
 
@@ -109,3 +111,27 @@ def test_a_damaged_picture_is_named(pictures: Path) -> None:
     (pictures / "b.png").write_bytes((pictures / "b.png").read_bytes()[:300])
     with pytest.raises(BadInput, match=r"b\.png is damaged"):
         list(Sample(pictures, tuple(sorted(pictures.iterdir()))).frames())
+
+
+def test_pairs_are_blurred_already(pictures: Path, tmp_path: Path) -> None:
+    for side in ("blur", "sharp"):
+        (tmp_path / "pairs" / side).mkdir(parents=True)
+        (tmp_path / "pairs" / side / "1.png").write_bytes((pictures / "a.png").read_bytes())
+    with pytest.raises(BadInput, match=r"pairs holds pairs, .* leave out --synthetic-blur"):
+        find_sample(tmp_path / "pairs", synthetic_blur=True)
+
+
+def test_one_pass_decodes_each_image_once_and_blurs_it_one_way(
+    pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded: list[Path] = []
+    monkeypatch.setattr(images, "read_image", lambda path: decoded.append(path) or read_image(path))
+    sample = find_sample(pictures, synthetic_blur=True)
+    run = SamplePass(sample, 2, 32)
+    seen = [batch.shape for batch in run.batches()]
+    assert decoded == list(sample.paths)
+    assert len(seen) == len(run.trials) == len(run.hashes) == run.coverage.picked == 3
+    plain = list(find_trials(find_sample(pictures), 32))
+    for trial, alone in zip(run.trials, plain, strict=True):  # whether the network sees it or only the evaluation
+        assert np.array_equal(trial.blurred, alone.blurred)
+        assert np.array_equal(trial.sharp, alone.sharp)

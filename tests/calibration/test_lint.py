@@ -12,7 +12,7 @@ from quantized_graphs import CLEAN, MISREAD, REFUSED, QuantizedConv, graph_of
 from typer.testing import CliRunner, Result
 
 from unblur.calibration.lint import RULES, Finding, lint, read_foreign
-from unblur.calibration.onnx_model import onnx_bytes
+from unblur.calibration.onnx_model import OnnxModel, onnx_bytes
 from unblur.runtime.cli.main import app
 from unblur.runtime.errors import BadInput
 from unblur.runtime.model.open_model import shipped_presets
@@ -28,9 +28,9 @@ def _node(kind: str, inputs: list[str], output: str, **attributes: object) -> No
     return helper.make_node(kind, inputs, [output], f"{kind}_{output}", **attributes)
 
 
-def test_what_tensorrt_takes_has_no_findings(fp32: ModelProto) -> None:
+def test_what_tensorrt_takes_has_no_findings(fp32: OnnxModel) -> None:
     assert lint(CLEAN()) == []
-    assert lint(fp32) == []
+    assert lint(fp32.proto) == []
 
 
 @pytest.mark.parametrize("preset", shipped_presets())
@@ -46,7 +46,7 @@ def test_an_error_is_named_with_its_node(fault: str) -> None:
     findings = [finding for finding in lint(make()) if finding.rule == rule]
     assert node in {finding.node for finding in findings}
     assert {finding.severity for finding in findings} == {"error"}
-    assert all(finding.what and finding.mend for finding in findings)
+    assert all(finding.what and finding.fix for finding in findings)
 
 
 def test_every_error_has_a_graph_that_shows_it() -> None:
@@ -192,15 +192,14 @@ def test_a_fault_in_many_nodes_is_told_once(file_of: Callable[[ModelProto], Path
 
 
 @pytest.mark.parametrize("fault", ["missing", "damaged", "empty", "weights gone"])
-def test_what_is_no_onnx_file_is_refused_in_one_line(fault: str, fp32: ModelProto, tmp_path: Path) -> None:
+def test_what_is_no_onnx_file_is_refused_in_one_line(fault: str, fp32: OnnxModel, tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     if fault == "damaged":
-        path.write_bytes(onnx_bytes(fp32)[:200])
+        path.write_bytes(fp32.data[:200])
     elif fault == "empty":
         path.touch()
     elif fault == "weights gone":
-        moved = ModelProto()
-        moved.CopyFrom(fp32)  # onnx.save empties the weights of what it is given
+        moved = fp32.copied()  # onnx.save empties the weights of what it is given
         onnx.save(moved, path, save_as_external_data=True, location="weights", size_threshold=0)
         (tmp_path / "weights").unlink()
     with pytest.raises(BadInput, match=r"model\.onnx (does not exist|is damaged or not|is empty or not)") as caught:

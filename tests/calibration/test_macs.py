@@ -1,10 +1,11 @@
 import numpy as np
-from onnx import ModelProto, numpy_helper
+from onnx import numpy_helper
 
+from unblur.calibration.onnx_model import OnnxModel
 from unblur.calibration.placement import layer_macs
 
 
-def test_each_step_counts_and_a_pooled_gate_hardly_does(fp32: ModelProto) -> None:
+def test_each_step_counts_and_a_pooled_gate_hardly_does(fp32: OnnxModel) -> None:
     macs = layer_macs(fp32, (64, 96))
     assert macs == {
         "embed.w": 2 * 64 * 96 * 8 * 3 * 9,
@@ -14,13 +15,12 @@ def test_each_step_counts_and_a_pooled_gate_hardly_does(fp32: ModelProto) -> Non
     }
 
 
-def test_a_size_is_padded_to_what_the_model_takes(fp32: ModelProto) -> None:
+def test_a_size_is_padded_to_what_the_model_takes(fp32: OnnxModel) -> None:
     assert layer_macs(fp32, (63, 95)) == layer_macs(fp32, (64, 96))
 
 
-def test_a_transposed_convolution_is_counted_by_its_input(fp32: ModelProto) -> None:
-    model = ModelProto()
-    model.CopyFrom(fp32)
+def test_a_transposed_convolution_is_counted_by_its_input(fp32: OnnxModel) -> None:
+    model = OnnxModel.of(fp32.copied())
     for node in model.graph.node:
         if node.name.startswith("body"):
             node.op_type = "ConvTranspose"

@@ -2,29 +2,28 @@ from pathlib import Path
 
 import onnx
 import pytest
-from onnx import ModelProto, helper
+from onnx import helper
 
 from unblur.calibration.onnx_model import (
+    OnnxModel,
     check_onnx_name,
-    describe,
+    described,
     onnx_bytes,
-    precision_of,
     read_onnx,
     sort_nodes,
-    spec_of,
     strip_provenance,
     write_onnx,
 )
 from unblur.runtime.errors import BadInput, SpecMismatch
 
 
-def test_what_is_written_is_read_back_with_spec_and_precision(fp32: ModelProto, tmp_path: Path) -> None:
+def test_what_is_written_is_read_back_with_spec_and_precision(fp32: OnnxModel, tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     write_onnx(path, fp32)
     model = read_onnx(path)
-    assert onnx_bytes(model) == path.read_bytes() == onnx_bytes(fp32)
-    assert spec_of(model).preset == "tiny"
-    assert precision_of(model) == "fp32"
+    assert model.data == path.read_bytes() == fp32.data
+    assert model.spec.preset == "tiny"
+    assert model.precision == "fp32"
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
@@ -56,12 +55,10 @@ def test_a_foreign_onnx_is_told_how_to_become_ours(fp32_file: Path) -> None:
     onnx.save(foreign, fp32_file)
     with pytest.raises(SpecMismatch, match=r"tiny\.onnx carries no model spec .* `unblur export`"):
         read_onnx(fp32_file)
-    assert precision_of(foreign) == "unknown"
 
 
-def test_provenance_is_stripped_at_every_depth(fp32: ModelProto) -> None:
-    model = ModelProto()
-    model.CopyFrom(fp32)
+def test_provenance_is_stripped_at_every_depth(fp32: OnnxModel) -> None:
+    model = fp32.copied()
     model.graph.doc_string = "made by"
     model.graph.node[0].metadata_props.add(key="stack_trace", value="/home/someone/model.py")
     model.graph.input[0].doc_string = "note"
@@ -69,13 +66,11 @@ def test_provenance_is_stripped_at_every_depth(fp32: ModelProto) -> None:
     strip_provenance(model)
     assert b"someone" not in onnx_bytes(model)
     assert not model.graph.value_info
-    describe(model, spec_of(fp32), "fp32")
-    assert onnx_bytes(model) == onnx_bytes(fp32)
+    assert described(model, fp32.spec, "fp32").data == fp32.data
 
 
-def test_sort_puts_producers_first(fp32: ModelProto) -> None:
-    model = ModelProto()
-    model.CopyFrom(fp32)
+def test_sort_puts_producers_first(fp32: OnnxModel) -> None:
+    model = fp32.copied()
     backwards = list(model.graph.node)[::-1]
     del model.graph.node[:]
     model.graph.node.extend(backwards)

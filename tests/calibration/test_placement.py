@@ -1,11 +1,12 @@
 import pytest
-from onnx import ModelProto, helper
+from onnx import helper
 
+from unblur.calibration.onnx_model import OnnxModel
 from unblur.calibration.placement import place, place_as
 from unblur.runtime.errors import CalibrationError
 
 
-def test_image_convolutions_and_gates_stay_float_in_every_step(fp32: ModelProto) -> None:
+def test_image_convolutions_and_gates_stay_float_in_every_step(fp32: OnnxModel) -> None:
     placement = place(fp32)
     assert placement.kept == {
         "embed.w": "reads the image",
@@ -16,14 +17,13 @@ def test_image_convolutions_and_gates_stay_float_in_every_step(fp32: ModelProto)
     assert placement.activations == ("features1", "features2")
 
 
-def test_features_that_are_gated_and_scaled_are_no_gate(fp32: ModelProto) -> None:
+def test_features_that_are_gated_and_scaled_are_no_gate(fp32: OnnxModel) -> None:
     """`body` reaches the sigmoid too, but also the product that the gate scales."""
     assert "body.w" not in place(fp32).kept
 
 
-def test_an_image_behind_a_pixel_shuffle_is_still_the_image(fp32: ModelProto) -> None:
-    model = ModelProto()
-    model.CopyFrom(fp32)
+def test_an_image_behind_a_pixel_shuffle_is_still_the_image(fp32: OnnxModel) -> None:
+    model = OnnxModel.of(fp32.copied())
     model.graph.node.insert(0, helper.make_node("Identity", ["blurred"], ["moved"], "identity"))
     model.graph.node[1].input[0] = "moved"
     second_embed = next(node for node in model.graph.node if node.name == "embed_2")
@@ -31,9 +31,8 @@ def test_an_image_behind_a_pixel_shuffle_is_still_the_image(fp32: ModelProto) ->
     assert place(model).kept["embed.w"] == "reads the image"
 
 
-def test_a_network_with_nothing_to_quantise_is_refused(fp32: ModelProto) -> None:
-    model = ModelProto()
-    model.CopyFrom(fp32)
+def test_a_network_with_nothing_to_quantise_is_refused(fp32: OnnxModel) -> None:
+    model = OnnxModel.of(fp32.copied())
     for node in model.graph.node:
         if node.name.startswith("body"):
             node.op_type = "Identity"
@@ -43,24 +42,22 @@ def test_a_network_with_nothing_to_quantise_is_refused(fp32: ModelProto) -> None
         place(model)
 
 
-def test_a_search_may_have_what_reads_and_writes_the_image(fp32: ModelProto) -> None:
+def test_a_search_may_have_what_reads_and_writes_the_image(fp32: OnnxModel) -> None:
     placement = place(fp32, cautious=False)
     assert placement.kept == {"gate.w": "attention gate"}
     assert placement.layers == ("embed.w", "body.w", "tail.w")
     assert placement.images == {"blurred"}
 
 
-def test_a_sigmoid_that_makes_the_image_is_no_gate(fp32: ModelProto) -> None:
-    model = ModelProto()
-    model.CopyFrom(fp32)
+def test_a_sigmoid_that_makes_the_image_is_no_gate(fp32: OnnxModel) -> None:
+    model = OnnxModel.of(fp32.copied())
     model.graph.node[-1].CopyFrom(helper.make_node("Sigmoid", ["tail2"], ["restored"], "squash"))
     assert "tail.w" in place(model, cautious=False).layers
 
 
-def test_gates_of_a_recurrent_cell_that_feed_a_tanh_too_become_int8(fp32: ModelProto) -> None:
+def test_gates_of_a_recurrent_cell_that_feed_a_tanh_too_become_int8(fp32: OnnxModel) -> None:
     """One convolution for all gates, as ConvLSTM has it: split, then sigmoids and a tanh."""
-    model = ModelProto()
-    model.CopyFrom(fp32)
+    model = OnnxModel.of(fp32.copied())
     for node in list(model.graph.node):
         if node.name.startswith("sigmoid"):
             node.op_type = "Tanh"
@@ -68,23 +65,23 @@ def test_gates_of_a_recurrent_cell_that_feed_a_tanh_too_become_int8(fp32: ModelP
 
 
 @pytest.mark.parametrize("pattern", ["body.w", "b*", "body_2"])
-def test_layers_are_excluded_by_the_name_of_a_weight_or_node(fp32: ModelProto, pattern: str) -> None:
+def test_layers_are_excluded_by_the_name_of_a_weight_or_node(fp32: OnnxModel, pattern: str) -> None:
     placement = place(fp32, [pattern], cautious=False)
     assert placement.layers == ("embed.w", "tail.w")
     assert placement.excluded == ("body.w",)
 
 
-def test_excluding_what_is_kept_anyway_changes_nothing(fp32: ModelProto) -> None:
+def test_excluding_what_is_kept_anyway_changes_nothing(fp32: OnnxModel) -> None:
     assert place(fp32, ["gate*"]).excluded == ()
 
 
-def test_a_pattern_that_fits_nothing_lists_the_names(fp32: ModelProto) -> None:
+def test_a_pattern_that_fits_nothing_lists_the_names(fp32: OnnxModel) -> None:
     message = r"no convolution is called 'boddy\*'; the model has embed.w, body.w, gate.w, tail.w$"
     with pytest.raises(CalibrationError, match=message):
         place(fp32, ["boddy*"])
 
 
-def test_a_choice_leaves_the_rest_out(fp32: ModelProto) -> None:
+def test_a_choice_leaves_the_rest_out(fp32: OnnxModel) -> None:
     chosen = place(fp32, cautious=False).only({"body.w"})
     assert chosen.layers == ("body.w",)
     assert chosen.excluded == ("embed.w", "tail.w")
@@ -93,9 +90,8 @@ def test_a_choice_leaves_the_rest_out(fp32: ModelProto) -> None:
     assert (again.layers, again.excluded, again.images) == (chosen.layers, chosen.excluded, chosen.images)
 
 
-def test_a_model_without_convolutions_is_refused(fp32: ModelProto) -> None:
-    model = ModelProto()
-    model.CopyFrom(fp32)
+def test_a_model_without_convolutions_is_refused(fp32: OnnxModel) -> None:
+    model = OnnxModel.of(fp32.copied())
     for node in model.graph.node:
         if node.op_type == "Conv":
             node.op_type = "Identity"

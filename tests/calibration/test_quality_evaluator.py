@@ -2,39 +2,39 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from onnx import ModelProto
 
-from unblur.calibration.images import find_sample
+from unblur.calibration.images import Trial, find_sample, find_trials
+from unblur.calibration.onnx_model import OnnxModel
 from unblur.calibration.placement import place
-from unblur.calibration.quality_evaluator import Cost, QualityEvaluator, Trial, find_trials, trial_side
+from unblur.calibration.quality_evaluator import Cost, QualityEvaluator, trial_side
 from unblur.calibration.quantize import quantize
 from unblur.runtime.images import write_image
 from unblur.runtime.model.calibration_table import TensorRange
 from unblur.runtime.quality.pairs import find_pairs, read_pair
 
 
-def _int8(fp32: ModelProto, amax: float) -> ModelProto:
+def _int8(fp32: OnnxModel, amax: float) -> OnnxModel:
     placement = place(fp32)
     return quantize(fp32, placement, dict.fromkeys(placement.activations, TensorRange(0, amax, amax)))
 
 
-def test_a_model_loses_nothing_against_itself(fp32: ModelProto, pictures: Path) -> None:
-    judge = QualityEvaluator(fp32, find_trials(find_sample(pictures)))
+def test_a_model_loses_nothing_against_itself(fp32: OnnxModel, pictures: Path) -> None:
+    judge = QualityEvaluator(fp32, find_trials(find_sample(pictures), 256))
     assert judge.cost(fp32) == Cost((0.0, 0.0, 0.0), float("inf"))
 
 
-def test_int8_costs_something_and_little(fp32: ModelProto, pictures: Path) -> None:
-    cost = QualityEvaluator(fp32, find_trials(find_sample(pictures))).cost(_int8(fp32, 2.0))
+def test_int8_costs_something_and_little(fp32: OnnxModel, pictures: Path) -> None:
+    cost = QualityEvaluator(fp32, find_trials(find_sample(pictures), 256)).cost(_int8(fp32, 2.0))
     assert 0 < abs(cost.delta_db) < 0.1
     assert 45 < cost.parity_db < 90
 
 
-def test_ranges_far_too_narrow_are_seen(fp32: ModelProto, pictures: Path) -> None:
-    cost = QualityEvaluator(fp32, find_trials(find_sample(pictures))).cost(_int8(fp32, 0.05))
+def test_ranges_far_too_narrow_are_seen(fp32: OnnxModel, pictures: Path) -> None:
+    cost = QualityEvaluator(fp32, find_trials(find_sample(pictures), 256)).cost(_int8(fp32, 0.05))
     assert cost.parity_db < 40
 
 
-def test_a_restoration_that_is_perfect_is_comparable(fp32: ModelProto) -> None:
+def test_a_restoration_that_is_perfect_is_comparable(fp32: OnnxModel) -> None:
     """The camera's constant picture: PSNR may be infinite, the difference of two is a number all the same."""
     constant = np.full((32, 32, 3), 128, np.uint8)
     cost = QualityEvaluator(fp32, [Trial(constant, constant)]).cost(fp32)
@@ -48,7 +48,7 @@ def test_the_budget_that_is_kept_to_is_the_mean_or_half_of_the_worst() -> None:
 
 
 def test_without_pairs_a_picture_is_the_truth_of_its_shaken_copy(pictures: Path) -> None:
-    first, *_ = trials = list(find_trials(find_sample(pictures)))
+    first, *_ = trials = list(find_trials(find_sample(pictures), 256))
     assert len(trials) == 3
     assert first.blurred.shape == first.sharp.shape == (33, 47, 3)
     assert first.blurred.std() < 0.8 * first.sharp.std()
@@ -64,7 +64,7 @@ def test_of_pairs_the_sharp_sides_are_the_truth_cropped_to_their_middle(tmp_path
     for side in ("blur", "sharp"):
         (tmp_path / side).mkdir()
         write_image(tmp_path / side / "0.png", rng.integers(0, 256, (300, 270, 3), np.uint8))
-    (trial,) = find_trials(find_sample(tmp_path))
+    (trial,) = find_trials(find_sample(tmp_path), 256)
     blurred, sharp = read_pair(find_pairs(tmp_path)[0])
     assert np.array_equal(trial.blurred, blurred[22:278, 7:263])
     assert np.array_equal(trial.sharp, sharp[22:278, 7:263])

@@ -2,12 +2,12 @@ from io import BytesIO
 
 import numpy as np
 import pytest
-from onnx import ModelProto
 from PIL import Image
 
+from unblur.calibration.images import Trial
 from unblur.calibration.observe import observe
+from unblur.calibration.onnx_model import OnnxModel
 from unblur.calibration.placement import layer_macs, place
-from unblur.calibration.quality_evaluator import Trial
 from unblur.calibration.search import CandidateEvaluator, LayerCost, sqnr_db
 from unblur.calibration.sensitivity_plot import sensitivity_png
 from unblur.runtime.frames import Padding, batch_from_frame
@@ -21,7 +21,7 @@ def trials() -> list[Trial]:
 
 
 @pytest.fixture(scope="module")
-def ranges(fp32: ModelProto, trials: list[Trial]) -> dict[str, TensorRange]:
+def ranges(fp32: OnnxModel, trials: list[Trial]) -> dict[str, TensorRange]:
     batches = [batch_from_frame(trial.blurred, Padding((48, 64), (48, 64))) for trial in trials]
     seen = observe(fp32, place(fp32, cautious=False).activations, batches, kind="ranges")
     return {
@@ -31,7 +31,7 @@ def ranges(fp32: ModelProto, trials: list[Trial]) -> dict[str, TensorRange]:
 
 
 def test_a_layer_whose_range_is_too_narrow_is_found(
-    fp32: ModelProto, ranges: dict[str, TensorRange], trials: list[Trial]
+    fp32: OnnxModel, ranges: dict[str, TensorRange], trials: list[Trial]
 ) -> None:
     narrow = {name: TensorRange(0, 1, 0.02) if name.startswith("features") else it for name, it in ranges.items()}
     evaluator = CandidateEvaluator(fp32, place(fp32, cautious=False), narrow, layer_macs(fp32), trials)
@@ -45,7 +45,7 @@ def test_a_layer_whose_range_is_too_narrow_is_found(
     assert sensitivity.sqnr_db["features1"] < 10 < sensitivity.sqnr_db["blurred"]
 
 
-def test_a_choice_is_judged_once(fp32: ModelProto, ranges: dict[str, TensorRange], trials: list[Trial]) -> None:
+def test_a_choice_is_judged_once(fp32: OnnxModel, ranges: dict[str, TensorRange], trials: list[Trial]) -> None:
     counted: list[None] = []
     evaluator = CandidateEvaluator(
         fp32, place(fp32), ranges, layer_macs(fp32), trials, lambda name, total: lambda: counted.append(None)
@@ -54,7 +54,7 @@ def test_a_choice_is_judged_once(fp32: ModelProto, ranges: dict[str, TensorRange
     assert len(counted) == 1
 
 
-def test_sqnr_is_that_of_rounding_and_clipping(fp32: ModelProto) -> None:
+def test_sqnr_is_that_of_rounding_and_clipping(fp32: OnnxModel) -> None:
     """Against numpy; half of the values are clipped."""
     batch = np.random.default_rng(6).random((1, 3, 32, 32), np.float32)
     rounded = np.clip(np.rint(batch / (0.5 / 127)), -128, 127) * (0.5 / 127)
@@ -63,7 +63,7 @@ def test_sqnr_is_that_of_rounding_and_clipping(fp32: ModelProto) -> None:
     assert measured["blurred"] == pytest.approx(expected, abs=0.01)
 
 
-def test_a_tensor_that_is_always_zero_has_no_noise(fp32: ModelProto) -> None:
+def test_a_tensor_that_is_always_zero_has_no_noise(fp32: OnnxModel) -> None:
     black = np.zeros((1, 3, 32, 32), np.float32)
     assert sqnr_db(fp32, {"blurred": TensorRange(0, 1, 1.0)}, [black]) == {"blurred": float("inf")}
 

@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from onnx import ModelProto
 
 from unblur.calibration.observe import observe
-from unblur.calibration.onnx_model import describe, read_onnx, spec_of
-from unblur.calibration.table import at_fewer_steps, bound_to, check_fits, diff, model_sha256
+from unblur.calibration.onnx_model import OnnxModel, described, read_onnx
+from unblur.calibration.table import at_fewer_steps, bound_to, check_fits, diff
 from unblur.runtime.errors import BadInput, CalibrationError
 from unblur.runtime.model.calibration_table import (
     CalibrationTable,
@@ -25,15 +24,15 @@ from unblur.runtime.model.calibration_table import (
 
 
 @pytest.fixture
-def table(fp32: ModelProto) -> CalibrationTable:
+def table(fp32: OnnxModel) -> CalibrationTable:
     return CalibrationTable(
         method="percentile",
         percentile=99.99,
         step_policy="clamped",
         preset="tiny",
         steps=2,
-        model_sha256=model_sha256(fp32),
-        preprocessing=preprocessing_of(spec_of(fp32), size_hw=(64, 96), blurred=True),
+        model_sha256=fp32.sha256,
+        preprocessing=preprocessing_of(fp32.spec, size_hw=(64, 96), blurred=True),
         images={"a.png": "0" * 64, "b: c.png": "1" * 64},
         ranges={"features1": TensorRange(0.0, 1.7, 1.5), "features2": TensorRange(0.0, 1.9, 1.6)},
         implicit={"body1": TensorRange(-1 / 3, 0.25, 1 / 3)},
@@ -109,7 +108,7 @@ def test_a_table_that_is_not_there_is_named(tmp_path: Path) -> None:
         read_table(tmp_path / "none.json")
 
 
-def test_a_table_fits_its_own_model(table: CalibrationTable, fp32: ModelProto, tmp_path: Path) -> None:
+def test_a_table_fits_its_own_model(table: CalibrationTable, fp32: OnnxModel, tmp_path: Path) -> None:
     (tmp_path / "t.json").write_text(table.to_json())
     check_fits(read_table(tmp_path / "t.json"), fp32)
 
@@ -127,25 +126,23 @@ def test_a_table_fits_its_own_model(table: CalibrationTable, fp32: ModelProto, t
     ],
 )
 def test_a_foreign_table_is_refused_with_the_field(
-    field: str, value: object, message: str, table: CalibrationTable, fp32: ModelProto
+    field: str, value: object, message: str, table: CalibrationTable, fp32: OnnxModel
 ) -> None:
     with pytest.raises(CalibrationError, match=message):
         check_fits(replace(table, **{field: value}), fp32, where="t.json")  # type: ignore[arg-type]
 
 
-def test_another_way_to_feed_the_model_is_refused_with_the_field(table: CalibrationTable, fp32: ModelProto) -> None:
-    model = ModelProto()
-    model.CopyFrom(fp32)
-    describe(model, replace(spec_of(fp32), value_range=(-1.0, 1.0)), "fp32")
+def test_another_way_to_feed_the_model_is_refused_with_the_field(table: CalibrationTable, fp32: OnnxModel) -> None:
+    model = OnnxModel.of(fp32.copied())
+    model = described(model.proto, replace(fp32.spec, value_range=(-1.0, 1.0)), "fp32")
     with pytest.raises(
         CalibrationError, match=r"its preprocessing\.value_range is \(0\.0, 1\.0\), the model's \(-1"
     ):
         check_fits(table, model)
 
 
-def test_a_table_is_bound_to_other_weights_of_its_network_alone(table: CalibrationTable, fp32: ModelProto) -> None:
-    tuned = ModelProto()
-    tuned.CopyFrom(fp32)
+def test_a_table_is_bound_to_other_weights_of_its_network_alone(table: CalibrationTable, fp32: OnnxModel) -> None:
+    tuned = OnnxModel.of(fp32.copied())
     tuned.graph.initializer[0].raw_data = bytes(len(tuned.graph.initializer[0].raw_data))
     with pytest.raises(CalibrationError, match="model_sha256"):
         check_fits(table, tuned)
@@ -157,7 +154,7 @@ def test_a_table_is_bound_to_other_weights_of_its_network_alone(table: Calibrati
         bound_to(foreign, tuned)
 
 
-def _at_steps(fp32_file: Path, steps: int) -> ModelProto:
+def _at_steps(fp32_file: Path, steps: int) -> OnnxModel:
     return read_onnx(fp32_file.with_name(f"fp32-{steps}.onnx"))
 
 

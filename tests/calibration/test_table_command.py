@@ -6,7 +6,7 @@ from made_up_tables import made_up_table
 from typer.testing import CliRunner, Result
 
 from unblur.calibration.onnx_model import read_onnx, write_onnx
-from unblur.calibration.table import check_fits, model_sha256
+from unblur.calibration.table import check_fits
 from unblur.runtime.cli.main import app
 from unblur.runtime.errors import BadInput, CalibrationError
 from unblur.runtime.model.calibration_table import read_table
@@ -67,7 +67,7 @@ def test_a_table_is_bound_to_tuned_weights(table: Path, fp32_file: Path, tmp_pat
     write_onnx(tmp_path / "tuned.onnx", tuned)
     done = _table("bind", table, "--model", tmp_path / "tuned.onnx", "-o", output, "--json")
     assert done.exit_code == 0, done.exception
-    assert json.loads(done.stdout) == {"table": str(output), "model_sha256": model_sha256(tuned)}
+    assert json.loads(done.stdout) == {"table": str(output), "model_sha256": tuned.sha256}
     check_fits(read_table(output), tuned)
 
 

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_up_tables import made_up_table
-from onnx import ModelProto
 
+from unblur.calibration.onnx_model import OnnxModel
 from unblur.calibration.placement import place
 from unblur.calibration.table import check_fits
 from unblur.calibration.trt_cache import (
@@ -30,7 +30,7 @@ zero: 0
 
 
 @pytest.fixture
-def table(fp32: ModelProto) -> CalibrationTable:
+def table(fp32: OnnxModel) -> CalibrationTable:
     return made_up_table(fp32)
 
 
@@ -129,7 +129,7 @@ def test_a_scale_is_amax_over_127_as_float32(table: CalibrationTable) -> None:
 
 
 def test_the_cache_names_what_quantised_layers_read_and_write_and_no_more(
-    fp32: ModelProto, table: CalibrationTable
+    fp32: OnnxModel, table: CalibrationTable
 ) -> None:
     """Not the image, the gate and the tail: without a scale TensorRT leaves them in float."""
     expected = {"features1", "body1", "sum1", "features2", "body2", "sum2"}
@@ -137,7 +137,7 @@ def test_the_cache_names_what_quantised_layers_read_and_write_and_no_more(
     assert set(cache_from_table(table, (8, 6, 1)).scales) == expected
 
 
-def test_a_table_comes_back_from_its_cache(fp32: ModelProto, table: CalibrationTable) -> None:
+def test_a_table_comes_back_from_its_cache(fp32: OnnxModel, table: CalibrationTable) -> None:
     cache = cache_from_table(table, (8, 6, 1))
     back = table_from_cache(cache, fp32)
     check_fits(back, fp32)
@@ -148,7 +148,7 @@ def test_a_table_comes_back_from_its_cache(fp32: ModelProto, table: CalibrationT
     assert cache_from_table(back, (8, 6, 1)) == cache
 
 
-def test_a_convolution_without_a_scale_stays_float(fp32: ModelProto, table: CalibrationTable) -> None:
+def test_a_convolution_without_a_scale_stays_float(fp32: OnnxModel, table: CalibrationTable) -> None:
     cache = cache_from_table(table, (8, 6, 1))
     of_tail = dict.fromkeys(("scaled1", "tail1", "scaled2", "tail2"), "3c000000")
     everywhere = replace(cache, scales={**cache.scales, **of_tail})
@@ -160,7 +160,7 @@ def test_a_convolution_without_a_scale_stays_float(fp32: ModelProto, table: Cali
     assert set(back.ranges) == {"scaled1", "scaled2"}
 
 
-def test_a_cache_of_another_model_is_refused(fp32: ModelProto) -> None:
+def test_a_cache_of_another_model_is_refused(fp32: OnnxModel) -> None:
     foreign = TensorRTCache((8, 6, 1), "MinMaxCalibration", {"/conv1/Conv_output_0": "3f9db09c"})
     with pytest.raises(
         CalibrationError, match="c names the tensor '/conv1/Conv_output_0', which the model 'tiny' has"
@@ -172,7 +172,7 @@ def test_a_cache_of_another_model_is_refused(fp32: ModelProto) -> None:
 
 
 @pytest.mark.parametrize(("scale", "value"), [("0", "0.0"), ("7f800000", "inf"), ("7fc00000", "nan")])
-def test_a_scale_that_is_none_is_refused(scale: str, value: str, fp32: ModelProto, table: CalibrationTable) -> None:
+def test_a_scale_that_is_none_is_refused(scale: str, value: str, fp32: OnnxModel, table: CalibrationTable) -> None:
     cache = cache_from_table(table, (8, 6, 1))
     bad = replace(cache, scales={**cache.scales, "features2": scale})
     with pytest.raises(

@@ -8,9 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from onnx import ModelProto
 
-from unblur.calibration.onnx_model import write_onnx
+from unblur.calibration.onnx_model import OnnxModel, write_onnx
 from unblur.export.build import StoredEngine, store_engine
 from unblur.export.engine_from_onnx import BuildWatch, Source, Target, identify, profile_from_text, read_source
 from unblur.export.timing_cache import TimingCache, exclusive, timing_cache
@@ -24,7 +23,7 @@ Store = Callable[..., StoredEngine]
 
 
 @pytest.fixture(scope="module")
-def source(fp16: ModelProto, tmp_path_factory: pytest.TempPathFactory) -> Source:
+def source(fp16: OnnxModel, tmp_path_factory: pytest.TempPathFactory) -> Source:
     path = tmp_path_factory.mktemp("source") / "fp16.onnx"
     write_onnx(path, fp16)
     return read_source(path)

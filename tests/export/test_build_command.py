@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from onnx import ModelProto
 from typer.testing import CliRunner
 
-from unblur.calibration.onnx_model import write_onnx
+from unblur.calibration.onnx_model import OnnxModel, write_onnx
 from unblur.export.build import Steps, find_sources
 from unblur.export.cli.build import precisions_from_text, step_counts
 from unblur.export.engine_from_onnx import Target, identify, profile_from_text
@@ -29,7 +28,7 @@ QUICK = ("--size", "32x32", "--level", "0")
 
 
 @pytest.fixture
-def model(fp16: ModelProto, tmp_path: Path) -> Path:
+def model(fp16: OnnxModel, tmp_path: Path) -> Path:
     path = tmp_path / "fp16.onnx"
     write_onnx(path, fp16)
     return path

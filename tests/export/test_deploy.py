@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from onnx import ModelProto, numpy_helper
+from onnx import numpy_helper
 
 from unblur.calibration.images import find_sample
-from unblur.calibration.onnx_model import precision_of, read_onnx, spec_of
+from unblur.calibration.onnx_model import OnnxModel, read_onnx
 from unblur.export import deployment as room
 from unblur.export.deployment import Deployment, DeployPlan, RejectedBundle, deploy
 from unblur.export.report.bundle_page import bundle_page
@@ -28,7 +28,7 @@ def plan(checkpoint: Path, calibration_folder: Path, pairs_folder: Path) -> Depl
 
 @pytest.fixture(scope="module")
 def deployment(
-    plan: DeployPlan, exports: dict[int, ModelProto], tmp_path_factory: pytest.TempPathFactory
+    plan: DeployPlan, exports: dict[int, OnnxModel], tmp_path_factory: pytest.TempPathFactory
 ) -> Deployment:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(room, "onnx_from_network", lambda network: exports[network.steps])
@@ -78,13 +78,13 @@ def test_every_hop_is_in_the_ledger_and_passes(deployment: Deployment) -> None:
 
 def test_int8_is_the_q_dq_form_of_fp32_with_the_rest_in_fp16(deployment: Deployment) -> None:
     int8 = read_onnx(deployment.bundle / "int8.onnx")
-    assert precision_of(int8) == "int8"
+    assert int8.precision == "int8"
     types = {tensor.name: numpy_helper.to_array(tensor).dtype for tensor in int8.graph.initializer}
     assert types["body.0.first.weight_quantized"] == np.int8
     assert types["body.0.first.weight_scale"] == np.float16
     assert types["reconstruct.weight_quantized"] == np.int8  # the budget allows it
     assert types["channel.squeeze.weight"] == np.float16
-    assert spec_of(int8) == deployment.manifest.spec
+    assert int8.spec == deployment.manifest.spec
 
 
 def test_int8_at_fewer_steps_is_the_beginning_of_that_at_all(deployment: Deployment) -> None:
@@ -95,7 +95,7 @@ def test_int8_at_fewer_steps_is_the_beginning_of_that_at_all(deployment: Deploym
     assert len(shared) > 10
     for name in shared:
         np.testing.assert_array_equal(fewer[name], known[name], name)
-    assert spec_of(first).steps == 1
+    assert first.spec.steps == 1
 
 
 def test_the_calibration_table_is_bound_to_the_fp32_model(deployment: Deployment) -> None:
@@ -160,16 +160,15 @@ def test_the_date_comes_from_the_environment(
     assert len(result.manifest.variants) == 3
 
 
-def _with_bias(model: ModelProto, name: str, value: float) -> ModelProto:
-    copy = ModelProto()
-    copy.CopyFrom(model)
+def _with_bias(model: OnnxModel, name: str, value: float) -> OnnxModel:
+    copy = OnnxModel.of(model.copied())
     bias = next(tensor for tensor in copy.graph.initializer if tensor.name == name)
     bias.CopyFrom(numpy_helper.from_array(np.full(bias.dims, value, np.float32), name))
     return copy
 
 
 @pytest.fixture
-def broken(fp32: ModelProto, monkeypatch: pytest.MonkeyPatch) -> None:
+def broken(fp32: OnnxModel, monkeypatch: pytest.MonkeyPatch) -> None:
     """An exporter that loses a bias: the first hop of the ledger must fail."""
     model = _with_bias(fp32, "reconstruct.bias", 0.0)
     monkeypatch.setattr(room, "onnx_from_network", lambda network: model)
@@ -232,7 +231,7 @@ def test_a_damaged_calibration_picture_leaves_nothing(plan: DeployPlan, tmp_path
 
 
 def test_weights_that_diverged_are_told(
-    plan: DeployPlan, tmp_path: Path, fp32: ModelProto, monkeypatch: pytest.MonkeyPatch
+    plan: DeployPlan, tmp_path: Path, fp32: OnnxModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     diverged = _with_bias(fp32, "embed.bias", float("nan"))
     monkeypatch.setattr(room, "onnx_from_network", lambda network: diverged)

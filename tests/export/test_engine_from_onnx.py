@@ -7,11 +7,11 @@ from typing import cast
 
 import pytest
 import torch
-from onnx import ModelProto, TensorProto, helper
+from onnx import TensorProto, helper
 
 from unblur.calibration.images import find_sample
 from unblur.calibration.int8_from_fp32 import Settings, calibrate
-from unblur.calibration.onnx_model import describe, onnx_bytes, spec_of, write_onnx
+from unblur.calibration.onnx_model import OnnxModel, described, write_onnx
 from unblur.export.engine_from_onnx import (
     BuildWatch,
     Source,
@@ -34,7 +34,7 @@ pytest.importorskip("tensorrt_rtx", reason="NO RTX ENGINE IS BUILT: pip install 
 
 SM86 = Target("rtx", 86)
 FIXED, DYNAMIC = "64x96", "64x96:128x192"
-MakeSource = Callable[[ModelProto], Source]
+MakeSource = Callable[[OnnxModel], Source]
 
 
 class CountingWatch(BuildWatch):
@@ -62,7 +62,7 @@ def api() -> TrtApi:
 
 @pytest.fixture
 def source_of(tmp_path: Path) -> MakeSource:
-    def make(model: ModelProto) -> Source:
+    def make(model: OnnxModel) -> Source:
         path = tmp_path / "model.onnx"
         write_onnx(path, model)
         return read_source(path)
@@ -80,16 +80,16 @@ def build(
 
 
 @pytest.mark.parametrize("sizes", [FIXED, DYNAMIC], ids=["fixed", "dynamic"])
-def test_a_record_says_what_was_built(api: TrtApi, source_of: MakeSource, fp16: ModelProto, sizes: str) -> None:
+def test_a_record_says_what_was_built(api: TrtApi, source_of: MakeSource, fp16: OnnxModel, sizes: str) -> None:
     source = source_of(fp16)
     engine, record = build(api, source, sizes)
     assert (record.engine_bytes, record.engine_sha256) == (len(engine), hash_of(engine))
     assert len(engine) > len(source.data)
-    assert (record.input, record.output, record.spec) == ("blurred", "restored", spec_of(fp16))
+    assert (record.input, record.output, record.spec) == ("blurred", "restored", fp16.spec)
     identity = record.identity
     assert (identity.flavour, identity.version, identity.sm, identity.gpu) == ("rtx", api.version, 86, None)
     assert (identity.precision, identity.steps, identity.platform) == ("fp16", 2, this_platform())
-    assert identity.onnx_sha256 == hash_of(onnx_bytes(fp16))
+    assert identity.onnx_sha256 == hash_of(fp16.data)
     assert record.seconds > 0
 
 
@@ -110,24 +110,24 @@ def test_every_shipped_preset_builds_in_every_precision(
         assert [profile.is_fixed for profile in record.identity.profiles] == [True, False]
 
 
-def test_a_build_is_watched(api: TrtApi, source_of: MakeSource, fp16: ModelProto) -> None:
+def test_a_build_is_watched(api: TrtApi, source_of: MakeSource, fp16: OnnxModel) -> None:
     watch = CountingWatch()
     build(api, source_of(fp16), FIXED, watch)
     assert watch.phases
     assert watch.steps > 0
 
 
-def test_a_build_can_be_stopped(api: TrtApi, source_of: MakeSource, fp16: ModelProto) -> None:
+def test_a_build_can_be_stopped(api: TrtApi, source_of: MakeSource, fp16: OnnxModel) -> None:
     with pytest.raises(EngineMismatch, match=r"TensorRT-RTX .* could not build the engine"):
         build(api, source_of(fp16), FIXED, CountingWatch(patience=1))
 
 
-def test_the_builder_gets_its_options(api: TrtApi, source_of: MakeSource, fp16: ModelProto) -> None:
+def test_the_builder_gets_its_options(api: TrtApi, source_of: MakeSource, fp16: OnnxModel) -> None:
     quick, _ = build(api, source_of(fp16), FIXED, options=BuildOptions(level=0, workspace_mb=64))
     assert quick
 
 
-def test_the_layers_are_listed(api: TrtApi, source_of: MakeSource, fp16: ModelProto) -> None:
+def test_the_layers_are_listed(api: TrtApi, source_of: MakeSource, fp16: OnnxModel) -> None:
     source = source_of(fp16)
     identity = identify(source, SM86, api, [profile_from_text(FIXED, 4)], BuildOptions())
     built = engine_from_onnx(source, identity, api, BuildWatch(), detailed=True)
@@ -137,51 +137,47 @@ def test_the_layers_are_listed(api: TrtApi, source_of: MakeSource, fp16: ModelPr
     assert built.inspection is None  # takes a GPU
 
 
-def test_an_unsupported_operator_is_named(api: TrtApi, source_of: MakeSource, fp32: ModelProto) -> None:
+def test_an_unsupported_operator_is_named(api: TrtApi, source_of: MakeSource, fp32: OnnxModel) -> None:
     graph = helper.make_graph(
         [helper.make_node("Det", ["blurred"], ["restored"], name="of_all_things")],
         "unsupported",
         [helper.make_tensor_value_info("blurred", TensorProto.FLOAT, [1, 3, 8, 8])],
         [helper.make_tensor_value_info("restored", TensorProto.FLOAT, [1, 3])],
     )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)])
-    describe(model, spec_of(fp32), "fp32")
+    model = described(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)]), fp32.spec, "fp32")
     with pytest.raises(
         EngineMismatch, match=r"does not support node 'of_all_things' \(Det\): .*; use ONNX Runtime"
     ):
         build(api, source_of(model), "8x8")
 
 
-def test_a_size_that_the_graph_does_not_take(api: TrtApi, source_of: MakeSource, fp32: ModelProto) -> None:
-    fixed = ModelProto()
-    fixed.CopyFrom(fp32)
+def test_a_size_that_the_graph_does_not_take(api: TrtApi, source_of: MakeSource, fp32: OnnxModel) -> None:
+    fixed = OnnxModel.of(fp32.copied())
     fixed.graph.input[0].type.tensor_type.shape.dim[2].dim_value = 32
     with pytest.raises(EngineMismatch, match=r"could not build the engine|refuses the size 1x64x96"):
         build(api, source_of(fixed), FIXED)
 
 
-def test_a_model_without_precision(source_of: MakeSource, fp32: ModelProto) -> None:
-    model = ModelProto()
-    model.CopyFrom(fp32)
-    describe(model, spec_of(fp32), cast(Precision, "fp8"))
+def test_a_model_without_precision(source_of: MakeSource, fp32: OnnxModel) -> None:
+    model = described(fp32.copied(), fp32.spec, cast(Precision, "fp8"))
     with pytest.raises(SpecMismatch, match="does not say its precision; export the model again"):
         source_of(model)
 
 
-def test_another_architecture_is_refused(api: TrtApi, source_of: MakeSource, fp32: ModelProto) -> None:
+def test_another_architecture_is_refused(api: TrtApi, source_of: MakeSource, fp32: OnnxModel) -> None:
     with pytest.raises(EngineMismatch, match=r"cannot build for SM87; expected rtx-sm75, .*--target tensorrt"):
         identify(source_of(fp32), Target("rtx", 87), api, [], BuildOptions())
 
 
 @pytest.mark.parametrize("options", [BuildOptions(version_compatible=True), BuildOptions(hardware_compatible=True)])
 def test_compatible_rtx_engines_are_refused(
-    api: TrtApi, source_of: MakeSource, fp32: ModelProto, options: BuildOptions
+    api: TrtApi, source_of: MakeSource, fp32: OnnxModel, options: BuildOptions
 ) -> None:
     with pytest.raises(EngineMismatch, match="leave the compatibility out and name several targets"):
         identify(source_of(fp32), SM86, api, [], options)
 
 
-def test_an_rtx_engine_for_a_dla_is_refused(api: TrtApi, source_of: MakeSource, fp32: ModelProto) -> None:
+def test_an_rtx_engine_for_a_dla_is_refused(api: TrtApi, source_of: MakeSource, fp32: OnnxModel) -> None:
     with pytest.raises(EngineMismatch, match="--dla does not work here: TensorRT-RTX has no DLA"):
         identify(source_of(fp32), SM86, api, [], BuildOptions(dla_core=0))
 

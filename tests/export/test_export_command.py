@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 import unblur.export
-from unblur.calibration.onnx_model import precision_of, read_onnx, spec_of
+from unblur.calibration.onnx_model import read_onnx
 from unblur.runtime.cli.main import app
 from unblur.runtime.errors import BadInput, ParityError, SpecMismatch
 from unblur.runtime.model.bundle import read_bundle
@@ -30,7 +30,7 @@ def test_export_tells_nodes_bytes_and_parity(checkpoint: Path, tmp_path: Path) -
         "bytes": output.stat().st_size,
         "parity_db": pytest.approx(150, abs=60),
     }
-    assert (spec_of(model).steps, precision_of(model)) == (1, "fp32")
+    assert (model.spec.steps, model.precision) == (1, "fp32")
 
 
 @pytest.mark.usefixtures("quick_export")
@@ -39,7 +39,7 @@ def test_export_in_fp16_tells_people_in_a_sentence(checkpoint: Path, tmp_path: P
     assert result.exit_code == 0, result.exception
     assert result.stdout == ""
     assert "fp16, 2 steps" in " ".join(result.stderr.split())
-    assert precision_of(read_onnx(tmp_path / "half.onnx")) == "fp16"
+    assert read_onnx(tmp_path / "half.onnx").precision == "fp16"
 
 
 @pytest.mark.usefixtures("quick_export")

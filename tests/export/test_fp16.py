@@ -5,10 +5,9 @@ import numpy as np
 import onnx
 import pytest
 from numpy.typing import NDArray
-from onnx import ModelProto, TensorProto, helper, numpy_helper
-from onnxruntime import InferenceSession
+from onnx import TensorProto, helper, numpy_helper
 
-from unblur.calibration.onnx_model import describe, onnx_bytes, precision_of, spec_of
+from unblur.calibration.onnx_model import OnnxModel, described
 from unblur.export.fp16 import fp16_from_fp32, int8_fp16_from_int8
 from unblur.export.onnx_from_network import onnx_from_network
 from unblur.runtime.errors import BadInput
@@ -16,27 +15,27 @@ from unblur.runtime.metrics import psnr_float_db
 from unblur.train.networks import DeblurringNetwork
 
 
-def _restore(model: ModelProto, images: NDArray[np.float32]) -> NDArray[np.float32]:
-    session = InferenceSession(onnx_bytes(model), providers=["CPUExecutionProvider"])
+def _restore(model: OnnxModel, images: NDArray[np.float32]) -> NDArray[np.float32]:
+    session = model.session()
     restored: NDArray[np.float32] = session.run(None, {"blurred": images})[0]
     return restored
 
 
 @pytest.fixture(scope="module")
-def global_fp16(make_network: Callable[..., DeblurringNetwork]) -> ModelProto:
+def global_fp16(make_network: Callable[..., DeblurringNetwork]) -> OnnxModel:
     return fp16_from_fp32(onnx_from_network(make_network(pooling="global", steps=1)))
 
 
 def test_photographs_lose_nothing_that_is_seen(
-    fp32: ModelProto, fp16: ModelProto, photographs: list[NDArray[np.float32]]
+    fp32: OnnxModel, fp16: OnnxModel, photographs: list[NDArray[np.float32]]
 ) -> None:
     for photograph in photographs:
         db = psnr_float_db(_restore(fp16, photograph), _restore(fp32, photograph))
         assert 55 <= db < 100  # and it really computes in float16
 
 
-def test_the_graph_is_typed_and_its_ends_are_float32(fp16: ModelProto) -> None:
-    onnx.checker.check_model(fp16, full_check=True)
+def test_the_graph_is_typed_and_its_ends_are_float32(fp16: OnnxModel) -> None:
+    onnx.checker.check_model(fp16.proto, full_check=True)
     ends = (*fp16.graph.input, *fp16.graph.output)
     assert {value.type.tensor_type.elem_type for value in ends} == {TensorProto.FLOAT}
     assert Counter(node.op_type for node in fp16.graph.node)["Cast"] == 2
@@ -44,22 +43,22 @@ def test_the_graph_is_typed_and_its_ends_are_float32(fp16: ModelProto) -> None:
     assert {tensor.data_type for tensor in weights} == {TensorProto.FLOAT16}
 
 
-def test_metadata_opset_and_shared_weights_are_kept(fp32: ModelProto, fp16: ModelProto) -> None:
-    assert precision_of(fp16) == "fp16"
-    assert spec_of(fp16) == spec_of(fp32)
-    assert fp16.opset_import == fp32.opset_import
+def test_metadata_opset_and_shared_weights_are_kept(fp32: OnnxModel, fp16: OnnxModel) -> None:
+    assert fp16.precision == "fp16"
+    assert fp16.spec == fp32.spec
+    assert fp16.proto.opset_import == fp32.proto.opset_import
     assert [tensor.name for tensor in fp16.graph.initializer] == [t.name for t in fp32.graph.initializer]
-    assert len(onnx_bytes(fp16)) < 0.7 * len(onnx_bytes(fp32))
+    assert len(fp16.data) < 0.7 * len(fp32.data)
 
 
-def test_the_input_model_is_left_alone(fp32: ModelProto) -> None:
-    before = onnx_bytes(fp32)
+def test_the_input_model_is_left_alone(fp32: OnnxModel) -> None:
+    before = fp32.data
     first = fp16_from_fp32(fp32)
-    assert onnx_bytes(fp32) == before
-    assert onnx_bytes(fp16_from_fp32(fp32)) == onnx_bytes(first)
+    assert fp32.data == before
+    assert fp16_from_fp32(fp32).data == first.data
 
 
-def test_averages_over_the_frame_are_taken_in_float32(global_fp16: ModelProto) -> None:
+def test_averages_over_the_frame_are_taken_in_float32(global_fp16: OnnxModel) -> None:
     """A frame of 720 x 1280 summed in float16 would pass 65504."""
     half = global_fp16
     producer = {name: node for node in half.graph.node for name in node.output}
@@ -69,12 +68,12 @@ def test_averages_over_the_frame_are_taken_in_float32(global_fp16: ModelProto) -
     assert [attribute.i for node in casts for attribute in node.attribute] == [TensorProto.FLOAT]
 
 
-def test_a_bright_frame_does_not_overflow(global_fp16: ModelProto) -> None:
+def test_a_bright_frame_does_not_overflow(global_fp16: OnnxModel) -> None:
     restored = _restore(global_fp16, np.ones((1, 3, 704, 1280), np.float32))
     assert np.isfinite(restored).all()
 
 
-def test_consumers_of_one_tensor_share_its_cast(fp32: ModelProto) -> None:
+def test_consumers_of_one_tensor_share_its_cast(fp32: OnnxModel) -> None:
     shape = ["batch", 3, "height", "width"]
     nodes = [
         helper.make_node("GlobalAveragePool", ["blurred"], ["a"], "pool_a"),
@@ -88,23 +87,22 @@ def test_consumers_of_one_tensor_share_its_cast(fp32: ModelProto) -> None:
         opset_imports=[helper.make_opsetid("", 20)],
         ir_version=10,
     )
-    describe(model, spec_of(fp32), "fp32")
+    model = described(model, fp32.spec, "fp32")
     half = fp16_from_fp32(model)
-    onnx.checker.check_model(half, full_check=True)
+    onnx.checker.check_model(half.proto, full_check=True)
     images = np.random.default_rng(0).random((1, 3, 16, 16), np.float32)
     assert psnr_float_db(_restore(half, images), _restore(model, images)) > 55
 
 
-def test_each_conversion_takes_only_its_source(fp32: ModelProto, fp16: ModelProto) -> None:
+def test_each_conversion_takes_only_its_source(fp32: OnnxModel, fp16: OnnxModel) -> None:
     with pytest.raises(BadInput, match="made from fp32, got precision 'fp16'"):
         fp16_from_fp32(fp16)
     with pytest.raises(BadInput, match="expected a Q/DQ graph, got precision 'fp32'"):
         int8_fp16_from_int8(fp32)
 
 
-def test_tiny_weights_survive(fp32: ModelProto) -> None:
-    model = ModelProto()
-    model.CopyFrom(fp32)
+def test_tiny_weights_survive(fp32: OnnxModel) -> None:
+    model = OnnxModel.of(fp32.copied())
     bias = next(tensor for tensor in model.graph.initializer if tensor.name == "embed.bias")
     tiny = np.full_like(numpy_helper.to_array(bias), 1e-9)
     bias.CopyFrom(numpy_helper.from_array(tiny, bias.name))
@@ -112,7 +110,7 @@ def test_tiny_weights_survive(fp32: ModelProto) -> None:
     assert (numpy_helper.to_array(half) > 0).all()
 
 
-def test_what_is_compared_stays_float32(fp32: ModelProto) -> None:
+def test_what_is_compared_stays_float32(fp32: OnnxModel) -> None:
     """A chain ending in a comparison keeps every digit; rounded to float16, 0.3 + 2e-5 is not above 0.3."""
     nodes = [
         helper.make_node("Add", ["blurred", "shift"], ["shifted"], "shifted"),
@@ -133,8 +131,8 @@ def test_what_is_compared_stays_float32(fp32: ModelProto) -> None:
         ends[1:],
         [numpy_helper.from_array(np.float32(value), name) for name, value in constants.items()],
     )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
-    describe(model, spec_of(fp32), "fp32")
+    graph_file = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    model = described(graph_file, fp32.spec, "fp32")
     images = np.float32(0.3) + np.float32(2e-5) * np.array([-1, 1] * 24, np.float32).reshape(1, 3, 4, 4)
     half = fp16_from_fp32(model)
     assert np.array_equal(_restore(half, images) > 0, images > 0.3)

@@ -8,10 +8,8 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from onnx import ModelProto
-from onnxruntime import InferenceSession
 
-from unblur.calibration.onnx_model import onnx_bytes, write_onnx
+from unblur.calibration.onnx_model import OnnxModel, write_onnx
 from unblur.calibration.placement import place
 from unblur.export.engine_from_onnx import (
     BuildWatch,
@@ -39,7 +37,7 @@ SMALL: Mapping[str, Mapping[str, int | bool]] = {
 
 class Exported(NamedTuple):
     network: DeblurringNetwork
-    model: ModelProto
+    model: OnnxModel
 
     def size(self, rows: int, columns: int) -> tuple[int, int]:
         multiple = self.network.spec.multiple_of
@@ -78,8 +76,8 @@ def test_fp16_loses_nothing_that_is_seen(exported: Exported, photographs: list[N
     assert psnr_float_db(restored, exported.restore(photographs[0])) >= 55
 
 
-def _run(model: ModelProto, images: NDArray[np.float32]) -> NDArray[np.float32]:
-    session = InferenceSession(onnx_bytes(model), providers=["CPUExecutionProvider"])
+def _run(model: OnnxModel, images: NDArray[np.float32]) -> NDArray[np.float32]:
+    session = model.session()
     restored: NDArray[np.float32] = session.run(None, {"blurred": images})[0]
     return restored
 

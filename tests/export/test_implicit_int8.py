@@ -12,9 +12,8 @@ from typing import Any
 
 import pytest
 from fake_cuda import ORIN
-from onnx import ModelProto
 
-from unblur.calibration.onnx_model import write_onnx
+from unblur.calibration.onnx_model import OnnxModel, write_onnx
 from unblur.calibration.placement import place
 from unblur.calibration.trt_cache import CACHE_FILE, TensorRTCache, cache_tensors
 from unblur.export import build, engine_from_onnx
@@ -98,13 +97,13 @@ def tensorrt(version: str, config: Config, **members: object) -> TrtApi:
 
 
 @pytest.fixture
-def graph(fp32: ModelProto, tmp_path: Path) -> Path:
+def graph(fp32: OnnxModel, tmp_path: Path) -> Path:
     path = tmp_path / "fp32.onnx"
     write_onnx(path, fp32)
     return path
 
 
-def write_cache(path: Path, model: ModelProto, scale: str = "3c010204") -> Path:
+def write_cache(path: Path, model: OnnxModel, scale: str = "3c010204") -> Path:
     """A cache for `model` as another version and another calibrator would have written it."""
     scales = dict.fromkeys(cache_tensors(model, place(model)), scale)
     path.write_text(TensorRTCache((10, 0, 1), "MinMaxCalibration", scales).to_text())
@@ -112,7 +111,7 @@ def write_cache(path: Path, model: ModelProto, scale: str = "3c010204") -> Path:
 
 
 @pytest.fixture
-def source(graph: Path, fp32: ModelProto) -> Source:
+def source(graph: Path, fp32: OnnxModel) -> Source:
     return calibrated(read_source(graph), write_cache(graph.with_name("cache"), fp32))
 
 
@@ -136,7 +135,7 @@ def test_the_builder_reads_the_cache_under_its_own_header(source: Source) -> Non
     assert lines == [f"{name}: 3c010204" for name in source.calibration.scales]
 
 
-def test_another_cache_is_another_engine(source: Source, graph: Path, fp32: ModelProto) -> None:
+def test_another_cache_is_another_engine(source: Source, graph: Path, fp32: OnnxModel) -> None:
     api = tensorrt("10.3.0", Config())
     other = calibrated(read_source(graph), write_cache(graph.with_name("other"), fp32, "3c010205"))
     identities = [identify(each, HERE, api, [], DLA) for each in (source, other)]
@@ -157,7 +156,7 @@ def test_a_dla_takes_int8_with_a_cache() -> None:
     assert dla_refusal("tensorrt", "10.3.0", "int8") is not None
 
 
-def test_a_cache_goes_with_fp32(fp16: ModelProto, fp32: ModelProto, tmp_path: Path) -> None:
+def test_a_cache_goes_with_fp32(fp16: OnnxModel, fp32: OnnxModel, tmp_path: Path) -> None:
     write_onnx(tmp_path / "fp16.onnx", fp16)
     cache = write_cache(tmp_path / "cache", fp32)
     with pytest.raises(SpecMismatch, match=r"fp16\.onnx is fp16, a calibration cache goes with an fp32 model"):
@@ -171,7 +170,7 @@ def test_a_cache_of_another_model(graph: Path) -> None:
         find_sources(graph, cache=cache)
 
 
-def test_a_file_with_a_cache_is_int8(graph: Path, fp32: ModelProto) -> None:
+def test_a_file_with_a_cache_is_int8(graph: Path, fp32: OnnxModel) -> None:
     (source,), folder = find_sources(graph, ("int8",), cache=write_cache(graph.with_name("cache"), fp32))
     assert (source.precision, source.path, folder) == ("int8", graph, graph.parent)
 

@@ -3,9 +3,8 @@
 from collections import Counter
 
 import pytest
-from onnx import ModelProto
 
-from unblur.calibration.onnx_model import write_onnx
+from unblur.calibration.onnx_model import OnnxModel, write_onnx
 from unblur.calibration.placement import layer_macs, place
 from unblur.calibration.quantize import quantize
 from unblur.export.fp16 import fp16_from_fp32, int8_fp16_from_int8
@@ -19,7 +18,7 @@ SHAPE = (1, 3, *SIZE_HW)
 
 
 @pytest.fixture(scope="module")
-def forms(fp32: ModelProto) -> dict[str, ModelProto]:
+def forms(fp32: OnnxModel) -> dict[str, OnnxModel]:
     """A recursive network of two steps, as it is deployed."""
     simple = simplify(fp32).model
     placement = place(simple)
@@ -28,7 +27,7 @@ def forms(fp32: ModelProto) -> dict[str, ModelProto]:
 
 
 @pytest.fixture(scope="module")
-def layers(forms: dict[str, ModelProto], tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Layer]]:
+def layers(forms: dict[str, OnnxModel], tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Layer]]:
     folder = tmp_path_factory.mktemp("layers")
     for form, model in forms.items():
         write_onnx(folder / f"{form}.onnx", model)
@@ -37,7 +36,7 @@ def layers(forms: dict[str, ModelProto], tmp_path_factory: pytest.TempPathFactor
 
 @pytest.mark.parametrize("form", ["fp32", "fp16", "int8"])
 def test_every_convolution_is_there_in_every_step_with_the_work_that_was_asked_for(
-    form: str, layers: dict[str, list[Layer]], forms: dict[str, ModelProto]
+    form: str, layers: dict[str, list[Layer]], forms: dict[str, OnnxModel]
 ) -> None:
     """However it was fused, and whatever its channels were padded to."""
     macs = {weight.removesuffix(".weight"): count for weight, count in layer_macs(forms["fp32"], SIZE_HW).items()}

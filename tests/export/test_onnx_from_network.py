@@ -10,10 +10,9 @@ import onnx
 import pytest
 import torch
 from numpy.typing import NDArray
-from onnx import ModelProto, TensorProto
-from onnxruntime import InferenceSession
+from onnx import TensorProto
 
-from unblur.calibration.onnx_model import onnx_bytes, precision_of, spec_of
+from unblur.calibration.onnx_model import OnnxModel
 from unblur.export.onnx_from_network import onnx_from_checkpoint, onnx_from_network
 from unblur.runtime.errors import BadInput, SpecMismatch
 from unblur.runtime.metrics import psnr_float_db
@@ -29,15 +28,15 @@ print(hashlib.sha256(onnx_bytes(onnx_from_network(small_network()))).hexdigest()
 """
 
 
-def _weights(model: ModelProto) -> dict[str, int]:
+def _weights(model: OnnxModel) -> dict[str, int]:
     return {t.name: len(t.raw_data) for t in model.graph.initializer if t.data_type == TensorProto.FLOAT}
 
 
-def test_the_graph_is_valid_and_says_what_it_is(fp32: ModelProto, network: DeblurringNetwork) -> None:
+def test_the_graph_is_valid_and_says_what_it_is(fp32: OnnxModel, network: DeblurringNetwork) -> None:
     onnx.checker.check_model(fp32, full_check=True)
     assert [opset.version for opset in fp32.opset_import if not opset.domain] == [20]
-    assert spec_of(fp32) == network.spec
-    assert precision_of(fp32) == "fp32"
+    assert fp32.spec == network.spec
+    assert fp32.precision == "fp32"
     for value, name in ((fp32.graph.input[0], "blurred"), (fp32.graph.output[0], "restored")):
         axes = [axis.dim_param or axis.dim_value for axis in value.type.tensor_type.shape.dim]
         assert (value.name, axes) == (name, ["batch", 3, "height", "width"])
@@ -45,21 +44,21 @@ def test_the_graph_is_valid_and_says_what_it_is(fp32: ModelProto, network: Deblu
 
 @pytest.mark.parametrize("shape", [(1, 3, 16, 16), (1, 3, 48, 16), (3, 3, 32, 80)])
 def test_any_batch_height_and_width_gives_what_torch_gives(
-    fp32: ModelProto, network: DeblurringNetwork, shape: tuple[int, ...]
+    fp32: OnnxModel, network: DeblurringNetwork, shape: tuple[int, ...]
 ) -> None:
     images = np.random.default_rng(0).random(shape, np.float32)
     with torch.inference_mode():
         expected = network(torch.from_numpy(images)).numpy()
-    session = InferenceSession(onnx_bytes(fp32), providers=["CPUExecutionProvider"])
+    session = fp32.session()
     restored = session.run(None, {"blurred": images})[0]
     assert psnr_float_db(restored, expected) >= 90
     assert psnr_float_db(expected, images) < 60  # the network did something
 
 
 def test_photographs_come_out_as_from_torch(
-    fp32: ModelProto, network: DeblurringNetwork, photographs: list[NDArray[np.float32]]
+    fp32: OnnxModel, network: DeblurringNetwork, photographs: list[NDArray[np.float32]]
 ) -> None:
-    session = InferenceSession(onnx_bytes(fp32), providers=["CPUExecutionProvider"])
+    session = fp32.session()
     for photograph in photographs:
         with torch.inference_mode():
             expected = network(torch.from_numpy(photograph)).numpy()
@@ -67,16 +66,16 @@ def test_photographs_come_out_as_from_torch(
 
 
 def test_weights_are_stored_once_however_many_steps(
-    exports: dict[int, ModelProto], network: DeblurringNetwork
+    exports: dict[int, OnnxModel], network: DeblurringNetwork
 ) -> None:
     assert _weights(exports[1]) == _weights(exports[2])
     assert len(exports[2].graph.node) > 1.4 * len(exports[1].graph.node)
     parameters = sum(parameter.numel() for parameter in network.parameters())
     assert sum(_weights(exports[2]).values()) <= 4 * parameters + 64  # and a few constants
-    assert [spec_of(exports[steps]).steps for steps in (1, 2)] == [1, 2]
+    assert [exports[steps].spec.steps for steps in (1, 2)] == [1, 2]
 
 
-def test_the_bytes_depend_on_the_weights_alone(fp32: ModelProto) -> None:
+def test_the_bytes_depend_on_the_weights_alone(fp32: OnnxModel) -> None:
     script = _SCRIPT.format(folder=str(Path(__file__).parent))
     finished = subprocess.run(
         [sys.executable, "-c", script],
@@ -86,12 +85,12 @@ def test_the_bytes_depend_on_the_weights_alone(fp32: ModelProto) -> None:
         text=True,
         check=True,
     )
-    assert finished.stdout == hashlib.sha256(onnx_bytes(fp32)).hexdigest() + "\n"
+    assert finished.stdout == hashlib.sha256(fp32.data).hexdigest() + "\n"
     assert finished.stderr == ""
 
 
-def test_no_trace_of_the_machine_is_left(fp32: ModelProto) -> None:
-    contents = onnx_bytes(fp32)
+def test_no_trace_of_the_machine_is_left(fp32: OnnxModel) -> None:
+    contents = fp32.data
     for trace in (b"stack_trace", b".py", b"pkg.torch", str(Path.cwd()).encode()):
         assert trace not in contents
 

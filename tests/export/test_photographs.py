@@ -3,12 +3,11 @@
 from pathlib import Path
 
 import pytest
-from onnx import ModelProto
 from photographs import write_pairs
 
 from unblur.calibration.images import Sample, find_sample
 from unblur.calibration.int8_from_fp32 import calibrate
-from unblur.calibration.onnx_model import write_onnx
+from unblur.calibration.onnx_model import OnnxModel, write_onnx
 from unblur.export.fp16 import fp16_from_fp32, int8_fp16_from_int8
 from unblur.export.torch_runner import TorchRunner
 from unblur.runtime.frames import Frame
@@ -29,7 +28,7 @@ def blurred(sample: Sample) -> list[Frame]:
 
 
 def test_every_precision_stays_within_its_threshold(
-    network: DeblurringNetwork, fp32: ModelProto, sample: Sample, blurred: list[Frame], tmp_path: Path
+    network: DeblurringNetwork, fp32: OnnxModel, sample: Sample, blurred: list[Frame], tmp_path: Path
 ) -> None:
     int8 = calibrate(fp32, sample).model
     forms = {"fp32": fp32, "fp16": fp16_from_fp32(fp32), "int8": int8_fp16_from_int8(int8)}

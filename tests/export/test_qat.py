@@ -11,10 +11,9 @@ import pytest
 import torch
 from made_up_tables import made_up_table
 from numpy.typing import NDArray
-from onnx import ModelProto
-from onnxruntime import GraphOptimizationLevel, InferenceSession, SessionOptions
+from onnxruntime import GraphOptimizationLevel, SessionOptions
 
-from unblur.calibration.onnx_model import onnx_bytes
+from unblur.calibration.onnx_model import OnnxModel
 from unblur.calibration.placement import place_as
 from unblur.calibration.quantize import quantize, quantize_with
 from unblur.calibration.table import bound_to, check_fits
@@ -24,11 +23,11 @@ from unblur.train.networks import DeblurringNetwork
 from unblur.train.qat import FakeQuantized
 
 
-def _restore(model: ModelProto, blurred: NDArray[np.float32]) -> NDArray[np.float32]:
+def _restore(model: OnnxModel, blurred: NDArray[np.float32]) -> NDArray[np.float32]:
     """Q/DQ evaluated in float, as an engine computes."""
     options = SessionOptions()
     options.graph_optimization_level = GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = InferenceSession(onnx_bytes(model), options, providers=["CPUExecutionProvider"])
+    session = model.session(optimized=False)
     restored: NDArray[np.float32] = session.run(None, {"blurred": blurred})[0]
     return restored
 
@@ -48,7 +47,7 @@ def blurred() -> NDArray[np.float32]:
 
 @pytest.mark.parametrize("cautious", [True, False], ids=["cautious", "image too"])
 def test_fake_quantisation_is_what_the_int8_model_computes(
-    cautious: bool, network: DeblurringNetwork, fp32: ModelProto, blurred: NDArray[np.float32]
+    cautious: bool, network: DeblurringNetwork, fp32: OnnxModel, blurred: NDArray[np.float32]
 ) -> None:
     table = made_up_table(fp32, cautious=cautious)
     int8 = quantize(fp32, place_as(fp32, table.kept, table.excluded), table.ranges)
@@ -59,7 +58,7 @@ def test_fake_quantisation_is_what_the_int8_model_computes(
 
 
 def test_tuned_weights_export_to_the_same_graph(
-    network: DeblurringNetwork, fp32: ModelProto, blurred: NDArray[np.float32]
+    network: DeblurringNetwork, fp32: OnnxModel, blurred: NDArray[np.float32]
 ) -> None:
     table = made_up_table(fp32)
     fake = FakeQuantized(copy.deepcopy(network), table, where="t.json").train()

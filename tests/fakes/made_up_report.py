@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from unblur.calibration.images import Coverage, FeatureCoverage
+from unblur.calibration.coverage import Coverage, FeatureCoverage
 from unblur.calibration.ranges import Drift
 from unblur.calibration.search import LayerCost, Sensitivity
 from unblur.export.report.data import BundleReport, CropComparison, Int8Report, ModelFile, Picture

@@ -5,9 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from onnxruntime import InferenceSession
 
-from unblur.calibration.onnx_model import onnx_bytes
 from unblur.calibration.placement import place
 from unblur.export.onnx_from_network import onnx_from_network
 from unblur.runtime.errors import BadInput
@@ -152,7 +150,7 @@ def test_export_is_unrolled_and_equal_at_any_size(preset: str) -> None:
     assert not {"Loop", "If", "Scan"} & {node.op_type for node in model.graph.node}
     weights = sum(len(tensor.raw_data) for tensor in model.graph.initializer)
     assert weights <= 4 * count_parameters(network) + 256  # shared ones once, and a few constants
-    session = InferenceSession(onnx_bytes(model), providers=["CPUExecutionProvider"])
+    session = model.session()
     for batch, rows, columns in ((1, 1, 1), (2, 3, 2)):
         multiple = network.spec.multiple_of
         images = torch.rand((batch, 3, rows * multiple, columns * multiple))
