@@ -149,6 +149,7 @@ LOW_INT8_MACS = 0.7
 
 
 def int8_report(calibrated: Calibrated) -> Int8Report:
+    """What the report of a bundle says about its INT8 variant."""
     table = calibrated.table
     return Int8Report(
         calibration_id=table.identity,
