@@ -49,6 +49,6 @@ def export_onnx(
 def _compare_with_torch(network: DeblurringNetwork, file: Path) -> Hop:
     with TorchRunner(network) as reference, OnnxRunner(file) as candidate:
         parity = compare(reference, candidate, [golden_frame()], name=f"torch -> {candidate.precision}")
-    if not parity.passed:
+    if parity.passed is False:
         raise ParityError(f"the export differs from torch: {parity.reason}; nothing was written")
     return parity

@@ -1,8 +1,8 @@
 """Golden vectors: does this device compute what the machine that built the bundle computed?
 
 `make_golden` is called once per variant when a bundle is built, `check_golden` wherever it is used. Golden
-vectors need no data set, take a fraction of a second, and catch what hashes cannot: a kernel, driver or
-instruction set that computes something else.
+vectors need no data set, take a fraction of a second, and find what hashes cannot: a kernel, driver or instruction
+set that computes something else.
 """
 
 import math
@@ -16,7 +16,7 @@ from unblur.runtime.errors import BundleError, SpecMismatch
 from unblur.runtime.frames import Batch, Frame, Padding, batch_from_frame, check_frame
 from unblur.runtime.metrics import psnr_float_db
 from unblur.runtime.model.bundle import Bundle, Golden, Variant
-from unblur.runtime.quality.tolerances import FLOOR_DB
+from unblur.runtime.quality.tolerances import TOLERANCES, Agreement, Check, Tolerance, judge
 from unblur.runtime.runner import Runner
 from unblur.runtime.spec import Precision
 
@@ -28,22 +28,26 @@ _SMALL_HW = (48, 64)  # one period of the blocks
 
 @dataclass(frozen=True)
 class GoldenResult:
-    """One variant on this device against its golden vectors. max_levels: of 255. reason: empty if passed."""
+    """One variant on this device against its golden vectors.
+
+    psnr_db, threshold_db: found and needed, see `Agreement`. max_levels: largest difference, of 255.
+    passed: None if void. reason: why it did not pass, else empty.
+    """
 
     precision: Precision
     steps: int
     psnr_db: float
     max_levels: float
     threshold_db: float
-    passed: bool
+    passed: bool | None
     reason: str
 
 
 def make_golden(folder: Path, runner: Runner, *, small: bool = False) -> Golden:
-    """Write the golden input (once) and what `runner` makes of it into the bundle under `folder`.
+    """Write the golden input and the output of `runner` for it into the bundle under `folder`.
 
-    small: only a corner of the image, a fifth of its pixels. Open the runner with graph_optimization=False:
-    golden is the graph as it is written.
+    small: only a corner of the image, a fifth of its pixels. Open the runner with graph_optimization=False: golden
+    is the graph as it is written.
     """
     golden = Golden(
         precision=runner.precision,
@@ -59,8 +63,8 @@ def make_golden(folder: Path, runner: Runner, *, small: bool = False) -> Golden:
     return golden
 
 
-def check_golden(bundle: Bundle, variant: Variant, runner: Runner) -> GoldenResult:
-    """Run the golden input of `variant` through `runner` and compare.
+def check_golden(bundle: Bundle, variant: Variant, runner: Runner, check: Check = "golden") -> GoldenResult:
+    """Run the golden input of `variant` through `runner` and compare. check: whose tolerance applies.
 
     Raises SpecMismatch if the bundle has no golden vectors for it, BundleError if they are not what they should be.
     """
@@ -71,12 +75,29 @@ def check_golden(bundle: Bundle, variant: Variant, runner: Runner) -> GoldenResu
         )
     frame = read_golden_frame(bundle, golden)
     expected = np.asarray(_load(bundle, golden.expected, np.float32), np.float32)
+    _restore(runner, np.ascontiguousarray(frame[::-1]))  # another frame first: a stale output would be that one's
     restored = _restore(runner, frame)
     if restored.shape != expected.shape:
         raise BundleError(
             f"{bundle.path}: {golden.expected} has the shape {expected.shape}, expected {restored.shape}"
         )
-    return _judge(variant, restored, expected)
+    agreement = agreement_of(restored, expected, _unpadded(frame), TOLERANCES[check][variant.precision])
+    return GoldenResult(
+        precision=variant.precision,
+        steps=variant.steps,
+        psnr_db=agreement.psnr_db,
+        max_levels=255 * float(np.abs(restored - expected).max()),
+        threshold_db=agreement.needed_db,
+        passed=agreement.passed,
+        reason=agreement.reason,
+    )
+
+
+def agreement_of(restored: Batch, expected: Batch, batch: Batch, tolerance: Tolerance) -> Agreement:
+    """Judge an output against its reference; all three are (N, 3, H, W), `batch` is the input of both."""
+    if not np.isfinite(restored).all():
+        return Agreement(math.nan, tolerance.floor_db, False, "the output holds NaN or infinity")
+    return judge(tolerance, [psnr_float_db(restored, expected)], [psnr_float_db(batch, expected)])
 
 
 def read_golden_frame(bundle: Bundle, golden: Golden) -> Frame:
@@ -101,27 +122,17 @@ def golden_frame() -> Frame:
     return np.asarray(np.clip(np.rint(values), 0, 255), np.uint8)
 
 
+def _unpadded(frame: Frame) -> Batch:
+    """The frame as float32 (1, 3, H, W), as networks see it."""
+    size_hw = frame.shape[0], frame.shape[1]
+    return batch_from_frame(frame, Padding(size_hw, size_hw))
+
+
 def _restore(runner: Runner, frame: Frame) -> Batch:
-    """float32 (1, 3, H, W), cut back to the size of the frame; a copy."""
+    """float32 (1, 3, H, W), cropped to the size of the frame; a copy."""
     height, width = frame.shape[:2]
     padding = Padding.to_multiple((height, width), runner.spec.multiple_of)
     return runner.infer(batch_from_frame(frame, padding))[:, :, :height, :width].copy()
-
-
-def _judge(variant: Variant, restored: Batch, expected: Batch) -> GoldenResult:
-    finite = bool(np.isfinite(restored).all())
-    psnr_db = psnr_float_db(restored, expected) if finite else math.nan
-    threshold_db = FLOOR_DB["golden"][variant.precision]
-    reason = "" if psnr_db >= threshold_db else f"{psnr_db:.1f} dB, expected at least {threshold_db:g} dB"
-    return GoldenResult(
-        precision=variant.precision,
-        steps=variant.steps,
-        psnr_db=psnr_db,
-        max_levels=255 * float(np.abs(restored - expected).max()),
-        threshold_db=threshold_db,
-        passed=not reason,
-        reason=reason if finite else "the output holds NaN or infinity",
-    )
 
 
 def _load(bundle: Bundle, name: str, dtype: type[np.generic]) -> NDArray[np.generic]:

@@ -6,7 +6,6 @@ For a bundle the choice is logged in one line, with the reason: "lprn-s fp32 run
 
 import difflib
 import logging
-import math
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -19,11 +18,10 @@ import onnxruntime
 from unblur.runtime.errors import BadInput, DeviceError, EngineMismatch, MissingExtra, ParityError, SpecMismatch
 from unblur.runtime.files import atomic_file
 from unblur.runtime.frames import Batch, Padding, batch_from_frame
-from unblur.runtime.metrics import psnr_float_db
 from unblur.runtime.model.bundle import ENGINES, Bundle, Golden, Variant, read_bundle
-from unblur.runtime.model.golden import check_golden, golden_frame, read_golden_frame
+from unblur.runtime.model.golden import agreement_of, check_golden, golden_frame, read_golden_frame
 from unblur.runtime.model.onnx_runner import OnnxRunner
-from unblur.runtime.quality.tolerances import FLOOR_DB
+from unblur.runtime.quality.tolerances import TOLERANCES, Agreement
 from unblur.runtime.runner import Runner, RunnerOptions
 from unblur.runtime.spec import Precision
 from unblur.runtime.tensorrt.engine_file import EngineIdentity, EngineRecord, Profile, find_engines, read_record
@@ -69,38 +67,38 @@ def _open_checked(bundle: Bundle, variant: Variant, engine: Path) -> EngineRunne
 def check_first_output(bundle: Bundle, variant: Variant, engine: Path, runner: EngineRunner) -> None:
     """Run the golden vectors of an engine's variant, unless they passed before on this device.
 
-    Raises ParityError if the engine is below the floor.
+    Raises ParityError if the engine disagrees with its ONNX file, or if that cannot be decided.
     """
     note = engine.with_suffix(CHECKED_SUFFIX)
-    identity = f"{read_record(engine).engine_sha256} {runner.device}\n"
+    tolerance = TOLERANCES["engine"][variant.precision]
+    identity = f"{read_record(engine).engine_sha256} {runner.device} {tolerance}\n"
     if note.is_file() and note.read_text() == identity:
         return
-    psnr_db = engine_psnr_db(bundle, variant, runner)
-    threshold_db = FLOOR_DB["engine"][variant.precision]
-    if not psnr_db >= threshold_db:
+    agreement = engine_agreement(bundle, variant, runner)
+    if not agreement.passed:
         raise ParityError(
-            f"{engine.name} is {psnr_db:.1f} dB from {variant.file}, expected at least {threshold_db:g} dB; "
-            "build it again with `unblur build`"
+            f"{engine.name} against {variant.file}: {agreement.reason}; build it again with `unblur build`"
         )
     if os.access(engine.parent, os.W_OK):
         with atomic_file(note) as temporary:
             temporary.write_text(identity)
 
 
-def engine_psnr_db(bundle: Bundle, variant: Variant, runner: EngineRunner) -> float:
-    """Of an engine against the ONNX file it was made from; NaN if its output holds NaN or infinity.
+def engine_agreement(bundle: Bundle, variant: Variant, runner: EngineRunner) -> Agreement:
+    """Judge an engine against the ONNX file it was made from.
 
-    An engine of a fixed size does not take the golden image; it is compared with its ONNX file on the CPU, on
-    that image repeated to its size, which takes as long as the CPU takes for one frame.
+    An engine of a fixed size does not take the golden image; it is compared with its ONNX file on the CPU, on that
+    image repeated to its size, which takes as long as the CPU takes for one frame.
     """
     golden = bundle.golden(variant)
     if golden is not None and _takes(runner, bundle, golden):
-        return check_golden(bundle, variant, runner).psnr_db
+        result = check_golden(bundle, variant, runner, "engine")
+        return Agreement(result.psnr_db, result.threshold_db, result.passed, result.reason)
     batch = _golden_batch(runner.record.identity.profiles[0])
-    restored = runner.infer(batch)
+    runner.infer(np.ascontiguousarray(batch[:, :, ::-1]))  # another frame first, in case its output is stale
+    restored = runner.infer(batch).copy()
     with OnnxRunner(bundle.path / variant.file, graph_optimization=False) as reference:
-        expected = reference.infer(batch)
-        return psnr_float_db(restored, expected) if np.isfinite(restored).all() else math.nan
+        return agreement_of(restored, reference.infer(batch), batch, TOLERANCES["engine"][variant.precision])
 
 
 def _takes(runner: EngineRunner, bundle: Bundle, golden: Golden) -> bool:

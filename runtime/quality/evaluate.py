@@ -28,7 +28,7 @@ from unblur.runtime.frames import Frame
 from unblur.runtime.images import read_image
 from unblur.runtime.metrics import MIN_MSSIM_SIDE, luma, mssim, psnr_db, psnr_float_db, ssim
 from unblur.runtime.quality.pairs import Pair
-from unblur.runtime.quality.parity import shots
+from unblur.runtime.quality.parity import frame_results
 from unblur.runtime.runner import Runner
 
 Image = NDArray[np.float64]
@@ -140,11 +140,11 @@ def evaluate(runner: Runner, pairs: Sequence[Pair]) -> Iterator[Judged]:
 
     Raises BadInput if there is no pair, a picture cannot be read or is too small for its measure.
     """
-    for pair, shot in zip(pairs, shots([runner], pairs), strict=True):
-        restored_rgb = shot.outputs[0].picture
-        blurred, _ = _score(shot.blurred, pair)
+    for pair, result in zip(pairs, frame_results([runner], pairs), strict=True):
+        restored_rgb = result.outputs[0].image
+        blurred, _ = _score(result.blurred, pair)
         restored, sharp_rgb = _score(restored_rgb, pair)
-        yield Judged(Row(pair.name, blurred, restored), shot.blurred, restored_rgb, sharp_rgb)
+        yield Judged(Row(pair.name, blurred, restored), result.blurred, restored_rgb, sharp_rgb)
 
 
 def mean_score(scores: Sequence[Score]) -> Score:

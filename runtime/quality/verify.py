@@ -1,11 +1,11 @@
-"""Is this model, on this machine, what it was when it was built?
+"""Is this model, on this machine, what it was when it was built, and does it improve images?
 
     verification = verify(Path("lprn-s.unblur"), find_pairs(folder))
-    print(verification.passed, verification.blurred_db, verification.ledgers[0].qualities)
+    print(verification.integrity, verification.benefit, verification.gain_db)
 
 A bundle is checked from the outside in: every byte, the golden vectors of each variant, the parity from fp32 to
-fp16 to INT8 for each number of steps, whether tiles equal the whole picture, and every engine in it. With pairs
-each variant is also judged against ground truth.
+fp16 to INT8 for each number of steps, whether tiles equal the whole frame, and every engine in it. That is its
+integrity. With pairs each variant is also compared with ground truth: its benefit.
 """
 
 from collections.abc import Sequence
@@ -19,11 +19,11 @@ from unblur.runtime.errors import BadInput, DeviceError, EngineMismatch, Missing
 from unblur.runtime.frames import Frame
 from unblur.runtime.model.bundle import ENGINES, Bundle, Variant, read_bundle
 from unblur.runtime.model.golden import GoldenResult, check_golden, golden_frame
-from unblur.runtime.model.open_model import engine_psnr_db, made_from, open_runner
+from unblur.runtime.model.open_model import engine_agreement, made_from, open_runner
 from unblur.runtime.model.tiles import halo_of, tiling_error_db
 from unblur.runtime.quality.pairs import Pair, read_pair
-from unblur.runtime.quality.parity import Ledger, measure
-from unblur.runtime.quality.tolerances import FLOOR_DB, TILING_FLOOR_DB
+from unblur.runtime.quality.parity import Ledger, conjunction, measure
+from unblur.runtime.quality.tolerances import TILING_FLOOR_DB
 from unblur.runtime.runner import Runner, RunnerOptions
 from unblur.runtime.spec import Pooling, Precision
 from unblur.runtime.tensorrt.engine_file import (
@@ -42,26 +42,28 @@ from unblur.runtime.tensorrt.trt import load_tensorrt
 
 @dataclass(frozen=True)
 class EngineCheck:
-    """What was found of one engine.
+    """The result of checking one engine.
 
-    name: of its file. verdict: "not run" if it is whole and belongs here, but to another device than this one.
-    psnr_db: of its output against its ONNX file, None unless it ran. reason: why it did not pass, else empty.
+    name: of its file. verdict: "not run" if it is intact and belongs here, but to another device than this one;
+    "void" if the network changes the golden image too little to decide.
+    psnr_db, threshold_db: of its output against its ONNX file, found and needed; None unless it ran.
+    reason: why it did not pass, else empty.
     """
 
     name: str
-    verdict: Literal["passed", "failed", "not run"]
+    verdict: Literal["passed", "failed", "void", "not run"]
     psnr_db: float | None = None
     threshold_db: float | None = None
     reason: str = ""
 
     @property
-    def passed(self) -> bool:
-        """An engine for another device is no fault of the bundle."""
-        return self.verdict != "failed"
+    def passed(self) -> bool | None:
+        """An engine for another device is not a fault of the bundle."""
+        return None if self.verdict == "void" else self.verdict != "failed"
 
 
 def check_engines(bundle: Bundle) -> tuple[EngineCheck, ...]:
-    """Check the files in `engines/`, in order of name; each that can run here runs on the golden picture."""
+    """Check the files in `engines/`, in order of name; each that can run here runs on the golden image."""
     engines = find_engines(bundle.path) if (bundle.path / ENGINES).is_dir() else []
     return tuple(_check(bundle, engine) for engine in engines)
 
@@ -78,20 +80,20 @@ def _check(bundle: Bundle, engine: Path) -> EngineCheck:
         check_engine(record, device_facts(cuda, trt))
     except (DeviceError, EngineMismatch, MissingExtra) as error:
         return EngineCheck(engine.name, "not run", reason=str(error))
-    threshold_db = FLOOR_DB["engine"][variant.precision]
     try:
         with EngineRunner(engine, cuda=cuda, trt=trt) as runner:
-            psnr_db = engine_psnr_db(bundle, variant, runner)
+            found = engine_agreement(bundle, variant, runner)
     except (DeviceError, EngineMismatch) as error:
         return EngineCheck(engine.name, "failed", reason=str(error))
-    if psnr_db >= threshold_db:
-        return EngineCheck(engine.name, "passed", psnr_db, threshold_db)
-    reason = f"{psnr_db:.1f} dB from {variant.file}, expected at least {threshold_db:g} dB; build it again"
-    return EngineCheck(engine.name, "failed", psnr_db, threshold_db, reason)
+    if found.passed:
+        return EngineCheck(engine.name, "passed", found.psnr_db, found.needed_db)
+    verdict: Literal["failed", "void"] = "void" if found.passed is None else "failed"
+    reason = f"against {variant.file}: {found.reason}; build it again"
+    return EngineCheck(engine.name, verdict, found.psnr_db, found.needed_db, reason)
 
 
 def _made_from(bundle: Bundle, record: EngineRecord) -> Variant:
-    """The variant that an engine executes; EngineMismatch if it is not one of this bundle as it is now."""
+    """The variant that an engine executes; EngineMismatch if this bundle has no such variant now."""
     identity = record.identity
     for variant in bundle.manifest.variants:
         if (variant.precision, variant.steps) == (identity.precision, identity.steps):
@@ -105,7 +107,7 @@ def _made_from(bundle: Bundle, record: EngineRecord) -> Variant:
 
 @dataclass(frozen=True)
 class Tiling:
-    """What tiling costs, on one picture. halo: in pixels. Global pooling is told, not judged: it is never exact."""
+    """What tiling costs, on one frame. halo: in pixels. Global pooling is never exact, so it always passes."""
 
     pooling: Pooling
     halo: int
@@ -115,10 +117,10 @@ class Tiling:
 
 @dataclass(frozen=True)
 class Verification:
-    """What `verify` found.
+    """The result of `verify`.
 
     pairs: of ground truth used. golden: a result per variant; none for an .onnx file. ledgers: one per number of
-    steps, the model's own first. tiling: None if there was no picture large enough to cut. engines: one per file in
+    steps, the model's own first. tiling: None if no image was large enough to cut. engines: one per file in
     `engines/`.
     """
 
@@ -133,12 +135,25 @@ class Verification:
         return self.ledgers[0].blurred_db
 
     @property
+    def gain_db(self) -> float | None:
+        """PSNR gained over the blurred images by the worst variant at the model's own steps; None without pairs."""
+        found = [quality.db for quality in self.ledgers[0].qualities if quality.db is not None]
+        return min(found) - self.blurred_db if found and self.blurred_db is not None else None
+
+    @property
+    def integrity(self) -> bool | None:
+        """Whether every check of the files and the variants passed; None if one is void and none failed."""
+        checks = (*self.golden, *self.ledgers, *self.engines, *((self.tiling,) if self.tiling else ()))
+        return conjunction(check.passed for check in checks)
+
+    @property
+    def benefit(self) -> bool | None:
+        """Whether the model improves the blurred images; None without pairs."""
+        return None if self.gain_db is None else self.gain_db > 0
+
+    @property
     def passed(self) -> bool:
-        golden_passed = all(golden.passed for golden in self.golden)
-        parity_passed = all(ledger.passed for ledger in self.ledgers)
-        engines_passed = all(engine.passed for engine in self.engines)
-        tiling_passed = self.tiling is None or self.tiling.passed
-        return golden_passed and parity_passed and tiling_passed and engines_passed
+        return self.integrity is True and self.benefit is not False
 
 
 def verify(
@@ -146,18 +161,18 @@ def verify(
 ) -> Verification:
     """Check the bundle or the .onnx file at `path`.
 
-    Without pairs, parity is measured on the golden picture. fp32 and fp16 are judged as they run, INT8 without
-    graph optimisation: that is what an engine computes, while a CPU's fused 8-bit products may saturate.
+    Without pairs, parity is measured on the golden image. fp32 and fp16 are judged as they run, INT8 without graph
+    optimisation: that is what an engine computes, while a CPU's fused 8-bit products may saturate.
 
-    Raises BundleError if a byte differs, BadInput for an .onnx file without pairs: nothing to hold it against, and
-    for an engine: its bundle holds what it is compared with.
+    Raises BundleError if a byte differs, BadInput for an .onnx file without pairs, which has no reference, and for
+    an engine, whose reference is in its bundle.
     """
     if path.suffix == SUFFIX:
         raise BadInput(f"{path} is a single engine; verify {owner_of(path) or 'the bundle it was built for'}")
     if path.is_dir():
         return _verify_bundle(read_bundle(path), pairs, stage, threads)
     if not pairs:
-        raise BadInput(f"{path} is a single file, with nothing to verify it against; give --pairs, or a bundle")
+        raise BadInput(f"{path} is a single file, without anything to verify it against; give --pairs, or a bundle")
     with _open_file(path, threads) as runner:
         ledger = measure([runner], pairs, stage(path.name, len(pairs)))
         return Verification(len(pairs), (), (ledger,), _tiling(runner, pairs))

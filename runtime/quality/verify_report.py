@@ -12,11 +12,15 @@ from unblur.runtime.quality.parity import Hop, Ledger, Quality
 from unblur.runtime.quality.verify import EngineCheck, Verification
 
 EQUAL_DB = 200.0
-"""What JSON and tables say instead of infinity, which JSON has not, when two outputs are equal to the last bit."""
+"""Stands for infinity, which JSON does not have, when two outputs are equal to the last bit."""
 
 
 def document(result: Verification) -> dict[str, object]:
-    """What `--json` prints. `delta_db` of a variant is against the first: fp32 at full steps."""
+    """What `--json` prints.
+
+    delta_db of a variant: against the first, fp32 at full steps. integrity: null if a check is void. benefit: null
+    without pairs.
+    """
     tiling = result.tiling
     return {
         "pairs": result.pairs,
@@ -29,6 +33,9 @@ def document(result: Verification) -> dict[str, object]:
         "golden": [{**asdict(golden), "psnr_db": finite_db(golden.psnr_db)} for golden in result.golden],
         "tiling": None if tiling is None else {**asdict(tiling), "psnr_db": finite_db(tiling.psnr_db)},
         "engines": [_engine_document(engine) for engine in result.engines],
+        "gain_db": result.gain_db,
+        "integrity": result.integrity,
+        "benefit": result.benefit,
         "pass": result.passed,
     }
 
@@ -55,23 +62,31 @@ def print_report(model: str, result: Verification) -> None:
         stdout.print(_quality_table(result))
     if result.tiling is not None:
         stdout.print(
-            f"Tiles against the whole picture: {finite_db(result.tiling.psnr_db):.1f} dB "
+            f"Tiles against the whole frame: {finite_db(result.tiling.psnr_db):.1f} dB "
             f"({result.tiling.pooling} pooling, halo {result.tiling.halo} px) {_word(result.tiling.passed)}"
         )
     for reason in _reasons(result):
         stdout.print(reason, soft_wrap=True)
-    stdout.print(f"{model}: {_word(result.passed)}", soft_wrap=True)
+    stdout.print(f"Integrity of {model}: {_word(result.integrity)}", soft_wrap=True)
+    if result.gain_db is not None:
+        stdout.print(f"Benefit of {model}: {_benefit(result.gain_db)}", soft_wrap=True)
+
+
+def _benefit(gain_db: float) -> str:
+    if gain_db > 0:
+        return f"[green]improves the images[/] by {gain_db:.2f} dB"
+    return f"[red]MAKES THE IMAGES WORSE[/] by {-gain_db:.2f} dB"
 
 
 def hop_table(ledger: Ledger) -> Table:
-    """The hops of a ledger; PSNR, SSIM and levels are of the worst frame, the loss is the mean."""
-    table = _table("Parity", "hop", "steps", "PSNR dB", "needs", "SSIM", "levels", "loss dB", "")
+    """The hops of a ledger. PSNR and its need are of the frame that decides, SSIM and levels of the worst."""
+    table = _table("Parity", "variants", "steps", "PSNR dB", "needs", "SSIM", "levels", "loss dB", "")
     for hop in ledger.hops:
         table.add_row(
             hop.name,
             str(hop.steps),
             f"{finite_db(hop.psnr_db):.1f}",
-            f"{hop.threshold_db:g}",
+            f"{hop.threshold_db:.1f}",
             f"{hop.ssim:.5f}",
             str(hop.max_levels),
             "" if hop.delta_db is None else f"{round(-hop.delta_db, 3) + 0.0:.3f}",  # + 0.0: no -0.000
@@ -81,7 +96,7 @@ def hop_table(ledger: Ledger) -> Table:
 
 
 def hop_reasons(ledger: Ledger) -> Iterator[str]:
-    """Why hops failed, a line for each that did."""
+    """Why hops did not pass, a line for each."""
     return (f"{hop.name} at {hop.steps} steps: {hop.reason}" for hop in ledger.hops if hop.reason)
 
 
@@ -92,7 +107,7 @@ def _golden_table(result: Verification) -> Table:
             golden.precision,
             str(golden.steps),
             f"{finite_db(golden.psnr_db):.1f}",
-            f"{golden.threshold_db:g}",
+            f"{golden.threshold_db:.1f}",
             _word(golden.passed),
         )
     return table
@@ -101,9 +116,9 @@ def _golden_table(result: Verification) -> Table:
 def _engine_line(engine: EngineCheck) -> str:
     """Whether it passed, or why not; on one line, since the name alone fills half of one."""
     if engine.verdict == "passed":
-        found = f"{finite_db(engine.psnr_db or 0):.1f} dB, needs {engine.threshold_db:g}"
+        found = f"{finite_db(engine.psnr_db or 0):.1f} dB, needs {engine.threshold_db:.1f}"
         return f"Engine {engine.name}: {found} {_word(True)}"
-    word = "[yellow]not run here[/]" if engine.verdict == "not run" else _word(False)
+    word = "[yellow]not run here[/]" if engine.verdict == "not run" else _word(engine.passed)
     return f"Engine {engine.name}: {word}: {escape(engine.reason)}"
 
 
@@ -150,5 +165,7 @@ def _number(value: float | None, digits: int, sign: str = "") -> str:
     return "" if value is None else f"{value:{sign}.{digits}f}"
 
 
-def _word(passed: bool) -> str:
+def _word(passed: bool | None) -> str:
+    if passed is None:
+        return "[yellow]void[/]"
     return "[green]passed[/]" if passed else "[red]FAILED[/]"

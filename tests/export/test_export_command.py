@@ -12,7 +12,7 @@ from unblur.calibration.onnx_model import read_onnx
 from unblur.runtime.cli.main import app
 from unblur.runtime.errors import BadInput, ParityError, SpecMismatch
 from unblur.runtime.model.bundle import read_bundle
-from unblur.runtime.quality.tolerances import FLOOR_DB
+from unblur.runtime.quality.tolerances import TOLERANCES, Tolerance
 
 
 def _unblur(*arguments: str | Path) -> Result:
@@ -46,7 +46,7 @@ def test_export_in_fp16_tells_people_in_a_sentence(checkpoint: Path, tmp_path: P
 def test_an_export_that_differs_from_torch_is_not_written(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(FLOOR_DB["ledger"], "fp32", 1000.0)
+    monkeypatch.setitem(TOLERANCES["ledger"], "fp32", Tolerance(1000.0, 12, 1000.0))
     result = _unblur("export", checkpoint, "-o", tmp_path / "model.onnx", "--steps", "1")
     assert isinstance(result.exception, ParityError)
     assert "the export differs from torch" in str(result.exception)
@@ -97,7 +97,7 @@ def test_too_little_int8_is_warned_of(
 def test_a_failed_deploy_exits_with_1_and_still_tells_the_hops(
     checkpoint: Path, calibration_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(FLOOR_DB["ledger"], "int8", 500.0)
+    monkeypatch.setitem(TOLERANCES["ledger"], "int8", Tolerance(500.0, 12, 500.0))
     arguments = ("deploy", checkpoint, "--calibration", calibration_folder, "-o", tmp_path / "small.unblur")
     result = _unblur(*arguments, "--steps", "", "--json")
     assert isinstance(result.exception, ParityError)

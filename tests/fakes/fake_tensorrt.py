@@ -2,8 +2,8 @@
 
 It answers False or None and logs the reason, never raises; it wants shape and addresses set before it executes; it
 refuses to be captured before it has run once with a shape; its context holds GPU memory until it dies. An engine
-is a JSON text, and computes `gain * batch + bias`, or what an ONNX file does. Profiled, its layers take once, twice
-and three times their time in turn.
+is a JSON text, and computes `gain * batch + bias`, or what an ONNX file does and a little noise, since no engine
+computes exactly that. Profiled, its layers take once, twice and three times their time in turn.
 """
 
 import json
@@ -28,7 +28,11 @@ class Severity(Enum):
 
 @dataclass(frozen=True)
 class EngineText:
-    """What is in a fake engine file. profiles: (minimum, maximum) shapes. onnx: path of a file to execute."""
+    """What is in a fake engine file. profiles: (minimum, maximum) shapes. onnx: path of a file to execute.
+
+    noise: standard deviation of what is added to the output of the ONNX file. stale: every output is that of the
+    execution before.
+    """
 
     profiles: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]
     input: str = "blurred"
@@ -38,6 +42,8 @@ class EngineText:
     bias: float = 0.25
     enlarges: int = 1
     onnx: str = ""
+    noise: float = 1e-5
+    stale: bool = False
     can_be_captured: bool = True
     inspection: str = '{"Layers": ["convolution"], "Bindings": []}'
     layer_ms: dict[str, float] = field(default_factory=dict)
@@ -149,6 +155,7 @@ class _Context:
         self._shape: tuple[int, ...] | None = None
         self._addresses: dict[str, int] = {}
         self._warm: tuple[int, ...] | None = None
+        self._before: np.ndarray | None = None
         self.profiler: FakeTensorRT.IProfiler | None = None
         engine.runtime.trt.live.add(self)
 
@@ -202,6 +209,9 @@ class _Context:
         if text.onnx:
             with OnnxRunner(Path(text.onnx), threads=1, graph_optimization=False) as runner:
                 batch = runner.infer(batch)
+            batch = batch + np.random.default_rng(7).normal(0, text.noise, shape).astype(np.float32)
+        if text.stale:
+            batch, self._before = self._before if self._before is not None else batch, batch.copy()
         restored[:] = np.float32(text.gain) * batch + np.float32(text.bias)
         if self.profiler is not None:
             for name, ms in text.layer_ms.items():

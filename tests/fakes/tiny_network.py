@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import onnx
@@ -13,15 +14,21 @@ from unblur.runtime.spec import PRECISION_KEY, SPEC_KEY, ModelSpec, Pooling, Pre
 GRID = 4
 WIDTH = 8
 
+Defect = Literal["identity", "one step", "zeroed layer", "neighbour's weights", "swapped channel", "shifted"]
+
 
 @dataclass(frozen=True)
 class TinyNetwork:
-    """Builds the ONNX graph; `scale` multiplies the residual, so that two networks can differ a little."""
+    """Builds the ONNX graph; `scale` multiplies the residual, so that two networks can differ a little.
+
+    defect: what is wrong with the graph, although its spec says nothing of it.
+    """
 
     precision: Precision = "fp32"
     steps: int = 2
     pooling: Pooling = "none"
     scale: float = 1.0
+    defect: Defect | None = None
 
     @property
     def spec(self) -> ModelSpec:
@@ -30,16 +37,23 @@ class TinyNetwork:
         return ModelSpec("lprn", "tiny", self.steps, multiple_of=16, receptive_field=radius, pooling=self.pooling)
 
     def write(self, path: Path) -> Path:
-        graph = _Graph(self.precision)
+        graph = _Graph(self.precision, seed=1000 if self.defect == "neighbour's weights" else 0)
+        inner_gain = 0.0 if self.defect == "zeroed layer" else 1.0
+        outer_gain = 0.0 if self.defect == "identity" else 0.2 * self.scale
         features = graph.add("SpaceToDepth", ["blurred"], blocksize=GRID)
         state = features
-        for _ in range(self.steps):
-            hidden = graph.add("Relu", [graph.conv("inner", state, 3 * GRID**2, WIDTH)])
+        for _ in range(1 if self.defect == "one step" else self.steps):
+            hidden = graph.add("Relu", [graph.conv("inner", state, 3 * GRID**2, WIDTH, inner_gain)])
             if self.pooling == "global":
                 hidden = graph.add("Mul", [hidden, graph.add("GlobalAveragePool", [hidden])])
-            residual = graph.conv("outer", hidden, WIDTH, 3 * GRID**2, gain=0.2 * self.scale)
+            residual = graph.conv("outer", hidden, WIDTH, 3 * GRID**2, gain=outer_gain)
             state = graph.add("Add", [features, residual])
-        graph.add("DepthToSpace", [state], output="restored", blocksize=GRID)
+        output = graph.add("DepthToSpace", [state], blocksize=GRID)
+        if self.defect == "swapped channel":
+            output = graph.add("Gather", [output, graph.store("order", np.array([2, 1, 0]))], axis=1)
+        if self.defect == "shifted":
+            output = graph.shifted(output)
+        graph.add("Identity", [output], output="restored")
         model = graph.model()
         for key, value in {SPEC_KEY: self.spec.to_json(), PRECISION_KEY: self.precision}.items():
             model.metadata_props.add(key=key, value=value)
@@ -48,8 +62,9 @@ class TinyNetwork:
 
 
 class _Graph:
-    def __init__(self, precision: Precision) -> None:
+    def __init__(self, precision: Precision, seed: int) -> None:
         self.precision = precision
+        self.seed = seed
         self.nodes: list[onnx.NodeProto] = []
         self.weights: dict[str, onnx.TensorProto] = {}
 
@@ -64,7 +79,7 @@ class _Graph:
 
     def conv(self, name: str, source: str, channels_in: int, channels_out: int, gain: float = 1.0) -> str:
         """A 3 x 3 convolution in the precision of the graph, float32 outside."""
-        rng = np.random.default_rng(len(name) + channels_in)
+        rng = np.random.default_rng(len(name) + channels_in + self.seed)
         shape = (channels_out, channels_in, 3, 3)
         values = (gain * rng.standard_normal(shape) / np.sqrt(9 * channels_in)).astype(np.float32)
         if self.precision == "fp16":
@@ -78,13 +93,20 @@ class _Graph:
             weight = self.store(name, values)
         return self.add("Conv", [source, weight], pads=[1] * 4)
 
+    def shifted(self, source: str) -> str:
+        """By one pixel to the right; the first column takes the place of none."""
+        zero, minus_one = self.store("first", np.array([0])), self.store("last", np.array([-1]))
+        one, width = self.store("second", np.array([1])), self.store("width", np.array([3]))
+        column = self.add("Slice", [source, zero, one, width])
+        return self.add("Concat", [column, self.add("Slice", [source, zero, minus_one, width])], axis=3)
+
     def _quantized(self, source: str) -> str:
         scale = self.store("activation_scale", np.float32(2 / 127).reshape(()))
         zero = self.store("zero", np.int8(0).reshape(()))
         return self.add("DequantizeLinear", [self.add("QuantizeLinear", [source, scale, zero]), scale, zero])
 
     def _quantized_weight(self, name: str, values: NDArray[np.float32]) -> str:
-        step = np.abs(values).max() / 127
+        step = max(np.abs(values).max(), 1e-6) / 127
         weight = self.store(name, np.rint(values / step).astype(np.int8))
         scale = self.store(f"{name}_scale", np.float32(step).reshape(()))
         return self.add("DequantizeLinear", [weight, scale, self.store("zero", np.int8(0).reshape(()))])

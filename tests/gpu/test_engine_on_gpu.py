@@ -14,7 +14,7 @@ from unblur.runtime.frames import Padding, batch_from_frame, frame_from_batch
 from unblur.runtime.metrics import psnr_float_db
 from unblur.runtime.model.onnx_runner import OnnxRunner
 from unblur.runtime.profile.layers_tensorrt import profile_engine_layers
-from unblur.runtime.quality.tolerances import FLOOR_DB
+from unblur.runtime.quality.tolerances import TOLERANCES
 from unblur.runtime.spec import Precision
 from unblur.runtime.tensorrt.cuda_driver import Device
 from unblur.runtime.tensorrt.engine_file import Flavour
@@ -67,7 +67,7 @@ def test_an_engine_computes_what_its_onnx_file_does(
     with OnnxRunner(onnx, graph_optimization=False) as reference, EngineRunner(engine) as runner:
         expected = reference.infer(batch)
         results = [runner.infer(batch).copy() for _ in range(4)]  # enqueued, captured, launched, launched
-    assert psnr_float_db(results[0], expected) >= FLOOR_DB["engine"][precision]
+    assert psnr_float_db(results[0], expected) >= TOLERANCES["engine"][precision].floor_db
     for result in results[1:]:
         assert psnr_float_db(result, results[0]) >= 90
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from unblur.runtime.frames import Padding, batch_from_frame
 from unblur.runtime.metrics import psnr_float_db
 from unblur.runtime.model.onnx_runner import OnnxRunner
-from unblur.runtime.quality.tolerances import FLOOR_DB
+from unblur.runtime.quality.tolerances import TOLERANCES
 from unblur.runtime.spec import Precision
 from unblur.runtime.tensorrt.cuda_driver import Device
 
@@ -28,4 +28,4 @@ def test_the_gpu_computes_what_the_cpu_does(
         expected = cpu.infer(batch)
         for _ in range(3):
             # fp32 too: ONNX Runtime multiplies in TF32, which has the mantissa of fp16.
-            assert psnr_float_db(gpu.infer(batch), expected) >= min(FLOOR_DB["engine"][precision], 50)
+            assert psnr_float_db(gpu.infer(batch), expected) >= min(TOLERANCES["engine"][precision].floor_db, 50)

@@ -84,11 +84,15 @@ def tiny_onnx(make_onnx: Callable[..., Path]) -> Path:
 @pytest.fixture
 def tiny_bundle(tmp_path: Path) -> Path:
     """A sealed bundle with fp32, fp16 and int8 at 2 steps, fp32 and fp16 at 1, and golden vectors for each."""
-    folder = tmp_path / "tiny.unblur"
+    return make_bundle(tmp_path / "tiny.unblur")
+
+
+def make_bundle(folder: Path, scale: float = 1.0) -> Path:
+    """scale: of the residual of its networks."""
     folder.mkdir()
     variants = []
     for precision, steps in (("fp32", 2), ("fp16", 2), ("int8", 2), ("fp32", 1), ("fp16", 1)):
-        network = TinyNetwork(precision, steps)  # type: ignore[arg-type]
+        network = TinyNetwork(precision, steps, scale=scale)  # type: ignore[arg-type]
         file = f"{precision}.onnx" if steps == 2 else f"{precision}-{steps}.onnx"
         network.write(folder / file)
         variants.append(Variant(network.precision, steps, file))

@@ -31,7 +31,7 @@ def test_a_network_that_differs_a_little_fails(tiny_bundle: Path, make_onnx: Cal
     result = check(read_bundle(tiny_bundle), make_onnx(scale=1.01))
     assert not result.passed
     assert 20 < result.psnr_db < 90
-    assert result.reason.endswith("dB, expected at least 90 dB")
+    assert result.reason.endswith("dB from its reference, expected at least 90 dB")
 
 
 def test_a_network_that_gives_nan_fails(tiny_bundle: Path, make_onnx: Callable[..., Path]) -> None:
@@ -66,7 +66,7 @@ def test_vectors_that_would_unpickle_are_refused(tiny_bundle: Path) -> None:
     manifest = read_bundle(tiny_bundle).manifest
     np.save(tiny_bundle / "golden/input.npy", np.array([{"a": 1}], object), allow_pickle=True)
     seal_bundle(tiny_bundle, manifest)
-    with pytest.raises(BundleError, match=r"input\.npy is no array: .*pickle"):
+    with pytest.raises(BundleError, match=r"input\.npy is not an array: .*pickle"):
         check(read_bundle(tiny_bundle))
 
 
