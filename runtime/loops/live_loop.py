@@ -21,6 +21,7 @@ from unblur.runtime.loops.capture import CapturedFrame, ReconnectingCapture
 from unblur.runtime.loops.queues import LatestValue
 from unblur.runtime.loops.restorer import RestoredFrame, Restorer
 from unblur.runtime.loops.stats import LoopStats, RunSummary
+from unblur.runtime.loops.systemd import ServiceNotifier
 from unblur.runtime.media.interfaces import Sink, TimedFrame
 
 _POLL_S = 0.5  # how soon a stop is noticed while no frame comes
@@ -70,21 +71,26 @@ def run_live_loop(
     controls, stop = controls or LiveControls(), stop or threading.Event()
     pool = FramePool()
     started_s = time.monotonic()
-    writer = _SinkThread(sink, stats)
+    writer, notifier = _SinkThread(sink, stats), ServiceNotifier()
     try:
         with writer:
-            for captured in _frames(capture, stop):
+            notifier.ready()
+            for captured in _frames(capture, stop, notifier):
                 result = _restore(captured, restorer, controls, pool, stats)
                 writer.put(result)
                 on_result(result)
     finally:  # a camera that is gone for good leaves its recording whole
+        notifier.stopping()
         if stats.written and not writer.failed:
             sink.finish(complete=True)
     return stats.summary(stats.total, time.monotonic() - started_s, stopped=stop.is_set())
 
 
-def _frames(capture: ReconnectingCapture, stop: threading.Event) -> Iterator[CapturedFrame]:
+def _frames(
+    capture: ReconnectingCapture, stop: threading.Event, notifier: ServiceNotifier
+) -> Iterator[CapturedFrame]:
     while not stop.is_set():
+        notifier.alive()
         captured = capture.take(_POLL_S)
         if captured is not None:
             yield captured

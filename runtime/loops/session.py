@@ -125,7 +125,7 @@ def open_live_session(request: RunRequest) -> Iterator[LiveSession]:
         info = capture.info
         with (
             open_rungs(request, info) as ladder,
-            open_sinks(request.sinks, info, crf=request.crf) as sink,
+            open_sinks(request.sinks, info, crf=request.crf, retry=True) as sink,
         ):
             controls = LiveControls(deadline_ms=_deadline_ms(request, info), gate=request.gate)
             yield LiveSession(capture, ladder, sink, controls, stats)

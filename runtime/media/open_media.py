@@ -18,7 +18,9 @@ from unblur.runtime.images import IMAGE_SUFFIXES, MAX_PIXELS, is_image_path
 from unblur.runtime.media.gstreamer_source import CsiFormat, GStreamerSource, csi_pipeline
 from unblur.runtime.media.image_files import FolderSink, ImageSink, ImageSource, LiveFolderSink
 from unblur.runtime.media.interfaces import MediaInfo, Sink, Source, TimedFrame
-from unblur.runtime.media.stream_sinks import PROTOCOLS, PushSink, RecordingSink
+from unblur.runtime.media.push_child import PROTOCOLS
+from unblur.runtime.media.push_sink import PushSink, RetryingSink
+from unblur.runtime.media.recording_sink import RecordingSink
 from unblur.runtime.media.stream_source import CameraFormat, open_http, open_rtsp, open_v4l2
 from unblur.runtime.media.synthetic_source import MovingScene, SyntheticSource
 from unblur.runtime.media.url import read_options, split_options, without_secrets
@@ -127,11 +129,21 @@ def is_live(text: str) -> bool:
     return _split_scheme(text)[0] != "file"
 
 
-def open_sinks(texts: Sequence[str], info: MediaInfo, *, crf: int = DEFAULT_CRF) -> Sink:
-    """One sink that writes to all that `texts` name; see `open_sink`. ValueError if there are none."""
+def open_sinks(texts: Sequence[str], info: MediaInfo, *, crf: int = DEFAULT_CRF, retry: bool = False) -> Sink:
+    """One sink that writes to all that `texts` name; see `open_sink`. ValueError if there are none.
+
+    retry: a connection that breaks or is stuck is made again, and stops nothing; see `RetryingSink`.
+    """
     if not texts:
         raise ValueError("no sink was given")
-    sinks = [open_sink(text, info, crf=crf) for text in texts]
+
+    def one(text: str) -> Sink:
+        sink = open_sink(text, info, crf=crf)
+        if not (retry and isinstance(sink, PushSink)):
+            return sink
+        return RetryingSink(lambda: open_sink(text, info, crf=crf))
+
+    sinks = [one(text) for text in texts]
     return sinks[0] if len(sinks) == 1 else TeeSink(sinks)
 
 
