@@ -1,9 +1,9 @@
 """Frozen dataclasses <-> JSON, strictly: no field may be missing, unknown or of another type.
 
 Fields may be bool, int, float, str, a union of those, a Literal, `X | None`, `tuple[X, ...]`, `tuple[X, Y]`,
-`Mapping[str, X]`, a dataclass, or `object` for any JSON. A nested dataclass with a class method
-`from_dict(raw, where=...)` is read by it. JSON has no infinite numbers and no NaN: they are written as the strings
-"inf", "-inf" and "nan".
+`Mapping[str, X]`, a dataclass, or `object` for any JSON. A dataclass with `to_dict()` is written by it, and one
+with a class method `from_dict(raw, where=...)` is read by it where it is nested. JSON has no infinite numbers or
+NaN: they are written as the strings "inf", "-inf" and "nan".
 """
 
 import dataclasses
@@ -20,6 +20,8 @@ _NOT_FINITE = {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}
 
 def to_json(value: object) -> object:
     """A dataclass, or what it is made of, as dicts, lists and scalars that `json.dumps` takes."""
+    if hasattr(value, "to_dict"):
+        return value.to_dict()
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: to_json(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, Mapping):

@@ -74,7 +74,7 @@ def test_an_older_schema_is_refused(tmp_path: Path) -> None:
     network = build_network("lprn-n", **NARROW_U)
     old = network.spec.to_json().replace('"schema": 1', '"schema": 0')
     save_file(network.state_dict(), tmp_path / "old.safetensors", {"unblur.spec": old})
-    with pytest.raises(SpecMismatch, match="schema 0, this version of unblur reads 1"):
+    with pytest.raises(SpecMismatch, match="schema 0, this version of unblur reads 2"):
         load_checkpoint(tmp_path / "old.safetensors")
 
 
