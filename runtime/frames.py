@@ -1,4 +1,4 @@
-"""Images as people store them (uint8 HWC) <-> batches as networks take them (float32 NCHW)."""
+"""Images as people store them (uint8 HWC), batches (float32 NCHW, RGB in [0, 1]) and the values a network takes."""
 
 import weakref
 from collections import deque
@@ -7,6 +7,8 @@ from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
+
+from unblur.runtime.spec import ModelSpec
 
 Frame = NDArray[np.uint8]
 Batch = NDArray[np.float32]
@@ -64,6 +66,46 @@ def frame_from_batch(batch: Batch, padding: Padding, out: Frame | None = None) -
     np.clip(levels, 0, 255, out=levels)
     out[...] = levels.transpose(1, 2, 0)
     return out
+
+
+class NetworkValues:
+    """RGB in [0, 1] <-> the values of one network: its range, mean and std, order of channels, kind of output.
+
+    gain, offset: per channel in the network's order; it takes `gain * value + offset`, each step in float32.
+    """
+
+    def __init__(self, spec: ModelSpec) -> None:
+        low, high = spec.value_range
+        self.is_identity = (low, high, spec.colour, spec.output) == (0.0, 1.0, "RGB", "image") and (
+            set(spec.mean) == {0.0} and set(spec.std) == {1.0}
+        )
+        self.swaps = spec.colour == "BGR"
+        self._is_residual = spec.output == "residual"
+        self.gain = tuple((high - low) / std for std in spec.std)
+        self.offset = tuple((low - mean) / std for mean, std in zip(spec.mean, spec.std, strict=True))
+        self.inverse_gain = tuple(1 / gain for gain in self.gain)
+        self.inverse_offset = tuple(
+            0.0 if self._is_residual else -offset / gain
+            for gain, offset in zip(self.gain, self.offset, strict=True)
+        )
+
+    def from_rgb(self, batch: Batch, out: NDArray[np.floating]) -> None:
+        """(N, 3, H, W) in [0, 1] -> what the network takes, in `out` of the same shape, float32 or float16."""
+        for channel, source in enumerate(self._order):
+            values = batch[:, source] * np.float32(self.gain[channel])
+            np.add(values, np.float32(self.offset[channel]), out=out[:, channel], casting="same_kind")
+
+    def to_rgb(self, values: NDArray[np.floating], batch: Batch, out: Batch) -> None:
+        """What the network gave for `batch` -> RGB, (N, 3, H, W), in `out`, not clipped."""
+        for channel, target in enumerate(self._order):
+            np.multiply(values[:, channel], np.float32(self.inverse_gain[channel]), out=out[:, target])
+            out[:, target] += np.float32(self.inverse_offset[channel])
+            if self._is_residual:
+                out[:, target] += batch[:, target]
+
+    @property
+    def _order(self) -> tuple[int, int, int]:
+        return (2, 1, 0) if self.swaps else (0, 1, 2)
 
 
 class FramePool:

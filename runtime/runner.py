@@ -11,7 +11,7 @@ from typing import Literal, Protocol, runtime_checkable
 import numpy as np
 
 from unblur.runtime.frames import Batch, Frame
-from unblur.runtime.spec import Device, ModelSpec, Precision
+from unblur.runtime.spec import Device, ModelSpec, Precision, SpecOverrides
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,7 @@ class RunnerOptions:
     device: "auto" is an engine that fits this GPU, else ONNX Runtime on the GPU, else the CPU.
     graph_optimization: False evaluates the ONNX graph node by node on the CPU: the reference for INT8.
     quiet: do not log which variant runs where, and why.
+    overrides: what the user states about the network itself; goes before what the model says.
     """
 
     precision: Precision | Literal["auto"] = "auto"
@@ -33,6 +34,7 @@ class RunnerOptions:
     device: Device = "auto"
     graph_optimization: bool = True
     quiet: bool = False
+    overrides: SpecOverrides = SpecOverrides()
 
 
 @dataclass(frozen=True)
@@ -66,8 +68,9 @@ class Runner(Protocol):
     def infer(self, batch: Batch) -> Batch:
         """Restore a batch.
 
-        batch: (N, 3, H, W) float32 in `spec.value_range`, H and W multiples of `spec.multiple_of`.
-        Returns the same shape, not clipped. The array may be a buffer that the next call overwrites.
+        batch: (N, 3, H, W) float32, RGB in [0, 1] whatever the network itself takes, H and W multiples of
+        `spec.multiple_of`. Returns `spec.scale` times that size, not clipped. The array may be a buffer that the
+        next call overwrites.
         """
         ...
 

@@ -1,59 +1,42 @@
 """ONNX Runtime as a Runner: the default on every device, and the reference that engines are judged by."""
 
+import logging
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, cast, get_args
+from typing import cast, get_args
 
 import numpy as np
 import onnxruntime
-from onnxruntime.capi.onnxruntime_pybind11_state import (
-    EPFail,
-    Fail,
-    InvalidArgument,
-    InvalidGraph,
-    InvalidProtobuf,
-    NoModel,
-    NotImplemented,
-    RuntimeException,
-)
+from numpy.typing import NDArray
 
-from unblur.runtime.errors import BadInput, DeviceError, SpecMismatch
-from unblur.runtime.frames import Batch
+from unblur.runtime.errors import DeviceError, SpecMismatch
+from unblur.runtime.frames import Batch, NetworkValues
+from unblur.runtime.model.inspect_onnx import inspect_onnx
+from unblur.runtime.model.onnx_session import ORT_ERRORS, OnnxDevice, first_line, open_session, session_options
 from unblur.runtime.runner import InferenceTiming, check_batch
-from unblur.runtime.spec import PRECISION_KEY, SPEC_KEY, ModelSpec, Precision
+from unblur.runtime.spec import PRECISION_KEY, SPEC_KEY, ModelSpec, Precision, SpecOverrides
 
-OnnxDevice = Literal["cpu", "cuda"]
+_FLOAT_TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 
-_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
-_ORT_ERRORS = (
-    EPFail,
-    Fail,
-    InvalidArgument,
-    InvalidGraph,
-    InvalidProtobuf,
-    NoModel,
-    NotImplemented,
-    RuntimeException,
-    RuntimeError,  # of pybind11: a C++ exception without a name, such as an output of another shape than bound
-)
-_LOG_ERRORS_ONLY = 3
+_log = logging.getLogger(__name__)
 
 
 class OnnxRunner:
-    """Runs an .onnx file that unblur wrote.
+    """Runs an .onnx file, one that unblur wrote or one whose spec is found by inspection.
 
     threads: CPU threads for one inference; None leaves it to ONNX Runtime (one per physical core).
     graph_optimization: False evaluates the graph node by node as written. INT8 quality is judged so: Q/DQ pairs
         are then computed in float, which is what an engine computes, while a CPU's fused 8-bit products saturate.
     device: "cuda" needs the package onnxruntime-gpu; it is never chosen unless asked for.
+    overrides: what the user states about the network; goes before what the file says or inspection finds.
     profile_to: a folder for the file in which ONNX Runtime's profiler notes every node it runs; `close` writes it.
 
     The input is read where the caller keeps it and the output buffer is kept for the next call of that shape, so
     that a video costs no allocation per frame.
 
-    Raises BadInput if the file is missing, damaged or not executable here, SpecMismatch if it is not ours,
-    DeviceError if the device is not there.
+    Raises BadInput if the file is missing, damaged or not executable here, SpecMismatch if it is not a network from
+    an image to an image, DeviceError if the device is not there.
     """
 
     def __init__(
@@ -64,18 +47,24 @@ class OnnxRunner:
         graph_optimization: bool = True,
         device: OnnxDevice = "cpu",
         profile_to: Path | None = None,
+        overrides: SpecOverrides = SpecOverrides(),
     ) -> None:
         self.path = path
         self._device = device
         self._profiled = profile_to is not None
-        session = _open_session(path, _options(threads, graph_optimization, profile_to), device)
-        metadata = session.get_modelmeta().custom_metadata_map
-        self._spec = _read_spec(metadata, path)
-        self._precision = _read_precision(metadata, path)
-        self._input, self._output = _tensor_names(session, path)
+        options = session_options(threads, graph_optimization=graph_optimization, profile_to=profile_to)
+        session = open_session(path, options, device)
+        self._spec, self._precision = _describe(session, path, overrides)
+        self._input, self._output = _tensors(session, self._spec, path)
+        self._values = NetworkValues(self._spec)
+        self._dtype = _FLOAT_TYPES[self._input.type]
+        self._is_direct = self._values.is_identity and self._input.type == self._output.type == "tensor(float)"
         self._binding = session.io_binding()
         self._session: onnxruntime.InferenceSession | None = session
+        self._batch_shape: tuple[int, ...] = ()
         self._restored: Batch = np.empty((0, 3, 0, 0), np.float32)
+        self._taken: NDArray[np.floating] = self._restored
+        self._given: NDArray[np.floating] = self._restored
 
     @property
     def spec(self) -> ModelSpec:
@@ -91,52 +80,79 @@ class OnnxRunner:
 
     def infer(self, batch: Batch) -> Batch:
         """See Runner. The result is overwritten by the next call with a batch of the same shape."""
-        self._execute(self._bind(batch))
+        self._stage(batch)
+        self._execute()
+        self._finish(batch)
         return self._restored
 
     def timed_infer(self, batch: Batch) -> tuple[Batch, InferenceTiming]:
-        """As `infer`, with its timing.
-
-        Two parts can be told apart: handing over the batch, which is the host's work on a CPU and a copy
-        on a GPU, and the run, which on a GPU includes the copy of the result.
-        """
+        """As `infer`, with its timing. On a GPU the copy of the result is part of the run, `device_ms`."""
         started = time.perf_counter()
-        bound_batch = self._bind(batch)
-        bound = time.perf_counter()
-        self._execute(bound_batch)
-        device = (time.perf_counter() - bound) * 1e3
-        binding = (bound - started) * 1e3
-        if self._device == "cpu":
-            return self._restored, InferenceTiming(
-                host_ms=binding, copy_in_ms=0.0, device_ms=device, copy_out_ms=0.0
-            )
-        return self._restored, InferenceTiming(host_ms=0.0, copy_in_ms=binding, device_ms=device, copy_out_ms=0.0)
+        self._stage(batch)
+        staged = time.perf_counter()
+        self._execute()
+        executed = time.perf_counter()
+        self._finish(batch)
+        binding, device, finish = (
+            (end - begin) * 1e3
+            for begin, end in ((started, staged), (staged, executed), (executed, time.perf_counter()))
+        )
+        host, copy_in = (binding, 0.0) if self._device == "cpu" else (0.0, binding)
+        return self._restored, InferenceTiming(host + finish, copy_in, device, copy_out_ms=0.0)
 
-    def _bind(self, batch: Batch) -> Batch:
-        """Tell the session where batch and result lie; returns what is to be kept until it has run."""
+    def _stage(self, batch: Batch) -> None:
+        """Put the batch where the session reads it: where it lies already, unless it has to be converted."""
         self._opened()
         check_batch(batch, self._spec.multiple_of)
-        batch = np.ascontiguousarray(batch)
-        if batch.shape != self._restored.shape:
-            self._restored = np.empty(batch.shape, np.float32)
-            self._binding.bind_output(self._output, "cpu", 0, np.float32, batch.shape, self._restored.ctypes.data)
-        # On a CPU this only notes the address; on a GPU it copies, so it has to be done for every frame.
-        self._binding.bind_cpu_input(self._input, batch)
-        return batch
+        if self._spec.fixed_hw not in (None, batch.shape[2:]):
+            raise ValueError(f"the network takes {self._spec.fixed_hw} only, got {batch.shape[2:]}")
+        if batch.shape != self._batch_shape:
+            self._allocate(batch.shape)
+        if self._is_direct:
+            self._taken = np.ascontiguousarray(batch)
+        else:
+            self._values.from_rgb(batch, self._taken)
+
+    def _allocate(self, shape: tuple[int, ...]) -> None:
+        count, _, height, width = shape
+        scale = self._spec.scale
+        self._restored = np.empty((count, 3, scale * height, scale * width), np.float32)
+        self._taken = np.empty(shape, self._dtype)
+        self._given = (
+            self._restored if self._is_direct else np.empty(self._restored.shape, _FLOAT_TYPES[self._output.type])
+        )
+        self._batch_shape = shape
 
     def _opened(self) -> onnxruntime.InferenceSession:
         if self._session is None:
             raise ValueError("the runner is closed")
         return self._session
 
-    def _execute(self, batch: Batch) -> None:
-        """Run on the batch that is bound."""
+    def _execute(self) -> None:
+        """Run on what is staged, at once or in as many runs as the batch of the graph allows."""
+        taken, given = self._planes(self._taken), self._planes(self._given)
+        at_once = self._input.shape[0] if isinstance(self._input.shape[0], int) else len(taken)
         try:
-            self._opened().run_with_iobinding(self._binding)
-            self._binding.synchronize_outputs()
-        except _ORT_ERRORS as error:
-            size = " x ".join(str(side) for side in batch.shape)
-            raise DeviceError(f"{self.device} failed on a batch of {size}: {_first_line(error)}") from error
+            for start in range(0, len(taken), at_once):
+                part, result = taken[start : start + at_once], given[start : start + at_once]
+                # On a CPU this only notes the address; on a GPU it copies, so it has to be done for every frame.
+                self._binding.bind_cpu_input(self._input.name, part)
+                self._binding.bind_output(
+                    self._output.name, "cpu", 0, result.dtype.type, result.shape, result.ctypes.data
+                )
+                self._opened().run_with_iobinding(self._binding)
+                self._binding.synchronize_outputs()
+        except ORT_ERRORS as error:
+            size = " x ".join(map(str, self._batch_shape))
+            raise DeviceError(f"{self.device} failed on a batch of {size}: {first_line(error)}") from error
+
+    def _planes(self, values: NDArray[np.floating]) -> NDArray[np.floating]:
+        """A view of the shape that the network takes: R, G and B one after the other if it has one channel."""
+        return values.reshape(-1, 1, *values.shape[2:]) if self._spec.colour == "grey" else values
+
+    def _finish(self, batch: Batch) -> None:
+        if not self._is_direct:
+            self._values.to_rgb(self._given, batch, self._restored)
 
     def close(self) -> None:
         """Free the session and its memory; a second call does nothing."""
@@ -154,49 +170,24 @@ class OnnxRunner:
         self.close()
 
 
-def _options(threads: int | None, graph_optimization: bool, profile_to: Path | None) -> onnxruntime.SessionOptions:
-    if threads is not None and threads < 1:
-        raise ValueError(f"threads is {threads}, expected at least 1")
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = _LOG_ERRORS_ONLY
-    # Else its threads spin for a while after each run, on cores that decode, encode and run other sessions: two
-    # sessions in turn take twice as long each, on two cores. A session on its own is no slower without.
-    options.add_session_config_entry("session.force_spinning_stop", "1")
-    if threads is not None:
-        options.intra_op_num_threads = threads
-    if not graph_optimization:
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    if profile_to is not None:
-        options.enable_profiling = True
-        options.profile_file_prefix = str(profile_to / "profile")
-        if not graph_optimization:  # weights in a kernel's own order are no inputs, and their shapes are not noted
-            options.add_session_config_entry("session.disable_prepacking", "1")
-    return options
+def describe_onnx(path: Path, overrides: SpecOverrides = SpecOverrides()) -> tuple[ModelSpec, Precision]:
+    """Spec and precision of an ONNX file: what unblur wrote into it, or what inspection finds.
+
+    Raises BadInput if it does not load, SpecMismatch if it is not a network from an image to an image.
+    """
+    return _describe(open_session(path, session_options(silent=True)), path, overrides)
 
 
-def _open_session(
-    path: Path, options: onnxruntime.SessionOptions, device: OnnxDevice
-) -> onnxruntime.InferenceSession:
-    if not path.is_file():
-        raise BadInput(f"{path} does not exist; expected an .onnx file")
-    provider = _PROVIDERS[device]
-    if provider not in onnxruntime.get_available_providers():
-        raise DeviceError(f"onnxruntime {onnxruntime.__version__} has no {provider}; install onnxruntime-gpu")
-    try:
-        session = onnxruntime.InferenceSession(path, options, providers=[provider])
-    except _ORT_ERRORS as error:
-        raise BadInput(f"{path} is damaged or not an ONNX file that runs here: {_first_line(error)}") from error
-    if provider not in session.get_providers():  # it falls back to the CPU without an error
-        raise DeviceError(f"{provider} could not be started; check the driver and the CUDA libraries")
-    return session
-
-
-def _read_spec(metadata: dict[str, str], path: Path) -> ModelSpec:
-    if SPEC_KEY not in metadata:
-        raise SpecMismatch(
-            f"{path} carries no model spec, so how to feed it is unknown; export the model with `unblur export`"
-        )
-    return ModelSpec.from_json(metadata[SPEC_KEY], where=str(path))
+def _describe(
+    session: onnxruntime.InferenceSession, path: Path, overrides: SpecOverrides
+) -> tuple[ModelSpec, Precision]:
+    metadata = session.get_modelmeta().custom_metadata_map
+    if SPEC_KEY in metadata:
+        spec = ModelSpec.from_json(metadata[SPEC_KEY], where=str(path))
+        return overrides.apply(spec), _read_precision(metadata, path)
+    found = inspect_onnx(path, overrides)
+    _log.info("%s has no model spec, so it was inspected: %s", path, "; ".join(found.lines))
+    return found.spec, found.precision
 
 
 def _read_precision(metadata: dict[str, str], path: Path) -> Precision:
@@ -209,13 +200,13 @@ def _read_precision(metadata: dict[str, str], path: Path) -> Precision:
     return cast(Precision, precision)
 
 
-def _tensor_names(session: onnxruntime.InferenceSession, path: Path) -> tuple[str, str]:
-    inputs, outputs = session.get_inputs(), session.get_outputs()
-    found = [f"{tensor.name}: {tensor.type}" for tensor in (*inputs, *outputs)]
-    if len(inputs) != 1 or len(outputs) != 1 or any(not text.endswith("tensor(float)") for text in found):
+def _tensors(
+    session: onnxruntime.InferenceSession, spec: ModelSpec, path: Path
+) -> tuple[onnxruntime.NodeArg, onnxruntime.NodeArg]:
+    """The input and the output that the spec names, or the only ones."""
+    inputs = [each for each in session.get_inputs() if spec.input_name in ("", each.name)]
+    outputs = [each for each in session.get_outputs() if spec.output_name in ("", each.name)]
+    if len(inputs) != 1 or len(outputs) != 1 or {inputs[0].type, outputs[0].type} - _FLOAT_TYPES.keys():
+        found = [f"{each.name}: {each.type}" for each in (*session.get_inputs(), *session.get_outputs())]
         raise SpecMismatch(f"{path} has the tensors {found}, expected one float input and one float output")
-    return inputs[0].name, outputs[0].name
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0]
+    return inputs[0], outputs[0]

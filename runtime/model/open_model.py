@@ -21,6 +21,7 @@ from unblur.runtime.frames import Batch, Padding, batch_from_frame
 from unblur.runtime.model.bundle import ENGINES, Bundle, Golden, Variant, read_bundle
 from unblur.runtime.model.golden import agreement_of, check_golden, golden_frame, read_golden_frame
 from unblur.runtime.model.onnx_runner import OnnxRunner
+from unblur.runtime.model.onnx_session import OnnxDevice
 from unblur.runtime.quality.tolerances import TOLERANCES, Agreement
 from unblur.runtime.runner import Runner, RunnerOptions
 from unblur.runtime.spec import Precision
@@ -190,14 +191,22 @@ def _open_onnx(path: Path, options: RunnerOptions) -> Runner:
     has_cuda = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
     if options.device == "cuda" or (options.device == "auto" and options.graph_optimization and has_cuda):
         try:
-            return OnnxRunner(
-                path, threads=options.threads, graph_optimization=options.graph_optimization, device="cuda"
-            )
+            return _onnx_runner(path, options, "cuda")
         except DeviceError as error:
             if options.device == "cuda":
                 raise
             _log.warning("ONNX Runtime does not run on the GPU: %s", error)
-    return OnnxRunner(path, threads=options.threads, graph_optimization=options.graph_optimization)
+    return _onnx_runner(path, options, "cpu")
+
+
+def _onnx_runner(path: Path, options: RunnerOptions, device: OnnxDevice) -> OnnxRunner:
+    return OnnxRunner(
+        path,
+        threads=options.threads,
+        graph_optimization=options.graph_optimization,
+        device=device,
+        overrides=options.overrides,
+    )
 
 
 def _checked(path: Path, runner: Runner, precision: Precision | Literal["auto"], steps: int | None) -> Runner:

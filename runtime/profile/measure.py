@@ -158,9 +158,6 @@ def random_batches(spec: ModelSpec, size_hw: tuple[int, int], batch: int, *, see
             f"{count} batches of {batch} frames of {height}x{width} do not fit the memory; "
             "choose a smaller size or batch"
         ) from error
-    low, high = spec.value_range
-    batches *= high - low
-    batches += low
     return RandomBatches(list(batches), seed)
 
 

@@ -131,10 +131,12 @@ def _edit(path: Path, change: Callable[[onnx.ModelProto], object]) -> Path:
     return path
 
 
-def test_an_onnx_without_our_spec(tiny_onnx: Path) -> None:
+def test_an_onnx_without_our_spec_is_inspected(tiny_onnx: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """See test_inspect_onnx.py."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tiny_onnx.parent))
     _edit(tiny_onnx, lambda model: model.ClearField("metadata_props"))
-    with pytest.raises(SpecMismatch, match=r"carries no model spec.* export the model with `unblur export`"):
-        OnnxRunner(tiny_onnx)
+    with OnnxRunner(tiny_onnx) as runner:
+        assert (runner.spec.system, runner.spec.multiple_of, runner.precision) == ("foreign", 4, "fp32")
 
 
 def test_an_onnx_without_its_precision(tiny_onnx: Path) -> None:

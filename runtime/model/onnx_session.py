@@ -1,0 +1,103 @@
+"""Opening ONNX files in ONNX Runtime, every way in which that fails said in one line."""
+
+from pathlib import Path
+from typing import Literal
+
+import onnxruntime
+from onnxruntime.capi.onnxruntime_pybind11_state import (
+    EPFail,
+    Fail,
+    InvalidArgument,
+    InvalidGraph,
+    InvalidProtobuf,
+    NoModel,
+    NotImplemented,
+    RuntimeException,
+)
+
+from unblur.runtime.errors import BadInput, DeviceError
+from unblur.runtime.model.onnx_header import missing_data
+
+OnnxDevice = Literal["cpu", "cuda"]
+
+ORT_ERRORS = (
+    EPFail,
+    Fail,
+    InvalidArgument,
+    InvalidGraph,
+    InvalidProtobuf,
+    NoModel,
+    NotImplemented,
+    RuntimeException,
+    RuntimeError,  # of pybind11: a C++ exception without a name, such as an output of another shape than bound
+)
+
+_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+_LOG_ERRORS_ONLY, _LOG_NOTHING = 3, 4
+_MAX_BYTES = 2 << 30  # of a protobuf message
+
+
+def session_options(
+    threads: int | None = None,
+    *,
+    graph_optimization: bool = True,
+    profile_to: Path | None = None,
+    silent: bool = False,
+) -> onnxruntime.SessionOptions:
+    """Options of a session. profile_to: see OnnxRunner. silent: what fails is expected to, and logs nothing."""
+    if threads is not None and threads < 1:
+        raise ValueError(f"threads is {threads}, expected at least 1")
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = _LOG_NOTHING if silent else _LOG_ERRORS_ONLY
+    # Else its threads spin for a while after each run, on cores that decode, encode and run other sessions: two
+    # sessions in turn take twice as long each, on two cores. A session on its own is no slower without.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    if not graph_optimization:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    if profile_to is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = str(profile_to / "profile")
+        if not graph_optimization:  # weights in a kernel's own order are no inputs, and their shapes are not noted
+            options.add_session_config_entry("session.disable_prepacking", "1")
+    return options
+
+
+def open_session(
+    path: Path, options: onnxruntime.SessionOptions, device: OnnxDevice = "cpu"
+) -> onnxruntime.InferenceSession:
+    """Load an ONNX file.
+
+    Raises BadInput if it is missing, too large, damaged, lacks its external data or has an operator that is not
+    known here, DeviceError if ONNX Runtime has no such device.
+    """
+    _check_file(path)
+    provider = _PROVIDERS[device]
+    if provider not in onnxruntime.get_available_providers():
+        raise DeviceError(f"onnxruntime {onnxruntime.__version__} has no {provider}; install onnxruntime-gpu")
+    try:
+        session = onnxruntime.InferenceSession(path, options, providers=[provider])
+    except ORT_ERRORS as error:
+        raise BadInput(f"{path} is damaged or not an ONNX file that runs here: {first_line(error)}") from error
+    if provider not in session.get_providers():  # it falls back to the CPU without an error
+        raise DeviceError(f"{provider} could not be started; check the driver and the CUDA libraries")
+    return session
+
+
+def first_line(error: Exception) -> str:
+    """What ONNX Runtime says, in one line."""
+    return str(error).partition("\n")[0]
+
+
+def _check_file(path: Path) -> None:
+    if not path.is_file():
+        raise BadInput(f"{path} does not exist; expected an .onnx file")
+    size = path.stat().st_size
+    if size >= _MAX_BYTES:
+        raise BadInput(
+            f"{path} has {size / 2**30:.1f} GiB, an ONNX file holds less than 2; save its weights as external data"
+        )
+    missing = missing_data(path)
+    if missing is not None:
+        raise BadInput(f"{path} keeps its weights in {missing}, which is not there; copy that file beside it")
