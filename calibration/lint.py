@@ -5,11 +5,13 @@ is refused was found by giving each construct to TensorRT-RTX's parser, which ne
 tests/export/test_lint_agrees.py. Three rules go beyond it: it reads UINT8 with zero point 0 as INT8, takes scales
 that are computed, which NVIDIA's documentation of Quantize excludes, and a scale a channel for activations, against
 NVIDIA's advice. The warnings are NVIDIA's recommendations on where to put Q/DQ layers: quantise all inputs of
-weighted layers, not their outputs, and the residual input of skip connections.
+weighted layers, not their outputs, and the residual input of skip connections. A *note* says of an INT8 graph what
+remains in float, and why.
 """
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -20,16 +22,41 @@ from onnx import ModelProto, NodeProto, TensorProto
 from onnx.checker import ValidationError
 
 from unblur.calibration.onnx_model import WEIGHTED, GraphView, attribute_of, input_name
+from unblur.calibration.placement import CONVOLUTIONS, Flow
 from unblur.runtime.errors import BadInput
 
-Severity = Literal["error", "warning"]
-Check = Callable[[GraphView, NodeProto], str | None]
+Severity = Literal["error", "warning", "note"]
+Check = Callable[["LintView", NodeProto], str | None]
 """What is wrong with a node; None if nothing is."""
 
 _Q, _DQ = "QuantizeLinear", "DequantizeLinear"
 _CHANNELS = 16  # INT8 tensor cores take channels in groups of 16 or 32
 _INT8, _UINT8 = TensorProto.INT8, TensorProto.UINT8
 _TAKEN_TYPES = {_INT8, TensorProto.INT4, TensorProto.FLOAT8E4M3FN}
+
+
+_GATE = "an error of a gate scales everything after it"
+_STATISTIC = "a sum over many values needs more than 8 bits"
+_FLOAT_OPERATORS = {
+    **dict.fromkeys(("Sigmoid", "HardSigmoid", "Softmax", "Tanh"), _GATE),
+    **dict.fromkeys(("GlobalAveragePool", "AveragePool", "ReduceMean", "ReduceMax", "ReduceSum"), _STATISTIC),
+    **dict.fromkeys(("LayerNormalization", "InstanceNormalization", "GroupNormalization"), _STATISTIC),
+    "Mul": "it applies a gate or a scale",
+    "Concat": "it only moves data, in the type that its readers take",
+}
+
+
+class LintView(GraphView):
+    """A graph with what rules ask of it as a whole."""
+
+    @cached_property
+    def flow(self) -> Flow:
+        return Flow(self)
+
+    @cached_property
+    def is_quantized(self) -> bool:
+        """True if a weighted layer has Q/DQ on its input and its weights."""
+        return any(_is_quantized(self, node) for node in self.nodes)
 
 
 @dataclass(frozen=True)
@@ -68,11 +95,11 @@ def read_foreign(path: Path) -> ModelProto:
 
 def lint(model: ModelProto) -> list[Finding]:
     """Every finding, in the order of `RULES` and of the graph."""
-    view = GraphView(model)
+    view = LintView(model)
     return [finding for rule in RULES for finding in _apply(rule, view)]
 
 
-def _apply(rule: Rule, view: GraphView) -> Iterator[Finding]:
+def _apply(rule: Rule, view: LintView) -> Iterator[Finding]:
     for node in view.nodes:
         what = rule.check(view, node)
         if what is not None:
@@ -80,7 +107,7 @@ def _apply(rule: Rule, view: GraphView) -> Iterator[Finding]:
             yield Finding(rule.name, rule.severity, name, what, rule.fix)
 
 
-def _zero_point(view: GraphView, node: NodeProto) -> str | None:
+def _zero_point(view: LintView, node: NodeProto) -> str | None:
     if node.op_type not in (_Q, _DQ) or not input_name(node, 2):
         return None
     values = view.constant(node, 2)
@@ -89,7 +116,7 @@ def _zero_point(view: GraphView, node: NodeProto) -> str | None:
     return f"its zero point is {values[values != 0].flat[0]}" if values.any() else None
 
 
-def _quantized_type(view: GraphView, node: NodeProto) -> str | None:
+def _quantized_type(view: LintView, node: NodeProto) -> str | None:
     """UINT8 activations are refused or read as INT8, which clips their upper half."""
     if node.op_type != _Q:
         return None
@@ -103,7 +130,7 @@ def _quantized_type(view: GraphView, node: NodeProto) -> str | None:
     return f"it gives {TensorProto.DataType.Name(kind)}" if known and kind not in _TAKEN_TYPES else None
 
 
-def _integer_weights(view: GraphView, node: NodeProto) -> str | None:
+def _integer_weights(view: LintView, node: NodeProto) -> str | None:
     """Biases in INT32 have a rule of their own."""
     tensor = view.tensor(node, 0) if node.op_type == _DQ else None
     if tensor is None or tensor.data_type in (*_TAKEN_TYPES, TensorProto.INT32):
@@ -111,22 +138,22 @@ def _integer_weights(view: GraphView, node: NodeProto) -> str | None:
     return f"it reads weights of type {TensorProto.DataType.Name(tensor.data_type)}"
 
 
-def _integer_bias(view: GraphView, node: NodeProto) -> str | None:
+def _integer_bias(view: LintView, node: NodeProto) -> str | None:
     tensor = view.tensor(node, 0) if node.op_type == _DQ else None
     return None if tensor is None or tensor.data_type != TensorProto.INT32 else "it reads an INT32 bias"
 
 
-def _integer_operator(view: GraphView, node: NodeProto) -> str | None:
+def _integer_operator(view: LintView, node: NodeProto) -> str | None:
     kind = node.op_type
     integer = kind.startswith(("QLinear", "QGemm", "QAttention")) or kind.endswith("Integer")
     return f"the operator {kind} computes on integers" if integer else None
 
 
-def _dynamic(view: GraphView, node: NodeProto) -> str | None:
+def _dynamic(view: LintView, node: NodeProto) -> str | None:
     return f"the operator {node.op_type}" if node.op_type.startswith("DynamicQuantize") else None
 
 
-def _scale(view: GraphView, node: NodeProto) -> str | None:
+def _scale(view: LintView, node: NodeProto) -> str | None:
     if node.op_type not in (_Q, _DQ):
         return None
     source = view.source(node, 1)
@@ -135,56 +162,79 @@ def _scale(view: GraphView, node: NodeProto) -> str | None:
     return None
 
 
-def _scale_sign(view: GraphView, node: NodeProto) -> str | None:
+def _scale_sign(view: LintView, node: NodeProto) -> str | None:
     values = view.constant(node, 1) if node.op_type in (_Q, _DQ) else None
     if values is None or (np.asarray(values, np.float64) > 0).all():
         return None
     return f"its smallest scale is {np.asarray(values, np.float64).min():g}"
 
 
-def _per_channel_activation(view: GraphView, node: NodeProto) -> str | None:
+def _per_channel_activation(view: LintView, node: NodeProto) -> str | None:
     tensor = view.tensor(node, 1) if node.op_type == _Q and view.tensor(node, 0) is None else None
     if tensor is None or int(np.prod(tensor.dims)) <= 1:
         return None
     return f"an activation with {int(np.prod(tensor.dims))} scales"
 
 
-def _antialias(view: GraphView, node: NodeProto) -> str | None:
+def _antialias(view: LintView, node: NodeProto) -> str | None:
     return "a Resize with antialias" if node.op_type == "Resize" and attribute_of(node, "antialias") else None
 
 
-def _fourier(view: GraphView, node: NodeProto) -> str | None:
+def _fourier(view: LintView, node: NodeProto) -> str | None:
     return "a Fourier transform" if node.op_type == "DFT" else None
 
 
-def _quantized_output(view: GraphView, node: NodeProto) -> str | None:
-    """What only feeds other weighted layers, or the residual of another, is quantised as their input."""
+def _quantized_output(view: LintView, node: NodeProto) -> str | None:
+    """What feeds another weighted layer, or an Add with one, is quantised as their input."""
     source = view.source(node, 0) if node.op_type == _Q else None
     if source is None or source.op_type not in WEIGHTED:
         return None
     readers = [reader for dequantize in view.readers(node) for reader in view.readers(dequantize)]
-    if readers and all(reader.op_type in WEIGHTED or _has_weighted_branch(view, reader) for reader in readers):
+    if any(reader.op_type in WEIGHTED or _has_weighted_branch(view, reader) for reader in readers):
         return None
     return f"the output of {source.op_type} '{source.name}' is quantised"
 
 
-def _has_weighted_branch(view: GraphView, node: NodeProto) -> bool:
+def _has_weighted_branch(view: LintView, node: NodeProto) -> bool:
     sources = [view.source(node, position) for position in range(len(node.input))]
     return node.op_type == "Add" and any(source is not None and source.op_type in WEIGHTED for source in sources)
 
 
-def _float_residual(view: GraphView, node: NodeProto) -> str | None:
+def _float_residual(view: LintView, node: NodeProto) -> str | None:
     if node.op_type != "Add" or any(view.tensor(node, position) is not None for position in (0, 1)):
         return None
     sources = [view.source(node, position) for position in (0, 1)]
     quantized = [source for source in sources if source is not None and _is_quantized(view, source)]
     dequantized = [source for source in sources if source is not None and source.op_type == _DQ]
-    if not quantized or dequantized:
+    if not quantized or dequantized or _is_image_residual(view, node):
         return None
     return f"it adds the quantised '{quantized[0].name}' to a branch that is not"
 
 
-def _half_quantized(view: GraphView, node: NodeProto) -> str | None:
+def _is_image_residual(view: LintView, node: NodeProto) -> bool:
+    return node.op_type == "Add" and any(view.flow.is_image(name) for name in (*node.input, *node.output))
+
+
+def _float_image(view: LintView, node: NodeProto) -> str | None:
+    """Rounding the image would show: its values are never negative, so symmetric INT8 holds it in 7 bits."""
+    if not view.is_quantized or not _is_image_residual(view, node):
+        return None
+    return "it adds the image, which 7 bits would show"
+
+
+def _float_layer(view: LintView, node: NodeProto) -> str | None:
+    if not view.is_quantized or node.op_type not in WEIGHTED or _is_quantized(view, node):
+        return None
+    reason = view.flow.reason_to_keep(node, cautious=True) if node.op_type in CONVOLUTIONS else None
+    return f"{node.op_type}: {reason or 'left in float by the search or by choice'}"
+
+
+def _float_operator(view: LintView, node: NodeProto) -> str | None:
+    reason = _FLOAT_OPERATORS.get(node.op_type) if view.is_quantized else None
+    return None if reason is None else f"{node.op_type}: {reason}"
+
+
+def _half_quantized(view: LintView, node: NodeProto) -> str | None:
     if node.op_type not in WEIGHTED or len(node.input) < 2:
         return None
     activation, weight = (_dequantize(view, node, position) is not None for position in (0, 1))
@@ -193,16 +243,16 @@ def _half_quantized(view: GraphView, node: NodeProto) -> str | None:
     return "only its input is quantised" if activation else "only its weights are quantised"
 
 
-def _per_tensor_weights(view: GraphView, node: NodeProto) -> str | None:
-    if node.op_type not in ("Conv", "ConvTranspose") or not _is_quantized(view, node):
+def _per_tensor_weights(view: LintView, node: NodeProto) -> str | None:
+    if node.op_type not in CONVOLUTIONS or not _is_quantized(view, node):
         return None
     dequantize = _dequantize(view, node, 1)
     scale = None if dequantize is None else view.tensor(dequantize, 1)
     return "one scale for all its weights" if scale is not None and int(np.prod(scale.dims)) == 1 else None
 
 
-def _channels(view: GraphView, node: NodeProto) -> str | None:
-    if node.op_type not in ("Conv", "ConvTranspose") or not _is_quantized(view, node):
+def _channels(view: LintView, node: NodeProto) -> str | None:
+    if node.op_type not in CONVOLUTIONS or not _is_quantized(view, node):
         return None
     shape, groups = _weight_shape(view, node), attribute_of(node, "group") or 1
     if len(shape) < 2 or not isinstance(groups, int):
@@ -212,18 +262,18 @@ def _channels(view: GraphView, node: NodeProto) -> str | None:
     return f"{inputs} channels in, {outputs} out" if inputs % _CHANNELS or outputs % _CHANNELS else None
 
 
-def _is_quantized(view: GraphView, node: NodeProto) -> bool:
+def _is_quantized(view: LintView, node: NodeProto) -> bool:
     if node.op_type not in WEIGHTED:
         return False
     return all(_dequantize(view, node, position) is not None for position in (0, 1))
 
 
-def _dequantize(view: GraphView, node: NodeProto, position: int) -> NodeProto | None:
+def _dequantize(view: LintView, node: NodeProto, position: int) -> NodeProto | None:
     source = view.source(node, position)
     return source if source is not None and source.op_type == _DQ else None
 
 
-def _weight_shape(view: GraphView, node: NodeProto) -> tuple[int, ...]:
+def _weight_shape(view: LintView, node: NodeProto) -> tuple[int, ...]:
     """Of weights stored in 8 bits, or in float before a Q/DQ pair; () if neither."""
     dequantize = _dequantize(view, node, 1)
     if dequantize is None:
@@ -249,6 +299,9 @@ RULES = (
     Rule("float-residual", "warning", "quantise the branch too, so that the Add is fused in INT8", _float_residual),
     Rule("half-quantized", "warning", "quantise both inputs or none", _half_quantized),
     Rule("per-tensor-weights", "warning", "one scale an output channel for weights", _per_tensor_weights),
+    Rule("float-layer", "note", "runs in float by design", _float_layer),
+    Rule("float-image", "note", "stays in float by design", _float_image),
+    Rule("float-operator", "note", "runs in float by design", _float_operator),
     Rule("channels", "warning", f"make channels multiples of {_CHANNELS}, or leave it in float16", _channels),
 )
-"""In the order in which they are told."""
+"""In the order in which they are reported."""

@@ -7,10 +7,11 @@ has measured what they cost here (`calibration/search.py`):
 - the last one writes the residual of the image, where an error is seen as it is.
 
 The convolutions of an attention gate stay float anyway: they scale everything after them and cost next to nothing.
-The *global* image residual, an Add, is never quantised: only convolutions read the image in INT8. All of it is
-recognised by structure, not by name, so the rules hold for every network. They are decided per weight tensor, a
-*layer* from here on: the steps of a recursion share their weights, and one that is INT8 in one step and float in
-another is stored twice.
+The *global* image residual, an Add, is never quantised: only convolutions read the image in INT8. Where two
+convolutions meet in any other Add, one of them is rounded to INT8 (a *join*): only then does TensorRT compute the
+Add within the other. All of it is recognised by structure, not by name, so the rules hold for every network. They
+are decided per weight tensor, a *layer* from here on: the steps of a recursion share their weights, and one that is
+INT8 in one step and float in another is stored twice.
 """
 
 import math
@@ -20,13 +21,14 @@ from fnmatch import fnmatchcase
 
 from onnx import NodeProto
 
-from unblur.calibration.onnx_model import OnnxModel
+from unblur.calibration.onnx_model import GraphView, OnnxModel
 from unblur.runtime.errors import CalibrationError
 
 CONVOLUTIONS = ("Conv", "ConvTranspose")
 _MOVES = frozenset(
     {"Cast", "Concat", "DepthToSpace", "Expand", "Flatten", "Identity", "Pad", "Reshape", "Resize", "Slice"}
     | {"SpaceToDepth", "Split", "Squeeze", "Transpose", "Unsqueeze", "AveragePool", "MaxPool"}
+    | {"DequantizeLinear", "QuantizeLinear"}
 )
 _TO_IMAGE = _MOVES | {"Add", "Sub", "Clip", "Tanh", "Sigmoid"}
 _TO_GATE = _MOVES | {"Add", "GlobalAveragePool", "LeakyRelu", "PRelu", "ReduceMean", "Relu", *CONVOLUTIONS}
@@ -35,20 +37,31 @@ _SHOWN_NAMES = 8
 
 
 @dataclass(frozen=True)
+class Join:
+    """tensor: the output of a convolution that an Add reads in INT8. layers: the two that the Add joins."""
+
+    tensor: str
+    layers: frozenset[str]
+
+
+@dataclass(frozen=True)
 class Placement:
     """quantized: the nodes that get Q/DQ, in graph order. kept: layer -> why it stays float. excluded: layers that
     are float because the user or a search said so. images: those of the activations that are the image itself.
+    joins: the outputs that get Q/DQ as well.
     """
 
     quantized: tuple[NodeProto, ...]
     kept: Mapping[str, str]
     excluded: tuple[str, ...] = ()
     images: frozenset[str] = frozenset()
+    joins: tuple[Join, ...] = ()
 
     @property
     def activations(self) -> tuple[str, ...]:
-        """The tensors whose ranges are needed: what the quantised convolutions read, each once."""
-        return tuple(dict.fromkeys(node.input[0] for node in self.quantized))
+        """The tensors whose ranges are needed, each once: what quantised convolutions read, and the joins."""
+        inputs = (node.input[0] for node in self.quantized)
+        return tuple(dict.fromkeys((*inputs, *(join.tensor for join in self.joins))))
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -68,7 +81,8 @@ class Placement:
         quantized = tuple(node for node in self.quantized if node.input[1] in layers)
         left_out = tuple(layer for layer in self.layers if layer not in layers)
         images = self.images.intersection(node.input[0] for node in quantized)
-        return Placement(quantized, self.kept, self.excluded + left_out, images)
+        joins = tuple(join for join in self.joins if join.layers.issubset(layers))
+        return Placement(quantized, self.kept, self.excluded + left_out, images, joins)
 
 
 def place(model: OnnxModel, exclude: Sequence[str] = (), *, cautious: bool = True) -> Placement:
@@ -78,7 +92,7 @@ def place(model: OnnxModel, exclude: Sequence[str] = (), *, cautious: bool = Tru
     the image in float too; without it only gates are kept.
     Raises CalibrationError if a pattern fits no convolution, or if none is left for INT8.
     """
-    graph = _Flow(model)
+    graph = Flow(model.view)
     if not graph.convolutions:
         raise CalibrationError("the model has no convolutions with constant weights; INT8 is made of those alone")
     kept: dict[str, str] = {}
@@ -92,10 +106,10 @@ def place(model: OnnxModel, exclude: Sequence[str] = (), *, cautious: bool = Tru
 
 def place_as(model: OnnxModel, kept: Mapping[str, str], excluded: Iterable[str]) -> Placement:
     """The placement that a calibration table records."""
-    return _placement(_Flow(model), kept, tuple(excluded))
+    return _placement(Flow(model.view), kept, tuple(excluded))
 
 
-def _placement(graph: "_Flow", kept: Mapping[str, str], excluded: tuple[str, ...]) -> Placement:
+def _placement(graph: "Flow", kept: Mapping[str, str], excluded: tuple[str, ...]) -> Placement:
     quantized = tuple(
         node for node in graph.convolutions if node.input[1] not in kept and node.input[1] not in excluded
     )
@@ -105,7 +119,7 @@ def _placement(graph: "_Flow", kept: Mapping[str, str], excluded: tuple[str, ...
             "or were excluded; use fp16 for this network"
         )
     images = frozenset(node.input[0] for node in quantized if graph.is_image(node.input[0]))
-    return Placement(quantized, kept, excluded, images)
+    return Placement(quantized, kept, excluded, images, graph.joins(quantized))
 
 
 def _named(convolutions: Sequence[NodeProto], patterns: Sequence[str]) -> tuple[str, ...]:
@@ -127,18 +141,31 @@ def _named(convolutions: Sequence[NodeProto], patterns: Sequence[str]) -> tuple[
     )
 
 
-class _Flow:
+class Flow:
     """How the image flows through a graph."""
 
-    def __init__(self, model: OnnxModel) -> None:
-        self._view = model.view
+    def __init__(self, view: GraphView) -> None:
+        self._view = view
         self.convolutions = tuple(
-            node
-            for node in model.graph.node
-            if node.op_type in CONVOLUTIONS and node.input[1] in self._view.initializers
+            node for node in view.nodes if node.op_type in CONVOLUTIONS and node.input[1] in view.initializers
         )
 
+    def joins(self, quantized: Sequence[NodeProto]) -> tuple[Join, ...]:
+        """Where an Add reads two of `quantized` and neither of their outputs is in INT8 for another reason."""
+        written = {node.output[0]: (index, node.input[1]) for index, node in enumerate(quantized)}
+        rounded = {node.input[0] for node in quantized}
+        joins: dict[str, Join] = {}
+        for node in self._view.nodes:
+            sides = set(node.input)
+            if node.op_type != "Add" or not sides.issubset(written) or sides & (rounded | joins.keys()):
+                continue
+            if not self._becomes_image(node.output[0]):
+                tensor = min(sides, key=lambda name: written[name][0])
+                joins[tensor] = Join(tensor, frozenset(written[side][1] for side in sides))
+        return tuple(joins.values())
+
     def reason_to_keep(self, node: NodeProto, *, cautious: bool) -> str | None:
+        """Why a convolution stays float; None if it need not. cautious: see `place`."""
         if self._only_feeds_gates(node.output[0]):
             return "attention gate"
         if cautious and self._comes_from_image(node.input[0]):

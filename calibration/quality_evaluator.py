@@ -20,13 +20,13 @@ from unblur.runtime.metrics import psnr_float_db
 _SIDES = (128, 256)  # least and most pixels of a crop
 _WORK_MACS = 64e9  # of all trials together: about a second on a small CPU
 _EQUAL = 1e-10
-"""Added to each mean square error: 100 dB is as good as equal, and two equal forms differ by nothing."""
+"""Added to each mean square error: 100 dB is as good as equal, and two equal variants differ by nothing."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """deltas_db: PSNR of a form minus that of float32, a value per trial; negative is a loss.
-    parity_db: the form against float32, in the worst trial.
+    """deltas_db: PSNR of a variant minus that of float32, a value per trial; negative is a loss.
+    parity_db: the variant against float32, in the worst trial.
     """
 
     deltas_db: tuple[float, ...]
@@ -54,9 +54,9 @@ def trial_side(macs: int) -> int:
 
 
 class QualityEvaluator:
-    """Restores some trials once by the fp32 form, and again by every form that it is asked about.
+    """Restores some trials once by the fp32 variant, and again by every variant that it is asked about.
 
-    Values are compared before rounding to 8 bits, which would hide what a single layer costs. All forms are
+    Values are compared before rounding to 8 bits, which would hide what a single layer costs. All variants are
     evaluated without graph optimisation: Q/DQ in float is what an engine computes, while a CPU's fused 8-bit
     products saturate.
     """
@@ -73,7 +73,7 @@ class QualityEvaluator:
             yield batch_from_frame(trial.blurred, Padding.to_multiple((height, width), self._multiple_of))
 
     def cost(self, candidate: OnnxModel) -> Cost:
-        """What `candidate`, another form of the network, makes of the trials against what fp32 made of them."""
+        """What `candidate`, another variant of the network, makes of the trials against what fp32 made of them."""
         deltas, parities = [], []
         for trial, expected, restored in zip(self._trials, self._expected, self._restore(candidate), strict=True):
             sharp = _whole_batch(trial.sharp)

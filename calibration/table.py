@@ -46,7 +46,7 @@ def table_of(
         model_sha256=model.sha256,
         preprocessing=preprocessing or preprocessing_of(spec),
         images=images,
-        ranges={name: ranges[name] for name in placement.activations},
+        ranges={name: ranges[name] for name in placement.activations if name in ranges},
         implicit={name: seen for name, seen in ranges.items() if name not in placement.activations},
         kept=placement.kept,
         excluded=placement.excluded,
@@ -99,6 +99,7 @@ def at_fewer_steps(
         if len(tensors) > len(known):
             raise mismatch_error(where, spec, f"number of tensors that '{weight}' reads", len(known), len(tensors))
         ranges.update((tensor, table.ranges[name]) for tensor, name in zip(tensors, known, strict=False))
+    ranges |= {join.tensor: table.ranges[join.tensor] for join in placement.joins if join.tensor in table.ranges}
     return replace(
         table,
         steps=spec.steps,

@@ -131,7 +131,8 @@ def table_from_cache(cache: TensorRTCache, model: OnnxModel, *, where: str = "th
             "it belongs to another model"
         )
     others = [name for name in cache.scales if name in cache_tensors(model, placement)]
-    ranges = {name: _range(cache, name, where) for name in (*placement.activations, *others)}
+    known = (name for name in (*placement.activations, *others) if name in cache.scales)
+    ranges = {name: _range(cache, name, where) for name in known}
     return table_of(model, placement, ranges, method="imported", images={})
 
 

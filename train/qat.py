@@ -21,6 +21,7 @@ from torch.overrides import TorchFunctionMode
 
 from unblur.runtime.errors import CalibrationError
 from unblur.runtime.model.calibration_table import CalibrationTable, read_table
+from unblur.runtime.profile.layers import stage_and_step
 from unblur.runtime.spec import ModelSpec
 from unblur.train.checkpoint import load_checkpoint, resolve_checkpoint
 from unblur.train.networks import DeblurringNetwork
@@ -203,7 +204,21 @@ def _find_points(network: DeblurringNetwork, table: CalibrationTable, where: str
                 points.results[source] = table.ranges[tensor].amax
     if not points.weights:
         raise CalibrationError(f"{where} does not say which layers are INT8; calibrate again")
+    for tensor in table.joins:
+        points.results[_place_of(tensor, recording, where)] = table.ranges[tensor].amax
     return points
+
+
+def _place_of(tensor: str, recording: _Recording, where: str) -> int:
+    """The place of the convolution that writes `tensor`, which an export named after its module and its step."""
+    module, step = stage_and_step(tensor)
+    uses = recording.reads.get(f"{module}.weight", [])
+    index = (step or 1) - 1
+    if index >= len(uses):
+        raise CalibrationError(
+            f"{where} rounds '{tensor}', which this network does not compute; calibrate it again"
+        )
+    return uses[index][0]
 
 
 def _is_feature_map(value: object) -> bool:

@@ -1,5 +1,6 @@
 """`unblur lint`."""
 
+from collections import Counter
 from itertools import groupby
 from pathlib import Path
 from typing import Annotated
@@ -19,17 +20,18 @@ def lint(
 ) -> None:
     """Name what TensorRT refuses in an ONNX file, or fuses badly; exit with 1 if something is refused.
 
-    An error is refused by TensorRT, or computed differently from what ONNX says; a warning costs speed or quality.
+    An error is refused by TensorRT, or computed differently from what ONNX says; a warning costs speed or quality;
+    a note says what remains in float in an INT8 model, and why.
     """
     findings = findings_of(read_foreign(model))
-    errors = sum(finding.severity == "error" for finding in findings)
-    warnings = len(findings) - errors
+    counts = Counter(finding.severity for finding in findings)
+    errors, warnings, notes = (counts[severity] for severity in ("error", "warning", "note"))
     if json:
         documents = [vars(finding) for finding in findings]
-        print_json({"errors": errors, "warnings": warnings, "findings": documents})
+        print_json({"errors": errors, "warnings": warnings, "notes": notes, "findings": documents})
     else:
         _print(findings)
-        _say(f"{model}: {errors} errors, {warnings} warnings")
+        _say(f"{model}: {errors} errors, {warnings} warnings, {notes} notes")
     raise typer.Exit(1 if errors else 0)
 
 

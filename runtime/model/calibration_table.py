@@ -76,7 +76,7 @@ class CalibrationTable:
 
     preset, steps: of the model. model_sha256: of its fp32 ONNX file. images: name -> sha256 of the file, in the
     order of use. percentile: of that method only, in percent. step_policy: how the steps of a recursion share
-    ranges. ranges: tensor read by an INT8 convolution -> its range. implicit: ranges that only TensorRT's implicit
+    ranges. ranges: tensor read in INT8 -> its range. implicit: ranges that only TensorRT's implicit
     INT8 needs, see `unblur.calibration.trt_cache`. kept: weight -> why it stays float. excluded: weights that are
     float because INT8 was too costly there, or because the user said so. reads: INT8 weight -> the tensors it is
     applied to, in the order of the graph, one for each step that uses it. image_tensors: those of them that are the
@@ -119,6 +119,12 @@ class CalibrationTable:
             return parse_document(cls, text, where, schema=SCHEMA)
         except ValueError as error:
             raise CalibrationError(f"{error}; expected a calibration table, calibrate again") from error
+
+    @property
+    def joins(self) -> tuple[str, ...]:
+        """The tensors that are rounded to INT8 for an Add alone: the output of one of two convolutions it adds."""
+        read = {tensor for tensors in self.reads.values() for tensor in tensors}
+        return tuple(name for name in self.ranges if name not in read)
 
     @property
     def identity(self) -> str:

@@ -11,8 +11,10 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 from quantized_graphs import CLEAN, MISREAD, REFUSED, QuantizedConv, graph_of
 from typer.testing import CliRunner, Result
 
+from unblur.calibration.images import find_sample
+from unblur.calibration.int8_from_fp32 import Settings, calibrate
 from unblur.calibration.lint import RULES, Finding, lint, read_foreign
-from unblur.calibration.onnx_model import OnnxModel, onnx_bytes
+from unblur.calibration.onnx_model import OnnxModel, onnx_bytes, read_onnx
 from unblur.runtime.cli.main import app
 from unblur.runtime.errors import BadInput
 from unblur.runtime.model.open_model import shipped_presets
@@ -21,7 +23,7 @@ _FAULTS = {**REFUSED, **MISREAD}
 
 
 def _rules(model: ModelProto) -> set[str]:
-    return {finding.rule for finding in lint(model)}
+    return {finding.rule for finding in lint(model) if finding.severity != "note"}
 
 
 def _node(kind: str, inputs: list[str], output: str, **attributes: object) -> NodeProto:
@@ -64,20 +66,42 @@ def test_a_quantised_output_is_named() -> None:
     assert _rules(QuantizedConv(after=[*pair, second, _node("Add", ["v", "yd"], "z1")]).model()) == set()
 
 
+def test_our_own_int8_model_has_no_warning_and_names_what_remains_in_float(
+    trained: Path, photographs: Path
+) -> None:
+    sample = find_sample(photographs, synthetic_blur=True)
+    made = calibrate(read_onnx(trained), sample, Settings(budget_db=1.0, implicit=False))
+    findings = lint(made.model.proto)
+    assert {finding.severity for finding in findings} == {"note"}
+    notes = {(finding.rule, finding.what) for finding in findings}
+    assert ("float-layer", "Conv: attention gate") in notes
+    assert ("float-image", "it adds the image, which 7 bits would show") in notes
+    assert ("float-operator", "Sigmoid: an error of a gate scales everything after it") in notes
+    assert made.int8_macs > 0.95
+
+
+_RESIDUAL = [_node("Relu", ["x"], "r"), _node("Add", ["y", "r"], "t"), _node("Relu", ["t"], "z1")]
+
+
 def test_a_float_residual_is_named() -> None:
-    assert _rules(QuantizedConv(after=[_node("Add", ["y", "x"], "z1")]).model()) == {"float-residual"}
-    assert _rules(QuantizedConv(after=[_node("Add", ["xd", "y"], "z1")]).model()) == set()
-    assert _rules(QuantizedConv(after=[_node("Add", ["y", "s"], "z1")]).model()) == set()  # a constant
+    """But not that of the image itself, which stays float."""
+    assert _rules(QuantizedConv(after=_RESIDUAL).model()) == {"float-residual"}
+    assert _rules(QuantizedConv(after=[_node("Add", ["xd", "y"], "t"), _RESIDUAL[-1]]).model()) == set()
+    assert (
+        _rules(QuantizedConv(after=[_node("Add", ["y", "s"], "t"), _RESIDUAL[-1]]).model()) == set()
+    )  # a constant
+    of_image = lint(QuantizedConv(after=[_node("Add", ["y", "x"], "z1")]).model())
+    assert {(finding.rule, finding.severity) for finding in of_image} == {("float-image", "note")}
 
 
 def test_half_of_a_convolution_is_named() -> None:
     weights = [_node("DequantizeLinear", ["w", "ws"], "wd"), _node("Conv", ["x", "wd"], "y", pads=[1] * 4)]
     only_weights = graph_of(weights, {"w": np.ones((16, 16, 3, 3), np.int8), "ws": np.float32(1)})
-    (finding,) = lint(only_weights)
+    (finding,) = (finding for finding in lint(only_weights) if finding.severity != "note")
     assert finding.what == "only its weights are quantised"
     second = _node("Conv", ["xd", "v"], "z1", pads=[1] * 4)
     model = QuantizedConv(after=[_node("Identity", ["xd"], "v"), second]).model()
-    assert [finding.what for finding in lint(model)] == ["only its input is quantised"]
+    assert _rules(model) == {"half-quantized"}
 
 
 def test_one_scale_for_all_weights_is_named() -> None:
@@ -176,8 +200,8 @@ def test_the_command_exits_with_1_for_errors_alone(file_of: Callable[[ModelProto
         "error int32-bias: leave biases in float (QuantizeBias=False)",
         "  bias: it reads an INT32 bias",
     ]
-    assert done.stdout.splitlines()[-1].endswith("model.onnx: 1 errors, 0 warnings")
-    warned = _lint(file_of(QuantizedConv(after=[_node("Add", ["y", "x"], "z1")]).model()), "--json")
+    assert done.stdout.splitlines()[-1].endswith("model.onnx: 1 errors, 0 warnings, 0 notes")
+    warned = _lint(file_of(QuantizedConv(after=_RESIDUAL).model()), "--json")
     assert warned.exit_code == 0
     document = json.loads(warned.stdout)
     assert (document["errors"], document["warnings"]) == (0, 1)

@@ -1,9 +1,12 @@
 import pytest
 from onnx import helper
 
+from unblur.calibration.lint import lint
 from unblur.calibration.onnx_model import OnnxModel
 from unblur.calibration.placement import place, place_as
+from unblur.calibration.quantize import quantize
 from unblur.runtime.errors import CalibrationError
+from unblur.runtime.model.calibration_table import TensorRange
 
 
 def test_image_convolutions_and_gates_stay_float_in_every_step(fp32: OnnxModel) -> None:
@@ -99,3 +102,38 @@ def test_a_model_without_convolutions_is_refused(fp32: OnnxModel) -> None:
             del node.attribute[:]
     with pytest.raises(CalibrationError, match="the model has no convolutions with constant weights"):
         place(model)
+
+
+def _joined(fp32: OnnxModel) -> OnnxModel:
+    """As fp32, but the second step embeds the image and its estimate, and adds both before the activation."""
+    model = OnnxModel.of(fp32.copied())
+    relu = next(node for node in model.graph.node if node.name == "relu_2")
+    relu.input[0] = "joined"
+    add = helper.make_node("Add", ["embed1", "embed2"], ["joined"], "join")
+    model.graph.node.insert(list(model.graph.node).index(relu), add)
+    return model
+
+
+def test_where_two_convolutions_meet_the_earlier_one_is_rounded(fp32: OnnxModel) -> None:
+    model = _joined(fp32)
+    placement = place(model, cautious=False)
+    assert [join.tensor for join in placement.joins] == ["embed1"]
+    assert "embed1" in placement.activations
+    int8 = quantize(model, placement, dict.fromkeys(placement.activations, TensorRange(-2, 2, 2)))
+    (join,) = (node for node in int8.graph.node if node.name == "join")
+    assert [int8.view.producer[name].op_type for name in join.input] == ["DequantizeLinear", "Conv"]
+    assert {finding.rule for finding in lint(int8.proto) if finding.severity == "warning"} == {"channels"}
+
+
+def test_a_join_is_rounded_only_if_both_convolutions_are_int8(fp32: OnnxModel) -> None:
+    placement = place(_joined(fp32), cautious=False)
+    assert placement.only({"body.w"}).joins == ()
+    assert placement.only({"embed.w", "body.w"}).joins == placement.joins
+    assert place(_joined(fp32)).joins == ()  # both read the image
+
+
+def test_a_table_made_before_joins_leaves_them_float(fp32: OnnxModel) -> None:
+    model = _joined(fp32)
+    placement = place(model, cautious=False)
+    known = {name: TensorRange(-2, 2, 2) for name in placement.activations if name != "embed1"}
+    assert "embed1_QuantizeLinear" not in {node.name for node in quantize(model, placement, known).graph.node}
