@@ -21,7 +21,6 @@ from torch.overrides import TorchFunctionMode
 
 from unblur.runtime.errors import CalibrationError
 from unblur.runtime.model.calibration_table import CalibrationTable, read_table
-from unblur.runtime.profile.layers import stage_and_step
 from unblur.runtime.spec import ModelSpec
 from unblur.train.checkpoint import load_checkpoint, resolve_checkpoint
 from unblur.train.networks import DeblurringNetwork
@@ -210,15 +209,13 @@ def _find_points(network: DeblurringNetwork, table: CalibrationTable, where: str
 
 
 def _place_of(tensor: str, recording: _Recording, where: str) -> int:
-    """The place of the convolution that writes `tensor`, which an export named after its module and its step."""
-    module, step = stage_and_step(tensor)
-    uses = recording.reads.get(f"{module}.weight", [])
-    index = (step or 1) - 1
-    if index >= len(uses):
-        raise CalibrationError(
-            f"{where} rounds '{tensor}', which this network does not compute; calibrate it again"
-        )
-    return uses[index][0]
+    """The place of the convolution that writes `tensor`; exports name it "embed/Conv" or "step2/head/Conv"."""
+    for name, uses in recording.reads.items():
+        module = name.rpartition(".")[0]
+        for step, (place, _) in enumerate(uses, start=1):
+            if tensor.startswith((f"{module}/", f"step{step}/{module}/")):
+                return place
+    raise CalibrationError(f"{where} rounds '{tensor}', which the network does not compute; calibrate it")
 
 
 def _is_feature_map(value: object) -> bool:
