@@ -10,6 +10,7 @@ import math
 import random
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
@@ -31,13 +32,15 @@ class Reconnect:
     """When to give a source up and how to come back.
 
     stall_s: without a frame for this long it is opened again. first_s, most_s: wait before an attempt, doubled
-    after every one that fails. retries: attempts in a row without one frame before the loop ends; None is for ever.
+    after every one that fails. retries: attempts in a row that fail before the loop ends; None is no limit.
+    steady_s: an attempt has failed unless frames came for this long.
     """
 
     stall_s: float = 5.0
     first_s: float = 0.5
     most_s: float = 30.0
     retries: int | None = None
+    steady_s: float = 10.0
 
     def wait_s(self, failures: int) -> float:
         """Seconds before the next attempt after so many failures in a row, without jitter."""
@@ -65,7 +68,8 @@ class _CaptureState:
 class ReconnectingCapture:
     """Captures in a thread of its own and holds the newest frame only.
 
-    A source that ends, fails or stalls is opened again, with a growing wait. A thread that hangs in a driver
+    A source that ends, fails or stalls is opened again, with a growing wait; one that says how many frames it has
+    ends with the last. A thread that hangs in a driver
     cannot be ended: it is left behind, and should it ever wake, it finds that it is no longer wanted.
     """
 
@@ -151,19 +155,25 @@ class ReconnectingCapture:
 
     def _capture(self, state: _CaptureState, source: Source | None) -> None:
         """Read one source after the other; the body of the capture thread."""
-        while True:
+        while source is not None or not self._wait_for_next_attempt():
             why, error = "the stream ended", None
             try:
                 self._read(state, source or self._open_again(state))
+                if self.info.frames is not None:  # it has an end, and this was it
+                    self._latest.close()
+                    return
             except UnblurError as caught:
-                why, error = str(caught), caught
+                why, error = str(caught), without_frames(caught)
             state.patience_s = math.inf
             if not state.wanted or self._stop.is_set() or not self._may_retry(why, error):
                 return
-            if self._stop.wait(self._reconnect.wait_s(self._failures) * random.uniform(1 - _JITTER, 1 + _JITTER)):
-                return
             source = None
             self._stats.reconnects += 1
+
+    def _wait_for_next_attempt(self) -> bool:
+        """True if the capture was stopped meanwhile."""
+        jitter = random.uniform(1 - _JITTER, 1 + _JITTER)
+        return self._stop.wait(self._reconnect.wait_s(self._failures) * jitter)
 
     def _open_again(self, state: _CaptureState) -> Source:
         self._last_s, state.patience_s = time.monotonic(), _OPENING_S
@@ -173,12 +183,15 @@ class ReconnectingCapture:
 
     def _read(self, state: _CaptureState, source: Source) -> None:
         with source:
-            self._last_s, state.patience_s = time.monotonic(), self._reconnect.stall_s
+            began_s = self._last_s = time.monotonic()
+            state.patience_s = self._reconnect.stall_s
             lost = 0
             for frame in source:
                 if not state.wanted or self._stop.is_set():
                     return
                 self._put(frame)
+                if self._last_s - began_s >= self._reconnect.steady_s:
+                    self._failures = 0
                 lost = self._count_lost(source, lost)
             self._count_lost(source, lost)
 
@@ -190,7 +203,6 @@ class ReconnectingCapture:
 
     def _put(self, frame: TimedFrame) -> None:
         self._last_s = time.monotonic()
-        self._failures = 0
         self._stats.captured += 1
         if self._latest.put(CapturedFrame(frame, self._last_s)):
             self._stats.dropped += 1
@@ -205,3 +217,16 @@ class ReconnectingCapture:
         self._error = error or BadInput(f"{self.info.name}: {why}, and {retries} attempts did not bring it back")
         self._latest.close()
         return False
+
+
+def without_frames(error: UnblurError) -> UnblurError:
+    """The error alone. Its traceback refers to the frames it passed through and these to the error: a cycle that
+    would keep the decoder, its threads and its buffers until the garbage collector comes by, which may be never.
+    """
+    linked: BaseException | None = error
+    while linked is not None:
+        traceback.clear_frames(linked.__traceback__)
+        linked.__traceback__ = None
+        linked = linked.__cause__ or linked.__context__
+    error.__cause__ = error.__context__ = None
+    return error

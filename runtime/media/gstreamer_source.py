@@ -14,7 +14,7 @@ import subprocess
 import threading
 import weakref
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -186,6 +186,7 @@ class GStreamerSource(AbstractContextManager["GStreamerSource"]):
             finally:
                 os.close(write_fd)  # the child has its own: the pipe ends when that does
             self._pictures = self._read(GdpReader(read_fd, silence_s=_SILENCE_S, max_pixels=max_pixels))
+            stack.callback(self._pictures.close)  # it refers to self: unclosed, a cycle that keeps the buffers
             self._first = next(self._pictures, None)
             if self._first is None:
                 raise BadInput(f"{self._name} ended before its first frame")
@@ -204,7 +205,7 @@ class GStreamerSource(AbstractContextManager["GStreamerSource"]):
     ) -> None:
         self._stack.close()
 
-    def _read(self, reader: GdpReader) -> Iterator[GdpFrame]:
+    def _read(self, reader: GdpReader) -> Generator[GdpFrame, None, None]:
         """What comes, then why it ended: the pipeline knows better than who reads it."""
         seen = None
         try:

@@ -1,7 +1,7 @@
 """A live stream that FFmpeg reads: a camera on a cable or behind a network."""
 
 import errno
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -63,6 +63,7 @@ class StreamSource(AbstractContextManager["StreamSource"]):
         with ExitStack() as stack:
             self._open(stack)
             self._frames = self._decode()
+            stack.callback(self._frames.close)  # it refers to self: unclosed, a cycle that keeps the decoder
             self._first = next(self._frames, None)
             if self._first is None:
                 raise BadInput(f"{stream.name} ended before its first frame")
@@ -97,7 +98,7 @@ class StreamSource(AbstractContextManager["StreamSource"]):
         self._video = video
         self._has_times = self._container.format.name != _WITHOUT_TIMES
 
-    def _decode(self) -> Iterator[VideoFrame]:
+    def _decode(self) -> Generator[VideoFrame, None, None]:
         began = False
         with self._read_errors():
             for packet in self._container.demux(self._video):

@@ -1,14 +1,19 @@
 """A capture holds the newest frame and comes back whatever happens to its source."""
 
+import gc
 import logging
+import threading
 import time
+import weakref
 
+import numpy as np
 import pytest
 from live_sources import FakeCamera, Opener
 
 from unblur.runtime.errors import BadInput
 from unblur.runtime.loops.capture import CapturedFrame, Reconnect, ReconnectingCapture
 from unblur.runtime.loops.stats import LoopStats
+from unblur.runtime.media.open_media import open_source
 
 pytestmark = pytest.mark.realtime
 
@@ -82,7 +87,8 @@ def test_it_ends_when_a_source_only_ever_stops() -> None:
 
 def test_a_frame_that_comes_makes_up_for_earlier_failures() -> None:
     cameras = [FakeCamera(frames=2), None, FakeCamera(frames=2), None, FakeCamera(frames=2), None, FakeCamera()]
-    with ReconnectingCapture(Opener(cameras), LoopStats(), Reconnect(1, 0.01, 0.02, retries=2)) as capture:
+    reconnect = Reconnect(1, 0.01, 0.02, retries=2, steady_s=0)
+    with ReconnectingCapture(Opener(cameras), LoopStats(), reconnect) as capture:
         assert len(take_some(capture, 10)) == 10
 
 
@@ -120,3 +126,72 @@ def test_the_source_is_described_once_it_is_open() -> None:
         _ = capture.info
     with capture:
         assert capture.info.name == "fake://camera"
+
+
+def test_a_thousand_failures_leave_nothing_behind() -> None:
+    """Without the garbage collector: the error that ended a source must not keep it."""
+    cameras: list[weakref.ref[FakeCamera]] = []
+
+    def open_camera() -> FakeCamera:
+        camera = FakeCamera(frames=1, fps=1e6, ends="fails")
+        cameras.append(weakref.ref(camera))
+        return camera
+
+    stats, threads = LoopStats(), threading.active_count()
+    gc.collect()
+    gc.disable()
+    try:
+        with ReconnectingCapture(open_camera, stats, Reconnect(10, first_s=1e-5, most_s=1e-4)) as capture:
+            while stats.reconnects < 1000:
+                capture.take(0.1)
+            assert sum(camera() is not None for camera in cameras) <= 3
+            assert threading.active_count() == threads + 1
+    finally:
+        gc.enable()
+
+
+def test_a_thousand_stalls_leave_nothing_behind() -> None:
+    cameras: list[weakref.ref[FakeCamera]] = []
+
+    def open_camera() -> FakeCamera:
+        camera = FakeCamera(frames=1, fps=1e6, ends="hangs")
+        threading.Timer(0.02, camera.wake.set).start()  # FFmpeg gives up by itself, somewhat later
+        cameras.append(weakref.ref(camera))
+        return camera
+
+    stats, threads = LoopStats(), threading.active_count()
+    with ReconnectingCapture(open_camera, stats, Reconnect(0.005, first_s=1e-5, most_s=1e-4)) as capture:
+        while len(cameras) < 1000:
+            capture.take(0.1)
+    give_up_s = time.monotonic() + 10
+    while threading.active_count() > threads and time.monotonic() < give_up_s:
+        time.sleep(0.01)
+    assert threading.active_count() == threads
+    assert sum(camera() is not None for camera in cameras) <= 3
+
+
+def test_a_source_of_one_frame_at_a_time_is_given_up() -> None:
+    """Each attempt brings a frame and ends: the wait doubles all the same, and the retries are used up."""
+    opened_s: list[float] = []
+
+    def open_camera() -> FakeCamera:
+        opened_s.append(time.monotonic())
+        return FakeCamera(frames=1, fps=1e6)
+
+    reconnect = Reconnect(stall_s=10, first_s=0.05, most_s=60, retries=4)
+    with (
+        ReconnectingCapture(open_camera, LoopStats(), reconnect) as capture,
+        pytest.raises(BadInput, match="the stream ended, and 4 attempts did not bring it back"),
+    ):
+        take_some(capture, 100)
+    waits_s = np.diff(opened_s)
+    assert len(waits_s) == 4
+    assert waits_s[3] > 2 * waits_s[0]  # 0.4 s and 0.05 s, each with half of jitter
+
+
+def test_a_source_that_says_how_many_frames_it_has_ends_with_them() -> None:
+    stats = LoopStats()
+    with ReconnectingCapture(lambda: open_source("test://moving?size=8x8&frames=3&fps=100"), stats) as capture:
+        while not capture.ended:
+            capture.take(1)
+    assert (stats.captured, stats.reconnects) == (3, 0)

@@ -95,13 +95,12 @@ def test_the_gate_passes_a_sharp_camera_on(tiny_bundle: Path) -> None:
     assert set(json.loads(stdout)["steps"]) == {"0"}
 
 
-def test_a_camera_that_ends_for_good_is_told_and_its_recording_kept(tiny_bundle: Path, tmp_path: Path) -> None:
+def test_a_source_with_an_end_ends_the_run_and_its_recording(tiny_bundle: Path, tmp_path: Path) -> None:
     recording = tmp_path / "sharp.mp4"
     options = ("--sink", str(recording), "--retries", "0")
     with running(tiny_bundle, f"{CAMERA}&frames=20", *options) as process:
-        _, stderr = process.communicate(timeout=30)
-    assert process.returncode == 2
-    assert stderr.splitlines()[-1].endswith("the stream ended, and 0 attempts did not bring it back")
+        _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 0, stderr
     assert frames_of(recording) > 3
 
 

@@ -1,8 +1,10 @@
 """Network cameras, from real servers on loopback: RTSP, MJPEG and MPEG-TS over HTTP, and what goes wrong."""
 
+import gc
 import itertools
 import subprocess
 import time
+import weakref
 from fractions import Fraction
 
 import numpy as np
@@ -167,3 +169,19 @@ def test_it_says_what_a_pixel_is() -> None:
         frame = watch(url, 1)[0].rgb
     sent = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)
     assert abs(float(frame.mean()) - float(sent.mean())) < 4
+
+
+def test_a_source_that_is_left_early_is_freed_at_once() -> None:
+    """Without the garbage collector: a decoder has threads and buffers, and a camera may stall a thousand times."""
+    gc.collect()
+    gc.disable()
+    try:
+        with http_server(*mjpeg(100)) as url:
+            source = open_source(url)
+            with source:
+                next(iter(source))
+            freed = weakref.ref(source)
+            del source
+            assert freed() is None
+    finally:
+        gc.enable()
