@@ -82,6 +82,10 @@ class ModelSpec:
         if not all(math.isfinite(mean) for mean in self.mean) or not all(0 < std < math.inf for std in self.std):
             raise SpecMismatch(f"model spec: mean {self.mean}, std {self.std}; expected numbers, and std above 0")
 
+    def output_hw(self, size_hw: tuple[int, int]) -> tuple[int, int]:
+        """The size that a frame of that size is restored to."""
+        return self.scale * size_hw[0], self.scale * size_hw[1]
+
     def to_json(self) -> str:
         """The spec as one line of JSON with sorted keys."""
         return json.dumps(self.to_dict(), sort_keys=True)

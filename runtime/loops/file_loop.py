@@ -13,7 +13,7 @@ from contextlib import closing
 
 from unblur.runtime.frames import FramePool
 from unblur.runtime.loops.queues import Channel
-from unblur.runtime.loops.restorer import Restorer
+from unblur.runtime.loops.restorer import Restorer, naming_frame, restored_shape
 from unblur.runtime.loops.stats import LoopStats, RunSummary
 from unblur.runtime.media.interfaces import Sink, Source, TimedFrame
 
@@ -50,7 +50,9 @@ def run_file_loop(
             for frame in decoded:
                 if stop.is_set():
                     break
-                result = restorer.restore(frame.rgb, pool.take(frame.rgb.shape), deadline_ms=deadline_ms)
+                out = pool.take(restored_shape(frame.rgb, restorer))
+                with naming_frame(sum(stats.steps.values())):
+                    result = restorer.restore(frame.rgb, out, deadline_ms=deadline_ms)
                 stats.count_restored(result.steps, result.ms, late=result.late)
                 if not restored.put(dataclasses.replace(frame, rgb=result.rgb)):
                     break

@@ -171,7 +171,7 @@ class Ladder:
     def _measure_ms(self, rung: Deblurrer, size_hw: tuple[int, int]) -> float:
         """Median time of a frame, after one that opens what is opened late. Noise, since zeros may be faster."""
         noise = np.random.default_rng(0).integers(0, 256, (*size_hw, 3), np.uint8)
-        out = np.empty_like(noise)
+        out = np.empty((*rung.spec.output_hw(size_hw), 3), np.uint8)
         rung(noise, out=out)
         times_s: list[float] = []
         while len(times_s) < _TIMED_RUNS and sum(times_s) < _LONG_S:

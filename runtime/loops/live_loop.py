@@ -19,7 +19,7 @@ from unblur.runtime.blur import BlurGate
 from unblur.runtime.frames import FramePool
 from unblur.runtime.loops.capture import CapturedFrame, ReconnectingCapture
 from unblur.runtime.loops.queues import LatestValue
-from unblur.runtime.loops.restorer import RestoredFrame, Restorer
+from unblur.runtime.loops.restorer import RestoredFrame, Restorer, naming_frame, restored_shape
 from unblur.runtime.loops.stats import LoopStats, RunSummary
 from unblur.runtime.loops.systemd import ServiceNotifier
 from unblur.runtime.media.interfaces import Sink, TimedFrame
@@ -112,8 +112,9 @@ def _restore(
     else:
         if worth is not None:
             most_steps = worth
-        out = pool.take(before.rgb.shape)
-        restored = restorer.restore(before.rgb, out, deadline_ms=controls.deadline_ms, most_steps=most_steps)
+        out = pool.take(restored_shape(before.rgb, restorer))
+        with naming_frame(sum(stats.steps.values())):
+            restored = restorer.restore(before.rgb, out, deadline_ms=controls.deadline_ms, most_steps=most_steps)
     stats.count_restored(restored.steps, (time.monotonic() - began_s) * 1e3, late=restored.late)
     after = dataclasses.replace(before, rgb=restored.rgb)
     return FrameResult(before, after, restored, captured.at_s)

@@ -1,10 +1,13 @@
 """What both loops restore frames with: one model, a ladder of step counts, or a switch between ladders."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol
 
+from unblur.runtime.errors import DeviceError
 from unblur.runtime.frames import Frame
 from unblur.runtime.model.deblurrer import Deblurrer
 from unblur.runtime.runner import Runner
@@ -38,6 +41,21 @@ class Restorer(Protocol):
         deadline_ms: None is no limit. most_steps: None is no limit; the fewest there are if that is more.
         """
         ...
+
+
+def restored_shape(frame_rgb: Frame, restorer: Restorer) -> tuple[int, int, int]:
+    """Of what a frame is restored to."""
+    height, width = restorer.runner.spec.output_hw((frame_rgb.shape[0], frame_rgb.shape[1]))
+    return height, width, 3
+
+
+@contextmanager
+def naming_frame(index: int) -> Iterator[None]:
+    """Let a DeviceError say at which frame, counted from 0, it was raised."""
+    try:
+        yield
+    except DeviceError as error:
+        raise DeviceError(f"frame {index}: {error}") from error
 
 
 class FixedSteps:

@@ -7,7 +7,7 @@ with open_live_session(RunRequest("lprn-s", "rtsp://camera/stream", sinks=("shar
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -70,7 +70,7 @@ def open_file_session(request: RunRequest) -> Iterator[FileSession]:
     with (
         open_source(request.source, max_pixels=request.max_pixels, rate=request.rate, loop=request.loop) as source,
         _file_restorer(request, source.info) as restorer,
-        open_sinks(request.sinks, source.info, crf=request.crf) as sink,
+        open_sinks(request.sinks, restored_info(source.info, restorer), crf=request.crf) as sink,
     ):
         yield FileSession(source, restorer, sink, request.deadline_ms)
 
@@ -125,10 +125,15 @@ def open_live_session(request: RunRequest) -> Iterator[LiveSession]:
         info = capture.info
         with (
             open_rungs(request, info) as ladder,
-            open_sinks(request.sinks, info, crf=request.crf, retry=True) as sink,
+            open_sinks(request.sinks, restored_info(info, ladder), crf=request.crf, retry=True) as sink,
         ):
             controls = LiveControls(deadline_ms=_deadline_ms(request, info), gate=request.gate)
             yield LiveSession(capture, ladder, sink, controls, stats)
+
+
+def restored_info(info: MediaInfo, restorer: Restorer) -> MediaInfo:
+    """What the sinks are given: of another size than the source where the network scales."""
+    return info if info.size_hw is None else replace(info, size_hw=restorer.runner.spec.output_hw(info.size_hw))
 
 
 def open_rungs(request: RunRequest, info: MediaInfo) -> Ladder:

@@ -16,7 +16,14 @@ import numpy as np
 
 from unblur.runtime.frames import Batch, Frame, check_frame
 from unblur.runtime.model.open_model import open_runner
-from unblur.runtime.model.tiles import TilePlan, affordable_halo_of, infer_tiles, max_pixels_of, plan_tiles
+from unblur.runtime.model.tiles import (
+    TilePlan,
+    affordable_halo_of,
+    infer_tiles,
+    max_pixels_of,
+    plan_fixed_tiles,
+    plan_tiles,
+)
 from unblur.runtime.runner import FrameRunner, Runner, RunnerOptions
 from unblur.runtime.spec import ModelSpec
 
@@ -55,6 +62,8 @@ class Deblurrer:
 
     def plan(self, size_hw: tuple[int, int]) -> TilePlan:
         """How frames of that size are cut; one tile if they are not. ValueError if `tile` is too small for it."""
+        if self.spec.fixed_hw is not None:
+            return plan_fixed_tiles(size_hw, self.spec)
         return plan_tiles(
             size_hw,
             multiple_of=self.spec.multiple_of,
@@ -65,15 +74,17 @@ class Deblurrer:
     def __call__(self, frame_rgb: Frame, out: Frame | None = None) -> Frame:
         """Restore one frame.
 
-        frame_rgb: uint8 (H, W, 3). out: an array of the same shape to fill and return instead of a new one; it may
-        be `frame_rgb` itself unless the frame is tiled. Raises TypeError or ValueError for another type or shape.
+        frame_rgb: uint8 (H, W, 3). out: an array of the restored shape, `spec.scale` times the size, to fill and
+        return instead of a new one; it may be `frame_rgb` itself unless the frame is tiled or scaled. Raises
+        TypeError or ValueError for another type or shape, DeviceError if the network gives NaN or infinity.
         """
         check_frame(frame_rgb)
         plan = self._prepare((frame_rgb.shape[0], frame_rgb.shape[1]))
+        shape = (*self.spec.output_hw(plan.size_hw), 3)
         if out is None:
-            out = np.empty_like(frame_rgb, order="C")
-        elif out.shape != frame_rgb.shape or out.dtype != np.uint8:
-            raise ValueError(f"out is {out.dtype} {out.shape}, expected uint8 {frame_rgb.shape}")
+            out = np.empty(shape, np.uint8)
+        elif out.shape != shape or out.dtype != np.uint8:
+            raise ValueError(f"out is {out.dtype} {out.shape}, expected uint8 {shape}")
         elif plan.count > 1 and np.may_share_memory(out, frame_rgb):
             raise ValueError(f"out shares memory with a frame that needs {plan.count} tiles; give another array")
         if plan.count == 1 and isinstance(self._runner, FrameRunner):

@@ -8,12 +8,14 @@ space-to-depth grid sees the same grid.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
+from numpy.typing import NDArray
 
+from unblur.runtime.errors import DeviceError, SpecMismatch
 from unblur.runtime.frames import Batch, Frame, Padding, batch_from_frame, frame_from_batch
 from unblur.runtime.runner import Runner
 from unblur.runtime.spec import ModelSpec
@@ -114,19 +116,49 @@ def plan_tiles(size_hw: tuple[int, int], *, multiple_of: int, halo: int, max_pix
     )
 
 
-def infer_tiles(runner: Runner, frame: Frame, plan: TilePlan, buffer: Batch, out: Frame) -> None:
-    """Restore `frame`, uint8 RGB (H, W, 3), into `out` of the same shape.
+def plan_fixed_tiles(size_hw: tuple[int, int], spec: ModelSpec) -> TilePlan:
+    """The plan for a network that takes one size only; a smaller image is padded to it.
 
-    buffer: float32 (1, 3, *plan.tile_hw), overwritten by every window.
+    Raises SpecMismatch if the image is larger and the network sees further than half a tile.
     """
-    height, width = plan.size_hw
+    assert spec.fixed_hw is not None  # noqa: S101
+    halo = spec.receptive_field
+    larger = any(side > fixed for side, fixed in zip(size_hw, spec.fixed_hw, strict=True))
+    if larger and not 0 < 2 * halo < min(spec.fixed_hw):
+        takes, found = ("x".join(map(str, sides)) for sides in (spec.fixed_hw, size_hw))
+        sees = f"{halo} pixels far" if halo else "the whole image"
+        raise SpecMismatch(
+            f"'{spec.preset}' takes {takes} only and sees {sees}, so an image of {found} cannot be cut "
+            "into tiles; export it again with free height and width (dynamic_axes)"
+        )
+    rows, columns = (_fixed_spans(side, fixed, halo) for side, fixed in zip(size_hw, spec.fixed_hw, strict=True))
+    padded_hw = max(size_hw[0], spec.fixed_hw[0]), max(size_hw[1], spec.fixed_hw[1])
+    return TilePlan(size_hw, padded_hw, spec.fixed_hw, rows, columns)
+
+
+def infer_tiles(runner: Runner, frame: Frame, plan: TilePlan, buffer: Batch, out: Frame) -> None:
+    """Restore `frame`, uint8 RGB (H, W, 3), into `out`, `spec.scale` times as large.
+
+    buffer: float32 (1, 3, *plan.tile_hw), overwritten by every window. Raises DeviceError if the network gives NaN
+    or infinity.
+    """
+    (height, width), scale = plan.size_hw, runner.spec.scale
     for row, column in plan.tiles:
         restored = runner.infer(_cut(frame, plan, row, column, buffer))
-        core = _core(restored, row, column)
-        end_y, end_x = min(row.end, height), min(column.end, width)
-        core_hw = (end_y - row.begin, end_x - column.begin)
-        target = out[row.begin : end_y, column.begin : end_x]
-        frame_from_batch(core, Padding(core_hw, core_hw), out=target)
+        core = _core(restored, row, column, scale)
+        check_finite(core, runner.spec)
+        begin_y, begin_x = scale * row.begin, scale * column.begin
+        end_y, end_x = scale * min(row.end, height), scale * min(column.end, width)
+        core_hw = (end_y - begin_y, end_x - begin_x)
+        frame_from_batch(core, Padding(core_hw, core_hw), out=out[begin_y:end_y, begin_x:end_x])
+
+
+def check_finite(values: NDArray[np.floating], spec: ModelSpec) -> None:
+    """Raise DeviceError if a network gave NaN or infinity. Values in [0, 1] cannot add up to infinity."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        finite = bool(np.isfinite(values.sum()))
+    if not finite:
+        raise DeviceError(f"'{spec.preset}' gave NaN or infinity; try --precision fp32, or check its --value-range")
 
 
 def tiling_error_db(runner: Runner, frame: Frame, *, halo: int | None = None) -> float | None:
@@ -151,8 +183,8 @@ def tiling_error_db(runner: Runner, frame: Frame, *, halo: int | None = None) ->
     buffer = np.empty((1, 3, *plan.tile_hw), np.float32)
     squares = 0.0
     for row, column in plan.tiles:
-        core = _core(runner.infer(_cut(frame, plan, row, column, buffer)), row, column)
-        difference = core - whole[:, :, row.begin : row.end, column.begin : column.end]
+        core = _core(runner.infer(_cut(frame, plan, row, column, buffer)), row, column, spec.scale)
+        difference = core - _scaled(whole, spec.scale, (row.begin, row.end), (column.begin, column.end))
         squares += float(np.sum(np.square(difference, dtype=np.float64)))
     return math.inf if squares == 0 else 10 * math.log10(whole.size / squares)
 
@@ -163,10 +195,22 @@ def _cut(frame: Frame, plan: TilePlan, row: Span, column: Span, buffer: Batch) -
     return batch_from_frame(window, Padding((window.shape[0], window.shape[1]), plan.tile_hw), out=buffer)
 
 
-def _core(restored: Batch, row: Span, column: Span) -> Batch:
-    return restored[
-        :, :, row.begin - row.start : row.end - row.start, column.begin - column.start : column.end - column.start
-    ]
+def _core(restored: Batch, row: Span, column: Span, scale: int) -> Batch:
+    rows, columns = ((span.begin - span.start, span.end - span.start) for span in (row, column))
+    return _scaled(restored, scale, rows, columns)
+
+
+def _scaled(batch: Batch, scale: int, rows: tuple[int, int], columns: tuple[int, int]) -> Batch:
+    """A part of an output, its ends in pixels of the input."""
+    return batch[:, :, scale * rows[0] : scale * rows[1], scale * columns[0] : scale * columns[1]]
+
+
+def _fixed_spans(length: int, side: int, halo: int) -> tuple[Span, ...]:
+    """Windows of `side` that cover `length` and overlap by two halos at least."""
+    if length <= side:
+        return (Span(0, 0, length),)
+    count = -(-(length - 2 * halo) // (side - 2 * halo))
+    return _spans_at([i * (length - side) // (count - 1) for i in range(count)], length, side)
 
 
 def _window(length: int, count: int, halo: int, multiple_of: int) -> int:
@@ -190,10 +234,15 @@ def _fewest(length: int, max_side: int, halo: int, multiple_of: int) -> int | No
 
 
 def _spans(length: int, count: int, halo: int, multiple_of: int) -> tuple[Span, ...]:
-    """Windows at equal distances, the first and the last at the ends; cores meet in the middle of each overlap."""
+    """Windows at equal distances, the first and the last at the ends."""
     window = _window(length, count, halo, multiple_of)
     steps = max(count - 1, 1)
     starts = [i * (length - window) // steps // multiple_of * multiple_of for i in range(count)]
+    return _spans_at(starts, length, window)
+
+
+def _spans_at(starts: Sequence[int], length: int, window: int) -> tuple[Span, ...]:
+    """Cores meet in the middle of each overlap."""
     meets = [(left + window + right) // 2 for left, right in pairwise(starts)]
     edges = [0, *meets, length]
     return tuple(Span(start, edges[i], edges[i + 1]) for i, start in enumerate(starts))

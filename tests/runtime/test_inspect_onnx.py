@@ -9,8 +9,11 @@ import numpy as np
 import pytest
 from onnx import ModelProto
 
-from unblur.runtime.errors import BadInput, SpecMismatch
+from unblur.runtime.errors import BadInput, DeviceError, SpecMismatch
+from unblur.runtime.images import read_image, write_image
+from unblur.runtime.loops.session import RunRequest, open_file_session
 from unblur.runtime.model import inspect_onnx as inspection
+from unblur.runtime.model.deblurrer import Deblurrer
 from unblur.runtime.model.inspect_onnx import inspect_onnx
 from unblur.runtime.model.onnx_header import read_header
 from unblur.runtime.model.onnx_runner import OnnxRunner
@@ -227,3 +230,78 @@ def test_files_that_are_not_protobuf(tmp_path: Path) -> None:
             read_header(path)
         with pytest.raises(BadInput, match="is damaged or not an ONNX file"):
             OnnxRunner(path)
+
+
+def test_an_image_larger_than_the_only_size_is_cut_into_tiles(tmp_path: Path) -> None:
+    """The same convolution with free sides gives the same image."""
+
+    def free() -> ModelProto:
+        model = foreign.fixed(64, 96)
+        for value in (*model.graph.input, *model.graph.output):
+            for side, name in zip(value.type.tensor_type.shape.dim[2:], "hw", strict=True):
+                side.dim_param = name
+        return model
+
+    frame = np.random.default_rng(1).integers(0, 256, (150, 200, 3), np.uint8)
+    with (
+        Deblurrer(foreign.write(free, tmp_path)) as whole,
+        Deblurrer(foreign.write(foreign.fixed, tmp_path)) as tiles,
+    ):
+        assert tiles.plan((150, 200)).count == 9
+        np.testing.assert_array_equal(tiles(frame), whole(frame))
+        small = tiles(frame[:40, :50])
+    assert small.shape == (40, 50, 3)
+
+
+def test_an_image_that_cannot_be_cut_into_tiles(tmp_path: Path) -> None:
+    def fixed_and_global() -> ModelProto:
+        model = foreign.global_pooling()
+        for value in (*model.graph.input, *model.graph.output):
+            for side, length in zip(value.type.tensor_type.shape.dim, (1, 3, 64, 96), strict=True):
+                side.dim_value = length
+        return model
+
+    with Deblurrer(foreign.write(fixed_and_global, tmp_path)) as deblur:
+        assert deblur(np.zeros((64, 96, 3), np.uint8)).shape == (64, 96, 3)
+        with pytest.raises(
+            SpecMismatch,
+            match=r"takes 64x96 only and sees the whole image, so an image of 65x96 cannot be cut "
+            r"into tiles; export it again with free height and width \(dynamic_axes\)",
+        ):
+            deblur(np.zeros((65, 96, 3), np.uint8))
+
+
+@pytest.mark.parametrize("tile", [None, 60 * 60])
+def test_super_resolution_of_frames(tile: int | None, tmp_path: Path) -> None:
+    frame = np.random.default_rng(1).integers(0, 256, (90, 100, 3), np.uint8)
+    path = foreign.write(foreign.twice, tmp_path)
+    with Deblurrer(path, tile=tile) as deblur, Deblurrer(path) as whole:
+        assert (deblur.plan((90, 100)).count > 1) == (tile is not None)
+        np.testing.assert_array_equal(deblur(frame), whole(frame))
+        assert deblur(frame).shape == (180, 200, 3)
+        with pytest.raises(ValueError, match=r"out is uint8 \(90, 100, 3\), expected uint8 \(180, 200, 3\)"):
+            deblur(frame, out=frame)
+
+
+def test_a_video_grows_with_super_resolution(tmp_path: Path) -> None:
+    source, sink = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    write_image(source / "a.png", np.full((20, 30, 3), 90, np.uint8))
+    request = RunRequest(str(foreign.write(foreign.twice, tmp_path)), str(source), (str(sink),))
+    with open_file_session(request) as session:
+        session.run()
+    assert read_image(sink / "a.png").shape == (40, 60, 3)
+
+
+def test_a_network_that_gives_nan_fails_and_names_the_frame(tmp_path: Path) -> None:
+    source, sink = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    for index, level in enumerate((90, 0)):
+        write_image(source / f"{index}.png", np.full((20, 30, 3), level, np.uint8))
+    request = RunRequest(str(foreign.write(foreign.not_finite, tmp_path)), str(source), (str(sink),))
+    with (
+        pytest.raises(DeviceError, match=r"frame 1: 'not_finite' gave NaN or infinity; try --precision fp32"),
+        open_file_session(request) as session,
+    ):
+        session.run()
+    assert not sink.exists()
