@@ -98,7 +98,7 @@ def test_the_gate_passes_a_sharp_camera_on(tiny_bundle: Path) -> None:
 def test_a_source_with_an_end_ends_the_run_and_its_recording(tiny_bundle: Path, tmp_path: Path) -> None:
     recording = tmp_path / "sharp.mp4"
     options = ("--sink", str(recording), "--retries", "0")
-    with running(tiny_bundle, f"{CAMERA}&frames=20", *options) as process:
+    with running(tiny_bundle, f"{CAMERA}&frames=300", *options) as process:
         _, stderr = process.communicate(timeout=60)
     assert process.returncode == 0, stderr
     assert frames_of(recording) > 3
