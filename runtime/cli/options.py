@@ -22,7 +22,8 @@ PrecisionOption = Annotated[
 StepsOption = Annotated[int | None, typer.Option(min=1, help="Recursion steps; default the model's own.")]
 ThreadsOption = Annotated[int | None, typer.Option(min=1, help="CPU threads; default one per core.")]
 DeviceOption = Annotated[
-    Literal["auto", "tensorrt", "cuda", "cpu"], typer.Option(help="Where to run; auto is the fastest here.")
+    Literal["auto", "tensorrt", "cuda", "openvino", "cpu"],
+    typer.Option(help="Where to run; auto is the fastest here."),
 ]
 PairsOption = Annotated[
     Path | None, typer.Option(help="Folder of pairs of a blurred and a sharp image, for PSNR and SSIM.")

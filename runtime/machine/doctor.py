@@ -14,6 +14,7 @@ from pathlib import Path
 from unblur.runtime.errors import BundleError, EngineMismatch, SpecMismatch
 from unblur.runtime.machine.facts import SystemFacts
 from unblur.runtime.model.bundle import ENGINES, Bundle, read_bundle
+from unblur.runtime.model.open_model import choice_for
 from unblur.runtime.spec import parse_version
 from unblur.runtime.tensorrt.engine_file import (
     FLAVOUR_NAMES,
@@ -71,7 +72,7 @@ def examine_model(model: Path, facts: SystemFacts) -> list[Check]:
         bundle = read_bundle(model)
     except (BundleError, SpecMismatch) as error:
         return [Check("bundle", False, str(error), "copy the bundle again, or make it with `unblur deploy`")]
-    return [_bundle(bundle), *_engines(bundle, facts)]
+    return [_bundle(bundle), _variant(bundle), *_engines(bundle, facts)]
 
 
 def _system(facts: SystemFacts) -> Check:
@@ -205,6 +206,15 @@ def _engines(bundle: Bundle, facts: SystemFacts) -> list[Check]:
         fix = f"unblur build {shlex.quote(str(bundle.path))} --target {target} --precision int8,fp16"
         checks.append(Check("engines", False, "none runs on this machine, so the GPU is not used", fix))
     return checks
+
+
+def _variant(bundle: Bundle) -> Check:
+    """What `unblur run` takes, by the times of a few frames; measured now unless it was before."""
+    choice = choice_for(bundle)
+    best = choice.ranked()[:1]
+    if not best:
+        return Check("variant", False, "none runs here", "unblur verify MODEL shows why")
+    return Check("variant", True, f"{choice}: {best[0].precision} on {best[0].device}")
 
 
 def _target(facts: SystemFacts, flavours: Sequence[Flavour] = ("tensorrt", "rtx")) -> str | None:

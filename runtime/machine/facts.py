@@ -270,7 +270,7 @@ def read_environment(root: Path = Path("/"), *, facts: SystemFacts | None = None
         python=platform.python_version(),
         system=facts.system,
         kernel=platform.release(),
-        cpu=_cpu(root),
+        cpu=read_cpu(root),
         memory_bytes=_memory_bytes(root),
         board=facts.board,
         jetpack=facts.jetpack,
@@ -301,7 +301,8 @@ def _commit(checkout: Path) -> str | None:
     return done.stdout.strip()
 
 
-def _cpu(root: Path) -> Cpu:
+def read_cpu(root: Path = Path("/")) -> Cpu:
+    """The processor, by the files under `root`."""
     text = text_in(root / "proc/cpuinfo")
     flags = set(_field(text, "flags", "Features").split())
     return Cpu(

@@ -16,7 +16,7 @@ from unblur.runtime.errors import BundleError, SpecMismatch
 from unblur.runtime.frames import Batch, Frame, Padding, batch_from_frame, check_frame
 from unblur.runtime.metrics import psnr_float_db
 from unblur.runtime.model.bundle import Bundle, Golden, Variant
-from unblur.runtime.quality.tolerances import TOLERANCES, Agreement, Check, Tolerance, judge
+from unblur.runtime.quality.tolerances import TOLERANCES, Agreement, Tolerance, judge
 from unblur.runtime.runner import Runner
 from unblur.runtime.spec import Precision
 
@@ -63,8 +63,10 @@ def make_golden(folder: Path, runner: Runner, *, small: bool = False) -> Golden:
     return golden
 
 
-def check_golden(bundle: Bundle, variant: Variant, runner: Runner, check: Check = "golden") -> GoldenResult:
-    """Run the golden input of `variant` through `runner` and compare. check: whose tolerance applies.
+def check_golden(
+    bundle: Bundle, variant: Variant, runner: Runner, tolerance: Tolerance | None = None
+) -> GoldenResult:
+    """Run the golden input of `variant` through `runner` and compare. tolerance: default that of golden vectors.
 
     Raises SpecMismatch if the bundle has no golden vectors for it, BundleError if they are not what they should be.
     """
@@ -81,7 +83,9 @@ def check_golden(bundle: Bundle, variant: Variant, runner: Runner, check: Check 
         raise BundleError(
             f"{bundle.path}: {golden.expected} has the shape {expected.shape}, expected {restored.shape}"
         )
-    agreement = agreement_of(restored, expected, _unpadded(frame), TOLERANCES[check][variant.precision])
+    agreement = agreement_of(
+        restored, expected, _unpadded(frame), tolerance or TOLERANCES["golden"][variant.precision]
+    )
     return GoldenResult(
         precision=variant.precision,
         steps=variant.steps,

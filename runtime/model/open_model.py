@@ -1,7 +1,7 @@
-"""Where a model runs: on an engine of this device, else ONNX Runtime on a GPU, else on the CPU.
+"""Open what a user names as a model: a shipped preset, a bundle, an .onnx file or an engine.
 
-For a bundle the choice is logged in one line, with the reason: "lprn-s fp32 runs on cpu (onnxruntime
-1.31.1): it has no engine".
+For a bundle the choice is logged in one line, with the times it rests on: "lprn-s int8 runs on cuda:0 (TensorRT
+10.3.0): int8 on tensorrt 11.2 ms, fp16 on tensorrt 13.9 ms, fp32 on cpu 310 ms".
 """
 
 import difflib
@@ -9,26 +9,35 @@ import logging
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import onnxruntime
 
-from unblur.runtime.errors import BadInput, DeviceError, EngineMismatch, MissingExtra, ParityError, SpecMismatch
+from unblur.runtime.errors import (
+    BadInput,
+    DeviceError,
+    EngineMismatch,
+    MissingExtra,
+    ParityError,
+    SpecMismatch,
+    needs_extra,
+)
 from unblur.runtime.files import atomic_file
 from unblur.runtime.frames import Batch, Padding, batch_from_frame
 from unblur.runtime.model.bundle import ENGINES, Bundle, Golden, Variant, read_bundle
+from unblur.runtime.model.choose_variant import Choice, cache_folder, candidates_of, choose_variant, engine_problems
 from unblur.runtime.model.golden import agreement_of, check_golden, golden_frame, read_golden_frame
 from unblur.runtime.model.onnx_runner import OnnxRunner
 from unblur.runtime.model.onnx_session import OnnxDevice
 from unblur.runtime.quality.tolerances import TOLERANCES, Agreement
 from unblur.runtime.runner import Runner, RunnerOptions
-from unblur.runtime.spec import Precision
+from unblur.runtime.spec import Device, Precision
 from unblur.runtime.tensorrt.engine_file import EngineIdentity, EngineRecord, Profile, find_engines, read_record
 from unblur.runtime.tensorrt.engine_runner import EngineRunner
 
-FASTEST_FIRST: tuple[Precision, ...] = ("int8", "fp16", "fp32")
 CHECKED_SUFFIX = ".checked"
 
 _log = logging.getLogger(__name__)
@@ -93,7 +102,7 @@ def engine_agreement(bundle: Bundle, variant: Variant, runner: EngineRunner) -> 
     """
     golden = bundle.golden(variant)
     if golden is not None and _takes(runner, bundle, golden):
-        result = check_golden(bundle, variant, runner, "engine")
+        result = check_golden(bundle, variant, runner, TOLERANCES["engine"][variant.precision])
         return Agreement(result.psnr_db, result.threshold_db, result.passed, result.reason)
     batch = _golden_batch(runner.record.identity.profiles[0])
     runner.infer(np.ascontiguousarray(batch[:, :, ::-1]))  # another frame first, in case its output is stale
@@ -166,28 +175,59 @@ def open_model(path: Path, options: RunnerOptions) -> Runner:
 
 
 def _open_bundle(bundle: Bundle, options: RunnerOptions) -> Runner:
-    """The variant that is asked for, on the fastest engine that runs here and is right, else its ONNX file."""
+    """What is asked for; where that leaves a choice, the fastest on this device as `choose_variant` timed it."""
+    bundle.variant("fp32" if options.precision == "auto" else options.precision, options.steps)
+    asked_for = [each for each in candidates_of(bundle) if _fits(options, *each)]
+    if not options.graph_optimization or "auto" not in (options.precision, options.device) or not asked_for:
+        reason = f"asked for {options.device}" if options.graph_optimization else "evaluated as written"
+        return _logged(bundle, _open_variant(bundle, options), options, reason)
+    choice = choice_for(bundle, options.threads)
+    fitting = [each for each in choice.candidates if _fits(options, each.precision, each.device)]
+    reasons = [str(choice), *(each.reason for each in fitting if each.reason), *engine_problems(bundle)]
+    for each in (each for each in choice.ranked() if each in fitting):
+        try:
+            runner = _open_variant(bundle, replace(options, precision=each.precision, device=each.device))
+        except (EngineMismatch, DeviceError, MissingExtra, ParityError, SpecMismatch) as error:
+            reasons.append(str(error))
+        else:
+            return _logged(bundle, runner, options, "; ".join(reasons))
+    if options.device == "auto":  # a precision that no CPU is timed in
+        return _logged(bundle, _open_variant(bundle, replace(options, device="cpu")), options, "; ".join(reasons))
+    raise EngineMismatch("; ".join(reasons[1:]) or f"{bundle.path} does not run on {options.device}")
+
+
+def choice_for(bundle: Bundle, threads: int | None = None) -> Choice:
+    """The candidates for this device, timed; see `choose_variant`."""
+
+    def open_candidate(precision: Precision, device: Device) -> Runner:
+        return _open_variant(bundle, RunnerOptions(precision, threads=threads, device=device, quiet=True))
+
+    return choose_variant(bundle, open_candidate, threads=threads)
+
+
+def _fits(options: RunnerOptions, precision: Precision, device: Device) -> bool:
+    return options.precision in ("auto", precision) and options.device in ("auto", device)
+
+
+def _open_variant(bundle: Bundle, options: RunnerOptions) -> Runner:
+    """One precision on one device; precision "auto" is fp32, device "auto" the CPU."""
     variant = bundle.variant("fp32" if options.precision == "auto" else options.precision, options.steps)
-    reasons: list[str] = []
-    if options.device in ("auto", "tensorrt") and options.graph_optimization:
-        precisions = FASTEST_FIRST if options.precision == "auto" else (options.precision,)
-        engine, reasons = open_engine(bundle, precisions, variant.steps)
-        if engine is not None:
-            _log_choice(bundle, engine, options, reasons[-1] if reasons else "its engine fits this device")
-            return engine
-    reason = reasons[0] if reasons else "it has no engine"
     if options.device == "tensorrt":
-        raise EngineMismatch(f"{bundle.path} does not run on TensorRT: {reason}; see `unblur build`")
+        engine, reasons = open_engine(bundle, (variant.precision,), variant.steps)
+        if engine is None:
+            reason = reasons[0] if reasons else "it has no engine"
+            raise EngineMismatch(f"{bundle.path} does not run on TensorRT: {reason}; see `unblur build`")
+        return engine
     path = bundle.path / variant.file
-    runner = _checked(path, _open_onnx(path, options), variant.precision, variant.steps)
-    _log_choice(bundle, runner, options, reason if options.device == "auto" else f"asked for {options.device}")
-    return runner
+    return _checked(path, _open_onnx(path, options), variant.precision, variant.steps)
 
 
 def _open_onnx(path: Path, options: RunnerOptions) -> Runner:
     """On the GPU if ONNX Runtime can, unless the CPU is asked for or a reference, which is the CPU's."""
     if options.device == "tensorrt":
         raise BadInput(f"{path} is not an engine; make one with `unblur build`, or give --device cuda or cpu")
+    if options.device == "openvino":
+        return open_openvino(path, options.threads)
     has_cuda = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
     if options.device == "cuda" or (options.device == "auto" and options.graph_optimization and has_cuda):
         try:
@@ -209,6 +249,13 @@ def _onnx_runner(path: Path, options: RunnerOptions, device: OnnxDevice) -> Onnx
     )
 
 
+def open_openvino(path: Path, threads: int | None = None) -> Runner:
+    """On OpenVINO, in bfloat16 where the CPU has it; MissingExtra without the package."""
+    with needs_extra("openvino"):
+        from unblur.runtime.model.openvino_runner import OpenVinoRunner
+    return OpenVinoRunner(path, threads=threads, cache=cache_folder() / "openvino")
+
+
 def _checked(path: Path, runner: Runner, precision: Precision | Literal["auto"], steps: int | None) -> Runner:
     """The runner if it is what is asked for; else it is closed, and SpecMismatch raised."""
     problem = ""
@@ -222,9 +269,10 @@ def _checked(path: Path, runner: Runner, precision: Precision | Literal["auto"],
     return runner
 
 
-def _log_choice(bundle: Bundle, runner: Runner, options: RunnerOptions, reason: str) -> None:
+def _logged(bundle: Bundle, runner: Runner, options: RunnerOptions, reason: str) -> Runner:
     if not options.quiet:
         _log.info("%s %s runs on %s: %s", bundle.manifest.name, runner.precision, runner.device, reason)
+    return runner
 
 
 _SHIPPED = Path(__file__).parents[1] / "bundles"

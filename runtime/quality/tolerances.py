@@ -60,6 +60,9 @@ engine: against the ONNX file on a CPU. An engine adds in another order, and com
     leaves unquantised. To be tightened when engines have been measured.
 """
 
+BF16 = Tolerance(floor_db=45, margin_db=15, ceiling_db=62)
+"""Of the fp32 and fp16 variants computed in bfloat16, with 8 bits of mantissa, against their golden vectors."""
+
 TILING_FLOOR_DB = 70.0
 """Least PSNR of tiles against the whole frame where tiling should be exact; rounding alone leaves over 100 dB."""
 

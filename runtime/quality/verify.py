@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from unblur.runtime.console import Stage, silent
-from unblur.runtime.errors import BadInput, DeviceError, EngineMismatch, MissingExtra
+from unblur.runtime.errors import BadInput, DeviceError, EngineMismatch, MissingExtra, SpecMismatch
 from unblur.runtime.frames import Frame
 from unblur.runtime.model.bundle import ENGINES, Bundle, Variant, read_bundle
+from unblur.runtime.model.choose_variant import candidates_of, check_runner
 from unblur.runtime.model.golden import GoldenResult, check_golden, golden_frame
-from unblur.runtime.model.open_model import engine_agreement, made_from, open_runner
+from unblur.runtime.model.open_model import engine_agreement, made_from, open_openvino, open_runner
 from unblur.runtime.model.tiles import halo_of, tiling_error_db
 from unblur.runtime.quality.pairs import Pair, read_pair
 from unblur.runtime.quality.parity import Ledger, conjunction, measure
@@ -92,6 +93,24 @@ def _check(bundle: Bundle, engine: Path) -> EngineCheck:
     return EngineCheck(engine.name, verdict, found.psnr_db, found.needed_db, reason)
 
 
+def _check_openvino(bundle: Bundle, threads: int | None) -> tuple[EngineCheck, ...]:
+    """Run the golden vectors on OpenVINO; nothing where it is not installed."""
+    checks = []
+    for precision, device in candidates_of(bundle):
+        if device == "openvino":
+            path = bundle.path / bundle.variant(precision).file
+            try:
+                with open_openvino(path, threads) as runner:
+                    name, found = f"{precision} on {runner.device}", check_runner(bundle, runner)
+            except (DeviceError, SpecMismatch) as error:
+                checks.append(EngineCheck(f"{precision} on openvino", "not run", reason=str(error)))
+                continue
+            verdict: Literal["passed", "failed", "void"] = "passed" if found.passed else "failed"
+            verdict = "void" if found.passed is None else verdict
+            checks.append(EngineCheck(name, verdict, found.psnr_db, found.threshold_db, found.reason))
+    return tuple(checks)
+
+
 def _made_from(bundle: Bundle, record: EngineRecord) -> Variant:
     """The variant that an engine executes; EngineMismatch if this bundle has no such variant now."""
     identity = record.identity
@@ -121,7 +140,7 @@ class Verification:
 
     pairs: of ground truth used. golden: a result per variant; none for an .onnx file. ledgers: one per number of
     steps, the model's own first. tiling: None if no image was large enough to cut. engines: one per file in
-    `engines/`.
+    `engines/`. runners: one per variant at the model's own steps on OpenVINO, where that is installed.
     """
 
     pairs: int
@@ -129,6 +148,7 @@ class Verification:
     ledgers: tuple[Ledger, ...]
     tiling: Tiling | None
     engines: tuple[EngineCheck, ...] = ()
+    runners: tuple[EngineCheck, ...] = ()
 
     @property
     def blurred_db(self) -> float | None:
@@ -143,7 +163,13 @@ class Verification:
     @property
     def integrity(self) -> bool | None:
         """Whether every check of the files and the variants passed; None if one is void and none failed."""
-        checks = (*self.golden, *self.ledgers, *self.engines, *((self.tiling,) if self.tiling else ()))
+        checks = (
+            *self.golden,
+            *self.ledgers,
+            *self.engines,
+            *self.runners,
+            *((self.tiling,) if self.tiling else ()),
+        )
         return conjunction(check.passed for check in checks)
 
     @property
@@ -194,7 +220,9 @@ def _verify_bundle(bundle: Bundle, pairs: Sequence[Pair], stage: Stage, threads:
             progress = stage(f"{names} at {chain[0].steps} steps", len(frames))
             ledgers.append(measure(runners, frames, progress))
             tiling = tiling or _tiling(runners[0], pairs)
-    return Verification(len(pairs), tuple(golden), tuple(ledgers), tiling, check_engines(bundle))
+    return Verification(
+        len(pairs), tuple(golden), tuple(ledgers), tiling, check_engines(bundle), _check_openvino(bundle, threads)
+    )
 
 
 def _open(bundle: Bundle, variant: Variant, threads: int | None) -> Runner:

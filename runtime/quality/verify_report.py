@@ -33,6 +33,7 @@ def document(result: Verification) -> dict[str, object]:
         "golden": [{**asdict(golden), "psnr_db": finite_db(golden.psnr_db)} for golden in result.golden],
         "tiling": None if tiling is None else {**asdict(tiling), "psnr_db": finite_db(tiling.psnr_db)},
         "engines": [_engine_document(engine) for engine in result.engines],
+        "runners": [_engine_document(runner) for runner in result.runners],
         "gain_db": result.gain_db,
         "integrity": result.integrity,
         "benefit": result.benefit,
@@ -57,7 +58,9 @@ def print_report(model: str, result: Verification) -> None:
     if result.golden:
         stdout.print(_golden_table(result))
     for engine in result.engines:
-        stdout.print(_engine_line(engine), soft_wrap=True)
+        stdout.print(f"Engine {_engine_line(engine)}", soft_wrap=True)
+    for runner in result.runners:
+        stdout.print(_engine_line(runner), soft_wrap=True)
     if result.pairs:
         stdout.print(_quality_table(result))
     if result.tiling is not None:
@@ -117,9 +120,9 @@ def _engine_line(engine: EngineCheck) -> str:
     """Whether it passed, or why not; on one line, since the name alone fills half of one."""
     if engine.verdict == "passed":
         found = f"{finite_db(engine.psnr_db or 0):.1f} dB, needs {engine.threshold_db:.1f}"
-        return f"Engine {engine.name}: {found} {_word(True)}"
+        return f"{engine.name}: {found} {_word(True)}"
     word = "[yellow]not run here[/]" if engine.verdict == "not run" else _word(engine.passed)
-    return f"Engine {engine.name}: {word}: {escape(engine.reason)}"
+    return f"{engine.name}: {word}: {escape(engine.reason)}"
 
 
 def _quality_table(result: Verification) -> Table:

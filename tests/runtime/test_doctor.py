@@ -352,7 +352,10 @@ def test_a_bundle_and_its_engines(look: Look, tiny_bundle: Path) -> None:
     *_, advice = examine_model(tiny_bundle, jetson)
     assert advice.fix == f"unblur build {tiny_bundle} --target tensorrt --precision int8,fp16"
     write(tiny_bundle / "engines")
-    assert [check.ok for check in examine_model(tiny_bundle, jetson)] == [True, True]
+    found = examine_model(tiny_bundle, jetson)
+    assert [(check.name, check.ok) for check in found[:2]] == [("bundle", True), ("variant", True)]
+    assert found[1].detail == "fp32 on cpu 10 ms, int8 on cpu 20 ms: fp32 on cpu"
+    assert all(check.ok for check in found)
 
 
 def test_the_command(tmp_path: Path) -> None:

@@ -138,7 +138,7 @@ def test_where_the_rungs_run_is_told_once(tiny_bundle: Path, caplog: pytest.LogC
     open_ladder(tiny_bundle, (64, 96)).close()
     (line,) = caplog.messages
     assert line.startswith("tiny fp32 runs on cpu ")
-    assert line.endswith(": it has no engine")
+    assert line.endswith(": fp32 on cpu 10 ms, int8 on cpu 20 ms")
 
 
 def test_one_number_of_steps_or_a_single_file_is_one_rung(tiny_bundle: Path, tiny_onnx: Path) -> None:

@@ -22,6 +22,7 @@ from unblur.runtime.tensorrt.engine_file import Profile
 FIXED = Profile((1, 3, 64, 96), (1, 3, 64, 96), (1, 3, 64, 96))
 CPU = f"cpu (onnxruntime {onnxruntime.__version__})"
 GPU = "cuda:0 NVIDIA RTX 4090 (TensorRT 10.3.0)"
+ON_CPU = "fp32 on cpu 10 ms, int8 on cpu 20 ms"  # see tests/conftest.py
 
 
 @pytest.fixture
@@ -35,7 +36,7 @@ def test_the_fastest_engine_that_is_there(workshop: Workshop, log: pytest.LogCap
     workshop.build_variant("fp16")
     with open_runner(workshop.folder.parent) as runner:
         assert (runner.precision, runner.device) == ("fp16", GPU)
-    assert log.messages == [f"tiny fp16 runs on {GPU}: its engine fits this device"]
+    assert log.messages == [f"tiny fp16 runs on {GPU}: fp16 on tensorrt 2 ms, fp32 on tensorrt 3 ms, {ON_CPU}"]
 
 
 def test_the_precision_that_is_asked_for(workshop: Workshop) -> None:
@@ -49,7 +50,7 @@ def test_the_precision_that_is_asked_for(workshop: Workshop) -> None:
 def test_without_an_engine_it_is_the_cpu(tiny_bundle: Path, log: pytest.LogCaptureFixture) -> None:
     with open_runner(tiny_bundle) as runner:
         assert runner.device == CPU
-    assert log.messages == [f"tiny fp32 runs on {CPU}: it has no engine"]
+    assert log.messages == [f"tiny fp32 runs on {CPU}: {ON_CPU}"]
 
 
 @pytest.mark.parametrize("profile", [FITS_GOLDEN, FIXED], ids=["golden vectors", "onnx file"])
@@ -67,7 +68,9 @@ def test_an_engine_that_computes_something_else_gives_way_to_the_next(
         else "the output holds NaN or infinity"
     )
     reason = f"{wrong.name} against int8.onnx: {found}; build it again with `unblur build`"
-    assert log.messages == [f"not used: {reason}", f"tiny fp16 runs on {GPU}: int8 engine: {reason}"]
+    assert log.messages[0] == f"not used: {reason}"
+    assert log.messages[1].startswith(f"tiny fp16 runs on {GPU}: int8 on tensorrt 1 ms, fp16 on tensorrt 2 ms, ")
+    assert f"int8 engine: {reason}" in log.messages[1]
 
 
 def test_an_engine_that_fails_on_the_golden_vectors(workshop: Workshop, log: pytest.LogCaptureFixture) -> None:
@@ -102,7 +105,7 @@ def test_an_engine_of_an_older_onnx_file(workshop: Workshop, log: pytest.LogCapt
     workshop.build(FITS_GOLDEN, precision="fp16", onnx_sha256="f" * 64)
     with open_runner(workshop.folder.parent) as runner:
         assert runner.device == CPU
-    assert log.messages == [f"tiny fp32 runs on {CPU}: fp16 engine: it was built from another fp16.onnx"]
+    assert "does not run on TensorRT: fp16 engine: it was built from another fp16.onnx" in log.messages[0]
 
 
 def test_an_engine_of_another_gpu(workshop: Workshop, log: pytest.LogCaptureFixture) -> None:
@@ -136,7 +139,7 @@ def test_the_cpu_if_it_is_asked_for(workshop: Workshop, log: pytest.LogCaptureFi
     workshop.build_variant("fp16")
     with open_runner(workshop.folder.parent, RunnerOptions(device="cpu")) as runner:
         assert (runner.precision, runner.device) == ("fp32", CPU)
-    assert log.messages == [f"tiny fp32 runs on {CPU}: asked for cpu"]
+    assert log.messages == [f"tiny fp32 runs on {CPU}: fp16 on tensorrt 2 ms, {ON_CPU}"]
 
 
 def test_a_reference_is_never_an_engine(workshop: Workshop) -> None:
@@ -201,7 +204,7 @@ def test_a_ladder_of_engines(workshop: Workshop, log: pytest.LogCaptureFixture) 
     with open_ladder(workshop.folder.parent, (64, 96)) as ladder:
         assert [cost.steps for cost in ladder.costs] == [1, 2]
         assert {(rung.runner.precision, rung.runner.device) for rung in ladder.rungs} == {("fp16", GPU)}
-    assert log.messages == [f"tiny fp16 runs on {GPU}: its engine fits this device"]
+    assert log.messages == [f"tiny fp16 runs on {GPU}: fp16 on tensorrt 2 ms, fp32 on tensorrt 3 ms, {ON_CPU}"]
 
 
 def test_a_single_engine_is_a_ladder_of_one_rung(workshop: Workshop, log: pytest.LogCaptureFixture) -> None:
@@ -209,7 +212,7 @@ def test_a_single_engine_is_a_ladder_of_one_rung(workshop: Workshop, log: pytest
     with open_ladder(workshop.folder.parent, (64, 96)) as ladder:
         assert [cost.steps for cost in ladder.costs] == [2]
     assert log.messages == [
-        f"tiny fp16 runs on {GPU}: its engine fits this device",
+        f"tiny fp16 runs on {GPU}: fp16 on tensorrt 2 ms, {ON_CPU}",
         f"tiny fp16 at fewer steps (1) is left out: it would not run on {GPU}; build its engines with "
         "`unblur build --steps all`",
     ]
