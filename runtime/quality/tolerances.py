@@ -25,7 +25,7 @@ class Tolerance:
     floor_db: least PSNR(variant, reference).
     margin_db: least PSNR(variant, reference) - PSNR(input, reference). A variant that returns its input has 0.
     ceiling_db: PSNR(variant, reference) that correct rounding is sure to reach. A frame of which more is needed
-        cannot decide: the network changes it too little.
+        cannot decide: the network changes it too little. INT8 of a trained LPRN is 48 to 54 dB from fp32.
     """
 
     floor_db: float
@@ -38,7 +38,7 @@ def _tolerances(fp32: float, fp16: float, int8: float) -> dict[Precision, Tolera
     return {
         "fp32": Tolerance(fp32, margin_db=50, ceiling_db=110),
         "fp16": Tolerance(fp16, margin_db=25, ceiling_db=75),
-        "int8": Tolerance(int8, margin_db=12, ceiling_db=60),
+        "int8": Tolerance(int8, margin_db=12, ceiling_db=50),
     }
 
 
