@@ -39,7 +39,7 @@ IMPORTED_PACKAGES: Mapping[str, set[str]] = {
 OPTIONAL: Mapping[str, set[str]] = {  # each in the one module that needs it, which is imported where it is there
     "runtime/tensorrt/cuda_pycuda.py": {"pycuda"},
     "runtime/preview/app.py": {"starlette"},
-    "runtime/preview/host.py": {"starlette", "uvicorn"},
+    "runtime/preview/host.py": {"starlette", "uvicorn", "h11"},
     "runtime/cli/preview.py": set(),  # imports the two above
     "runtime/loops/prometheus.py": {"prometheus_client"},
     "runtime/machine/nvml.py": {"pynvml"},

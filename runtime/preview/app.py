@@ -101,6 +101,16 @@ class Preview:
         if refusal is not None:
             await websocket.close(REFUSED, refusal)
 
+    async def snapshot(self, request: Request) -> Response:
+        """The restored frame shown last, to keep."""
+        async with self._one_still:
+            taken = await asyncio.to_thread(self._pictures.snapshot)
+        if taken is None:
+            return PlainTextResponse("no frame has been shown yet\n", 404)
+        index, jpeg = taken
+        name = f'attachment; filename="unblur-{index}.jpg"'
+        return Response(jpeg, media_type="image/jpeg", headers={"content-disposition": name})
+
     async def _answer_all(self, websocket: WebSocket, viewer: Viewer) -> str | None:
         """Why a message was none of those that are known; None if the page left."""
         while (message := await websocket.receive())["type"] != "websocket.disconnect":
@@ -156,7 +166,12 @@ def make_app(preview: Preview, access: Access) -> Starlette:
             return PlainTextResponse(f"there is no {name} here\n", 404)
         return Response(contents[name], media_type=_PAGE[name][1])
 
-    routes = [Route("/", page), Route("/{name}", page), WebSocketRoute("/live", preview.watch)]
+    routes = [
+        Route("/", page),
+        Route("/snapshot.jpg", preview.snapshot),
+        Route("/{name}", page),
+        WebSocketRoute("/live", preview.watch),
+    ]
     return Starlette(routes=routes, lifespan=preview.running, middleware=[Middleware(_Guard, access=access)])
 
 

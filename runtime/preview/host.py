@@ -1,15 +1,20 @@
 """What `unblur preview` does: the live loop, with a web page that shows its frames and holds its controls."""
 
+import asyncio
+import logging
+import math
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import get_args
+from typing import ClassVar, get_args
 
+import h11
 import uvicorn
 from starlette.applications import Starlette
+from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from unblur.runtime.blur import BlurGate
@@ -68,6 +73,9 @@ def _precisions(request: RunRequest, switch: LadderSwitch) -> tuple[Precision, .
 
 
 _MOST_CONNECTIONS = 64
+_MOST_ARRIVING = 32  # of them those whose request is not there yet
+_REQUEST_S = 5.0  # for a request to arrive
+_LOG_EVERY_S = 60.0
 _MOST_REQUEST_BYTES = 512  # of a WebSocket message: the longest that makes sense has 40
 _GOODBYE_S = 2
 
@@ -84,6 +92,54 @@ def listen(host: str, port: int) -> socket.socket:
         ) from error
 
 
+class _TimelyProtocol(H11Protocol):
+    """HTTP whose requests arrive in time: a connection that is late is closed, and so is the oldest of too many."""
+
+    _arriving: ClassVar[dict["_TimelyProtocol", asyncio.TimerHandle]] = {}
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._expect_request()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self.conn.their_state is not h11.IDLE:
+            self._forget_request()
+        elif self not in self._arriving:  # the next one of a connection that is kept
+            self._expect_request()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._forget_request()
+        super().connection_lost(exc)
+
+    def _expect_request(self) -> None:
+        self._arriving[self] = self.loop.call_later(_REQUEST_S, self.transport.abort)
+        if len(self._arriving) > _MOST_ARRIVING:
+            oldest = next(iter(self._arriving))
+            oldest._forget_request()
+            oldest.transport.abort()
+
+    def _forget_request(self) -> None:
+        timer = self._arriving.pop(self, None)
+        if timer is not None:
+            timer.cancel()
+
+
+class _OneLineAMinute(logging.Filter):
+    """Lets one record a minute through: who is refused a thousand times does not fill the disk with it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._last_s = -math.inf
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        now_s = time.monotonic()
+        passes = now_s - self._last_s >= _LOG_EVERY_S
+        if passes:
+            self._last_s = now_s
+        return passes
+
+
 @contextmanager
 def serve(app: Starlette, listening: socket.socket) -> Iterator[None]:
     """Serve `app` inside the block; connections that are open at its end are closed."""
@@ -94,13 +150,15 @@ def serve(app: Starlette, listening: socket.socket) -> Iterator[None]:
         access_log=False,
         server_header=False,
         proxy_headers=False,
+        http=_TimelyProtocol,
         ws=WebSocketsSansIOProtocol,
         ws_max_size=_MOST_REQUEST_BYTES,
         ws_per_message_deflate=False,  # JPEGs do not get smaller
         limit_concurrency=_MOST_CONNECTIONS,
         timeout_graceful_shutdown=_GOODBYE_S,
     )
-    server = uvicorn.Server(config)
+    server, limit, log = uvicorn.Server(config), _OneLineAMinute(), logging.getLogger("uvicorn.error")
+    log.addFilter(limit)
     thread = threading.Thread(target=server.run, args=([listening],), name="unblur-preview", daemon=True)
     thread.start()
     try:
@@ -110,3 +168,4 @@ def serve(app: Starlette, listening: socket.socket) -> Iterator[None]:
     finally:
         server.should_exit = True
         thread.join()
+        log.removeFilter(limit)

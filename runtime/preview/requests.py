@@ -38,7 +38,7 @@ class Access:
         """
         if not self._is_ours(host):
             return f"this page is not served as '{host}': open it by the address that unblur preview printed"
-        if origin is not None and urlsplit(origin).netloc != host:
+        if origin is not None and _netloc(origin) != host:
             return f"pages of {origin} may not use this one"
         if not self._has_token(token):
             return "wrong or missing token: open the address that unblur preview printed"
@@ -78,6 +78,13 @@ def access_for(host: str, token: str | None = None) -> Access:
     if token is None and not _is_loopback(host):
         token = secrets.token_urlsafe(24)
     return Access(host, token)
+
+
+def _netloc(origin: str) -> str | None:
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:  # an unclosed bracket
+        return None
 
 
 def _is_number(name: str) -> bool:

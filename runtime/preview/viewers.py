@@ -146,6 +146,11 @@ class PreviewEncoder:
         last = self._last
         return None if last is None else encode(last, still=True)
 
+    def snapshot(self) -> tuple[int, bytes] | None:
+        """The number of the frame that was encoded last and the restored frame as JPEG, at its full size."""
+        last = self._last
+        return None if last is None else (last.index, _jpeg(last.result.after.rgb, still=True))
+
     def __enter__(self) -> "PreviewEncoder":
         self._thread.start()
         return self

@@ -1,10 +1,12 @@
 """The preview over real HTTP and WebSockets: who gets in, what arrives, what may be changed."""
 
 import io
+import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
@@ -186,3 +188,43 @@ def test_a_taken_port_and_a_file_are_told(tiny_bundle: Path, url: str) -> None:
     file = r"clip\.mp4 is neither a camera nor a stream; restore files with unblur run"
     with pytest.raises(BadInput, match=file), preview_of(tiny_bundle, source="clip.mp4"):
         pass
+
+
+def test_a_snapshot_is_the_restored_frame_at_full_size(url: str) -> None:
+    assert (get(url, "/snapshot.jpg").status, get(url, "/snapshot.jpg").body) == (
+        404,
+        b"no frame has been shown yet\n",
+    )
+    with watching(url) as page:
+        page.next_picture()
+        taken = get(url, "/snapshot.jpg")
+    assert taken.headers["content-disposition"].startswith('attachment; filename="unblur-')
+    assert Image.open(io.BytesIO(taken.body)).size == (96, 64)
+    assert get(url, "/snapshot.jpg", Host="evil.example").status == 403
+
+
+def test_half_sent_requests_keep_nobody_out(url: str) -> None:
+    port = urlsplit(url).port
+    with ExitStack() as stack:
+        slow = [stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=20)) for _ in range(100)]
+        for connection in slow:
+            with suppress(ConnectionError):  # the oldest make room
+                connection.sendall(b"GET / HTTP/1.1\r\nHost:")
+        assert get(url).status == 200
+        with suppress(ConnectionResetError):
+            assert slow[-1].recv(100) == b""  # the newest too, after some seconds
+
+
+def test_a_broken_origin_is_refused(url: str) -> None:
+    assert (get(url, Origin="http://[").status, get(url, Origin="http://[").body) == (
+        403,
+        b"pages of http://[ may not use this one\n",
+    )
+
+
+def test_refused_sockets_log_one_line(url: str, caplog: pytest.LogCaptureFixture) -> None:
+    for _ in range(5):
+        with socket.create_connection(("127.0.0.1", urlsplit(url).port), timeout=20) as connection:
+            connection.sendall(b"nonsense\r\n\r\n")
+            assert connection.recv(100).startswith(b"HTTP/1.1 400")
+    assert len([record for record in caplog.records if record.name.startswith("uvicorn")]) == 1

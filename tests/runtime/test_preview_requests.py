@@ -69,6 +69,8 @@ def test_a_name_that_points_here_is_not_enough(host: str, passes: bool) -> None:
         ("http://localhost:9000", False),
         ("http://evil.example", False),
         ("null", False),
+        ("http://[", False),
+        ("http://[::1]]:8000", False),
     ],
 )
 def test_pages_of_others_are_refused(origin: str | None, passes: bool) -> None:
