@@ -17,6 +17,7 @@ from unblur.calibration.table import table_of
 from unblur.calibration.trt_cache import cache_tensors
 from unblur.runtime.console import Stage, silent
 from unblur.runtime.errors import CalibrationError
+from unblur.runtime.frames import NetworkValues
 from unblur.runtime.model.calibration_table import (
     CalibrationTable,
     Measured,
@@ -84,7 +85,7 @@ def calibrate(
     observed = observe(
         model,
         (*candidates.activations, *_implicit(model, candidates, settings)),
-        images.batches(),
+        map(NetworkValues(model.spec).taken, images.batches()),
         kind="ranges" if settings.method == "minmax" else "histograms",
         names=sample.names,
         progress=stage("observing", len(sample)),

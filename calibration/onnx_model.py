@@ -11,12 +11,14 @@ import numpy as np
 from google.protobuf.message import DecodeError, Message
 from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, inliner, numpy_helper
+from onnx.external_data_helper import load_external_data_for_model
 from onnxruntime import GraphOptimizationLevel, InferenceSession, SessionOptions
 
 from unblur.runtime.errors import BadInput, SpecMismatch
 from unblur.runtime.files import atomic_file
-from unblur.runtime.frames import Padding
-from unblur.runtime.spec import PRECISION_KEY, SPEC_KEY, ModelSpec, Precision
+from unblur.runtime.frames import NetworkValues, Padding
+from unblur.runtime.model.onnx_runner import describe_onnx
+from unblur.runtime.spec import PRECISION_KEY, SPEC_KEY, ModelSpec, Precision, SpecOverrides
 
 PRODUCER = "unblur"
 WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
@@ -31,12 +33,14 @@ class OnnxModel:
     """An ONNX model in memory, passed from step to step; who edits the graph edits a copy (`copied`).
 
     precision: "fp32", "fp16" or "int8"; "unknown" if the file does not say. path: of the file it was read from.
+    adapted: it is not what the file holds: a spec was added, other outputs removed.
     """
 
     proto: ModelProto
     spec: ModelSpec
     precision: str
     path: Path | None = None
+    adapted: bool = False
 
     @classmethod
     def of(cls, proto: ModelProto, *, where: str = "the ONNX model", path: Path | None = None) -> "OnnxModel":
@@ -99,17 +103,18 @@ class OnnxModel:
             probed.graph.node.append(helper.make_node("Shape", [name], [name + _SHAPE]))
             probed.graph.output.append(helper.make_tensor_value_info(name + _SHAPE, TensorProto.INT64, None))
         padded_hw = Padding.to_multiple(size_hw, self.spec.multiple_of).padded_hw
-        found = open_session(probed).run(None, {self.input: np.zeros((1, 3, *padded_hw), np.float32)})
+        image = NetworkValues(self.spec).taken(np.zeros((1, 3, *padded_hw), np.float32))
+        found = open_session(probed).run(None, {self.input: image})
         return {name: tuple(shape.tolist()) for name, shape in zip(tensors, found, strict=True)}
 
 
-def read_onnx(path: Path) -> OnnxModel:
-    """Load an ONNX file that unblur wrote, weights included.
+def read_onnx(path: Path, overrides: SpecOverrides = SpecOverrides()) -> OnnxModel:
+    """Load an ONNX file, weights included; into one from elsewhere the spec is written that inspection finds.
 
-    Raises BadInput if it is missing, empty or not ONNX, SpecMismatch if it carries no model spec.
+    Raises BadInput if it is missing, empty or not ONNX, SpecMismatch if it is not a network from image to image.
     """
     if not path.is_file():
-        raise BadInput(f"{path} does not exist; expected an .onnx file from `unblur export`")
+        raise BadInput(f"{path} does not exist; expected an .onnx file")
     proto = ModelProto()
     try:
         proto.ParseFromString(path.read_bytes())
@@ -117,7 +122,15 @@ def read_onnx(path: Path) -> OnnxModel:
         raise BadInput(f"{path} is damaged or not an ONNX file: {error}") from error
     if not proto.graph.node:
         raise BadInput(f"{path} is empty or not an ONNX file: it holds no nodes")
-    return OnnxModel.of(proto, where=str(path), path=path)
+    if any(entry.key == SPEC_KEY for entry in proto.metadata_props) and overrides == SpecOverrides():
+        return OnnxModel.of(proto, where=str(path), path=path)
+    spec, precision = describe_onnx(path, overrides)
+    load_external_data_for_model(proto, str(path.parent))
+    kept = [output for output in proto.graph.output if spec.output_name in ("", output.name)]
+    del proto.graph.output[:]
+    proto.graph.output.extend(kept)
+    helper.set_model_props(proto, {SPEC_KEY: spec.to_json(), PRECISION_KEY: precision})
+    return OnnxModel(proto, spec, precision, path, adapted=True)
 
 
 def check_onnx_name(path: Path) -> None:

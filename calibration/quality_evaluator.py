@@ -14,7 +14,7 @@ import numpy as np
 
 from unblur.calibration.images import TRIALS, Trial
 from unblur.calibration.onnx_model import OnnxModel
-from unblur.runtime.frames import Batch, Frame, Padding, batch_from_frame
+from unblur.runtime.frames import Batch, Frame, NetworkValues, Padding, batch_from_frame
 from unblur.runtime.metrics import psnr_float_db
 
 _SIDES = (128, 256)  # least and most pixels of a crop
@@ -62,31 +62,35 @@ class QualityEvaluator:
     """
 
     def __init__(self, fp32: OnnxModel, trials: Iterable[Trial]) -> None:
-        self._multiple_of = fp32.spec.multiple_of
+        self._spec = fp32.spec
+        self._values = NetworkValues(fp32.spec)
         self._trials = tuple(trials)
         self._expected = list(self._restore(fp32))
 
     def batches(self) -> Iterator[Batch]:
-        """The blurred pictures as the network takes them, float32 (1, 3, H, W), padded."""
+        """The blurred images as the network takes them, padded."""
+        return map(self._values.taken, self._blurred())
+
+    def _blurred(self) -> Iterator[Batch]:
         for trial in self._trials:
             height, width = trial.blurred.shape[:2]
-            yield batch_from_frame(trial.blurred, Padding.to_multiple((height, width), self._multiple_of))
+            yield batch_from_frame(trial.blurred, Padding.to_multiple((height, width), self._spec.multiple_of))
 
     def cost(self, candidate: OnnxModel) -> Cost:
         """What `candidate`, another variant of the network, makes of the trials against what fp32 made of them."""
         deltas, parities = [], []
         for trial, expected, restored in zip(self._trials, self._expected, self._restore(candidate), strict=True):
-            sharp = _whole_batch(trial.sharp)
+            sharp = _whole_batch(trial.sharp).repeat(self._spec.scale, axis=2).repeat(self._spec.scale, axis=3)
             deltas.append(10 * math.log10(_mse(expected, sharp) / _mse(restored, sharp)))
             parities.append(psnr_float_db(restored, expected))
         return Cost(tuple(deltas), min(parities))
 
     def _restore(self, model: OnnxModel) -> Iterator[Batch]:
         session = model.session(optimized=False)
-        for trial, batch in zip(self._trials, self.batches(), strict=True):
-            height, width = trial.blurred.shape[:2]
-            (restored,) = session.run(None, {model.input: batch})
-            yield np.ascontiguousarray(restored[:, :, :height, :width])
+        for trial, batch in zip(self._trials, self._blurred(), strict=True):
+            height, width = self._spec.output_hw((trial.blurred.shape[0], trial.blurred.shape[1]))
+            (given,) = session.run(None, {model.input: self._values.taken(batch)})
+            yield np.ascontiguousarray(self._values.given(given, batch)[:, :, :height, :width])
 
 
 def _mse(restored: Batch, sharp: Batch) -> float:

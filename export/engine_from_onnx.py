@@ -24,7 +24,7 @@ from unblur.export.trt_api import ParseProblem, Settings, TrtApi, dla_refusal, d
 from unblur.runtime.errors import BadInput, EngineMismatch, SpecMismatch
 from unblur.runtime.frames import Padding
 from unblur.runtime.machine.facts import jetson_linux
-from unblur.runtime.spec import ModelSpec, Precision, parse_size_hw
+from unblur.runtime.spec import ModelSpec, Precision, SpecOverrides, parse_size_hw
 from unblur.runtime.tensorrt.cuda_driver import probe
 from unblur.runtime.tensorrt.engine_file import (
     BuildOptions,
@@ -139,15 +139,15 @@ class BuildWatch:
         self._stop.set()
 
 
-def read_source(path: Path) -> Source:
-    """Read and check an ONNX file; BadInput or SpecMismatch if it is not one that unblur wrote."""
-    model = read_onnx(path)
+def read_source(path: Path, overrides: SpecOverrides = SpecOverrides()) -> Source:
+    """Read and check an ONNX file; see `read_onnx`."""
+    model = read_onnx(path, overrides)
     precision = model.precision
     if precision not in get_args(Precision):
         raise SpecMismatch(f"{path} does not say its precision; export the model again with `unblur export`")
     return Source(
         path=path,
-        data=path.read_bytes(),
+        data=model.data if model.adapted else path.read_bytes(),
         model=model,
         spec=model.spec,
         precision=cast(Precision, precision),

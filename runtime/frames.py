@@ -81,6 +81,7 @@ class NetworkValues:
         )
         self.swaps = spec.colour == "BGR"
         self._is_residual = spec.output == "residual"
+        self._is_grey = spec.colour == "grey"
         self.gain = tuple((high - low) / std for std in spec.std)
         self.offset = tuple((low - mean) / std for mean, std in zip(spec.mean, spec.std, strict=True))
         self.inverse_gain = tuple(1 / gain for gain in self.gain)
@@ -102,6 +103,22 @@ class NetworkValues:
             out[:, target] += np.float32(self.inverse_offset[channel])
             if self._is_residual:
                 out[:, target] += batch[:, target]
+
+    def taken(self, batch: Batch) -> Batch:
+        """What the network takes for RGB (N, 3, H, W) in [0, 1], in a new array of the shape that it takes."""
+        values = np.empty(batch.shape, np.float32)
+        self.from_rgb(batch, values)
+        return self.planes(values)
+
+    def given(self, values: Batch, batch: Batch) -> Batch:
+        """What the network gave for `batch` as RGB (N, 3, H, W), in a new array."""
+        out = np.empty((len(batch), 3, *values.shape[2:]), np.float32)
+        self.to_rgb(values.reshape(out.shape), batch, out)
+        return out
+
+    def planes(self, values: Batch) -> Batch:
+        """A view of (N, 3, H, W) in the shape that the network takes: one plane after the other if it is grey."""
+        return values.reshape(-1, 1, *values.shape[2:]) if self._is_grey else values
 
     @property
     def _order(self) -> tuple[int, int, int]:

@@ -137,6 +137,7 @@ class SpecOverrides:
     colour: Colour | None = None
     input_name: str | None = None
     output_name: str | None = None
+    output: OutputKind | None = None
     multiple_of: int | None = None
     scale: int | None = None
 

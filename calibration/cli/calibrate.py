@@ -14,16 +14,18 @@ from unblur.calibration.coverage import Coverage
 from unblur.calibration.images import Sample, find_sample
 from unblur.calibration.int8_from_fp32 import Calibrated, Settings, apply_table
 from unblur.calibration.int8_from_fp32 import calibrate as int8_from_fp32
-from unblur.calibration.onnx_model import check_onnx_name, read_onnx
+from unblur.calibration.onnx_model import OnnxModel, check_onnx_name, read_onnx
 from unblur.calibration.sensitivity_plot import sensitivity_png
-from unblur.runtime.cli.options import MaxImagesOption, SyntheticBlurOption
+from unblur.runtime.cli.options import MaxImagesOption, SyntheticBlurOption, with_overrides
 from unblur.runtime.console import print_json, progress, stages_on, stderr
 from unblur.runtime.errors import BadInput
 from unblur.runtime.files import atomic_file
 from unblur.runtime.media.url import Size
 from unblur.runtime.model.calibration_table import Method, StepPolicy, read_table
+from unblur.runtime.spec import SpecOverrides
 
 
+@with_overrides
 def calibrate(
     model: Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="An fp32 model from `unblur export`.")],
     images: Annotated[Path, typer.Option(help="Folder of images, or of pairs, which bring ground truth.")],
@@ -56,6 +58,7 @@ def calibrate(
         typer.Option(help="Save progress to this file; the same command resumes from it. Removed at the end."),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
+    overrides: SpecOverrides = SpecOverrides(),
 ) -> None:
     """Make the INT8 variant of a model, with ranges measured on images like those it will see.
 
@@ -79,7 +82,7 @@ def calibrate(
     sample = picked(find_sample(images, synthetic_blur=synthetic_blur, size_hw=size), max_images)
     with ExitStack() as stack:
         paths = {path: stack.enter_context(atomic_file(path)) for path in (output, table, sensitivity) if path}
-        made = _make(model, sample, settings, from_table)
+        made = _make(read_onnx(model, overrides), sample, settings, from_table)
         _write(made, paths[output], table and paths[table], sensitivity and paths[sensitivity])
     if state is not None:
         state.unlink(missing_ok=True)
@@ -98,8 +101,7 @@ def picked(sample: Sample, max_images: int | None) -> Sample:
         return sample.pick(max_images, stages_on(bar)("choosing", len(sample)))
 
 
-def _make(model: Path, sample: Sample, settings: Settings, from_table: Path | None) -> Calibrated:
-    fp32 = read_onnx(model)
+def _make(fp32: OnnxModel, sample: Sample, settings: Settings, from_table: Path | None) -> Calibrated:
     with progress() as bar:
         if from_table is None:
             return int8_from_fp32(fp32, sample, settings, stages_on(bar))

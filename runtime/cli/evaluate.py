@@ -13,8 +13,9 @@ from unblur.runtime.cli.options import (
     StepsOption,
     ThreadsOption,
     output_option,
+    with_overrides,
 )
-from unblur.runtime.console import print_json, progress
+from unblur.runtime.console import log_on_stderr, print_json, progress
 from unblur.runtime.files import make_folder
 from unblur.runtime.model.open_model import open_runner
 from unblur.runtime.quality.evaluate import Row
@@ -22,10 +23,12 @@ from unblur.runtime.quality.evaluate import evaluate as evaluate_pairs
 from unblur.runtime.quality.evaluate_report import ContactSheet, Evaluation, document, print_table, write_files
 from unblur.runtime.quality.pairs import Pair, check_pairs, find_pairs
 from unblur.runtime.runner import Runner, RunnerOptions
+from unblur.runtime.spec import SpecOverrides
 
 _SHEET_ROWS = 6
 
 
+@with_overrides
 def evaluate(
     model: ModelArgument,
     data: Annotated[
@@ -40,6 +43,7 @@ def evaluate(
     threads: ThreadsOption = None,
     device: DeviceOption = "auto",
     json: JsonOption = False,
+    overrides: SpecOverrides = SpecOverrides(),
 ) -> None:
     """Measure a model on a data set: PSNR and SSIM, or MSSIM on Koehler's, of every image and their means.
 
@@ -47,7 +51,8 @@ def evaluate(
     Images of RealBlur are not aligned to their references as its authors do, so figures there are lower.
     """
     pairs, sheet = find_pairs(data), ContactSheet()
-    with open_runner(model, RunnerOptions(precision, steps, threads, device)) as runner:
+    options = RunnerOptions(precision, steps, threads, device, overrides=overrides)
+    with log_on_stderr(), open_runner(model, options) as runner:
         if output is not None:
             make_folder(output)
         rows = _rows(runner, pairs, sheet)

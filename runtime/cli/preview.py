@@ -20,6 +20,7 @@ from unblur.runtime.cli.options import (
     StallOption,
     ThreadsOption,
     source_address,
+    with_overrides,
 )
 from unblur.runtime.cli.run import print_summary
 from unblur.runtime.console import log_on_stderr, print_json, stderr, stop_on_signals
@@ -30,8 +31,10 @@ from unblur.runtime.loops.session import RunRequest
 from unblur.runtime.preview.host import preview_camera
 from unblur.runtime.preview.requests import access_for
 from unblur.runtime.runner import RunnerOptions
+from unblur.runtime.spec import SpecOverrides
 
 
+@with_overrides
 def preview(
     model: ModelArgument,
     source: Annotated[str, typer.Option(help="Camera or stream: v4l2:///dev/video0, rtsp://..., test://moving.")],
@@ -55,6 +58,7 @@ def preview(
     stall_s: StallOption = 5,
     retries: RetriesOption = None,
     json: JsonOption = False,
+    overrides: SpecOverrides = SpecOverrides(),
 ) -> None:
     """Watch a camera before and after deblurring, in a browser.
 
@@ -67,7 +71,7 @@ def preview(
         model=model,
         source=source_address(source, credentials),
         sinks=tuple(sink or ["null:"]),
-        options=RunnerOptions(precision=precision, threads=threads, device=device),
+        options=RunnerOptions(precision=precision, threads=threads, device=device, overrides=overrides),
         deadline_ms=deadline_ms,
         gate=BlurGate() if skip_sharp else None,
         reconnect=Reconnect(stall_s=stall_s, retries=retries),

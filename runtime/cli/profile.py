@@ -19,6 +19,7 @@ from unblur.runtime.cli.options import (
     StepsOption,
     ThreadsOption,
     output_option,
+    with_overrides,
 )
 from unblur.runtime.console import log_on_stderr, print_json, progress, stop_on_signals
 from unblur.runtime.errors import UnblurError
@@ -29,12 +30,13 @@ from unblur.runtime.profile.profile_model import ModelChoice, ProfileRequest, pr
 from unblur.runtime.profile.sweep import sweeps_from_text
 from unblur.runtime.profile.text import print_profile
 from unblur.runtime.runner import RunnerOptions
-from unblur.runtime.spec import parse_size_hw
+from unblur.runtime.spec import SpecOverrides, parse_size_hw
 
 _INTERRUPTED = 130
 _REDRAWN_EVERY_S = 0.5
 
 
+@with_overrides
 def profile(
     model: ModelArgument,
     size: Annotated[str, typer.Option(help="Height x width of the images.")] = "720x1280",
@@ -66,6 +68,7 @@ def profile(
     telemetry: Annotated[bool, typer.Option(help="Read power, clocks and temperature meanwhile.")] = True,
     output: Annotated[Path | None, output_option("Write the profile to this file, JSON.")] = None,
     json: JsonOption = False,
+    overrides: SpecOverrides = SpecOverrides(),
 ) -> None:
     """Measure how long a model takes here: percentiles with intervals, once the latency has settled.
 
@@ -77,7 +80,7 @@ def profile(
     """
     if output is not None:
         require_parent(output)
-    choice = ModelChoice(model, RunnerOptions(precision, steps, threads, device))
+    choice = ModelChoice(model, RunnerOptions(precision, steps, threads, device, overrides=overrides))
     other = ModelChoice(
         baseline or model,
         replace(choice.options, precision=baseline_precision or precision, steps=baseline_steps or steps),

@@ -25,6 +25,7 @@ from unblur.runtime.cli.options import (
     StepsOption,
     ThreadsOption,
     source_address,
+    with_overrides,
 )
 from unblur.runtime.console import log_on_stderr, print_json, progress, stderr, stdout, stop_on_signals
 from unblur.runtime.errors import needs_extra
@@ -35,11 +36,12 @@ from unblur.runtime.loops.stats import RunSummary
 from unblur.runtime.media.open_media import is_live
 from unblur.runtime.media.url import without_secrets
 from unblur.runtime.runner import RunnerOptions
-from unblur.runtime.spec import Precision
+from unblur.runtime.spec import Precision, SpecOverrides
 
 _LOST, _INTERRUPTED = 1, 130
 
 
+@with_overrides
 def run(
     model: ModelArgument,
     source: Annotated[
@@ -71,6 +73,7 @@ def run(
         str, typer.Option(help="Address of the counters; 0.0.0.0 is all networks.")
     ] = "127.0.0.1",
     json: JsonOption = False,
+    overrides: SpecOverrides = SpecOverrides(),
 ) -> None:
     """Deblur an image, a folder of images, a video, or a camera.
 
@@ -84,7 +87,7 @@ def run(
         model=model,
         source=source_address(source, credentials),
         sinks=tuple(sink),
-        options=RunnerOptions(precision, steps, threads, device),
+        options=RunnerOptions(precision, steps, threads, device, overrides=overrides),
         deadline_ms=deadline_ms,
         gate=BlurGate() if skip_sharp else None,
         reconnect=Reconnect(stall_s=stall_s, retries=retries),

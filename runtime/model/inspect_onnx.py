@@ -252,7 +252,8 @@ class _Probe:
         cells = restored.reshape(count, channels, height // scale, scale, width // scale, scale)
         restored = cells.mean(axis=(3, 5), dtype=np.float64).astype(np.float32)
         full = np.mean(np.square((restored - low) / (high - low) - image, dtype=np.float64))
-        residual = np.mean(np.square(restored / (high - low), dtype=np.float64)) if scale == 1 else math.inf
+        is_residual = scale == 1 and np.ptp(restored) > 0  # of a constant nothing can be told
+        residual = np.mean(np.square(restored / (high - low), dtype=np.float64)) if is_residual else math.inf
         return float(full), float(residual)
 
     def _working_hw(self) -> tuple[int, int]:

@@ -130,7 +130,7 @@ class OnnxRunner:
 
     def _execute(self) -> None:
         """Run on what is staged, at once or in as many runs as the batch of the graph allows."""
-        taken, given = self._planes(self._taken), self._planes(self._given)
+        taken, given = self._values.planes(self._taken), self._values.planes(self._given)
         at_once = self._input.shape[0] if isinstance(self._input.shape[0], int) else len(taken)
         try:
             for start in range(0, len(taken), at_once):
@@ -145,10 +145,6 @@ class OnnxRunner:
         except ORT_ERRORS as error:
             size = " x ".join(map(str, self._batch_shape))
             raise DeviceError(f"{self.device} failed on a batch of {size}: {first_line(error)}") from error
-
-    def _planes(self, values: NDArray[np.floating]) -> NDArray[np.floating]:
-        """A view of the shape that the network takes: R, G and B one after the other if it has one channel."""
-        return values.reshape(-1, 1, *values.shape[2:]) if self._spec.colour == "grey" else values
 
     def _finish(self, batch: Batch) -> None:
         if not self._is_direct:

@@ -1,5 +1,7 @@
 from pathlib import Path
 
+import foreign_networks as foreign
+import numpy as np
 import onnx
 import pytest
 from onnx import helper
@@ -14,7 +16,9 @@ from unblur.calibration.onnx_model import (
     strip_provenance,
     write_onnx,
 )
-from unblur.runtime.errors import BadInput, SpecMismatch
+from unblur.runtime.errors import BadInput
+from unblur.runtime.model.onnx_runner import OnnxRunner
+from unblur.runtime.spec import SpecOverrides
 
 
 def test_what_is_written_is_read_back_with_spec_and_precision(fp32: OnnxModel, tmp_path: Path) -> None:
@@ -49,12 +53,15 @@ def test_a_model_is_written_under_a_name_that_says_so(tmp_path: Path) -> None:
         check_onnx_name(tmp_path / "model.trt")
 
 
-def test_a_foreign_onnx_is_told_how_to_become_ours(fp32_file: Path) -> None:
-    foreign = onnx.load(fp32_file)
-    del foreign.metadata_props[:]
-    onnx.save(foreign, fp32_file)
-    with pytest.raises(SpecMismatch, match=r"tiny\.onnx carries no model spec .* `unblur export`"):
-        read_onnx(fp32_file)
+def test_into_a_foreign_onnx_its_spec_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    path = foreign.write(foreign.three_outputs, tmp_path, external=True)
+    model = read_onnx(path, SpecOverrides(value_range=(-1.0, 1.0)))
+    assert (model.spec.system, model.spec.value_range, model.output) == ("foreign", (-1.0, 1.0), "full")
+    assert OnnxModel.of(onnx.load_from_string(model.data)).spec == model.spec
+    with OnnxRunner(path) as whole:
+        assert model.session().run(None, {"image": np.zeros((1, 3, 8, 8), np.float32)})[0].shape == (1, 3, 8, 8)
+        assert whole.spec.output_name == "full"
 
 
 def test_provenance_is_stripped_at_every_depth(fp32: OnnxModel) -> None:
