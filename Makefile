@@ -1,9 +1,11 @@
 # Each target does its own set-up: it makes the virtual environment .venv and installs into it what constraints.txt
-# pins, and does so again only when pyproject.toml or constraints.txt change.
+# pins, whose hashes pip checks, and does so again only when pyproject.toml or constraints.txt change. A torch that is
+# in .venv already, of the same version, stays: that is how to use another build of it.
 #
 #   make test PYTHON=python3.12 ARGS="tests/runtime -k tiles"
 
 PYTHON ?= python3
+PYTHONS ?= $(PYTHON)
 PRESET ?= lprn-s
 ARGS ?=
 ONLY ?=
@@ -13,7 +15,7 @@ INSTALLED := .venv/installed
 SKIMAGE = $(shell $(BIN)/python -c 'import importlib.resources as r; print(r.files("skimage") / "data")')
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test bench bundles conformance lint format clean
+.PHONY: help setup demo test bench bundles conformance dist lint format clean
 
 help:  ## List the targets
 	@sed -n 's/^\([a-z]*\):.*  ## \(.*\)/  make \1	\2/p' $(firstword $(MAKEFILE_LIST))
@@ -38,7 +40,7 @@ lint: $(INSTALLED)  ## Run ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/mypy $(wildcard docs/*.py benchmarks/*.py)
+	$(BIN)/mypy $(wildcard .ci/*.py docs/*.py benchmarks/*.py)
 
 bench: $(INSTALLED)  ## Run the benchmarks, all or those in ONLY; ARGS="--quick", ARGS="--list"
 	$(BIN)/python -m benchmarks $(ONLY) $(ARGS)
@@ -51,6 +53,11 @@ bundles: $(INSTALLED)  ## Make the bundles that ship in the runtime from the wei
 	    -o runtime/bundles/$$preset.unblur || exit 1; \
 	done
 
+dist: $(INSTALLED)  ## Build the wheel in dist/ and check it in an empty environment of each of PYTHONS
+	rm -rf build/lib build/bdist.* dist
+	$(BIN)/python -m build --wheel --no-isolation
+	for python in $(PYTHONS); do $$python .ci/check_wheel.py dist/*.whl || exit 1; done
+
 format: $(INSTALLED)  ## Let ruff rewrite what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -62,5 +69,6 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
 	  { echo "unblur needs Python 3.10 or newer, $(PYTHON) is older: make PYTHON=python3.12"; exit 1; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --no-deps --require-hashes --requirement constraints.txt
+	$(BIN)/python -m pip install --no-build-isolation --editable '.[dev]'
 	touch $@

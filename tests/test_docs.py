@@ -152,6 +152,11 @@ def test_every_benchmark_that_is_named_exists() -> None:
     ] == []
 
 
+def test_the_torch_that_is_named_is_the_pinned_one() -> None:
+    pins = re.findall(r"^torch==([\d.]+)", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
+    assert find_all(r"torch==([\d.]+)") == set(pins)
+
+
 def test_every_make_target_that_is_named_exists() -> None:
     targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert find_all(r"(?:^|`)make (\w+)") <= targets

@@ -196,6 +196,26 @@ def test_make_test_runs_both_halves_and_fails_if_one_does(failing: str, tmp_path
     assert halves == [" -n logical -m not realtime", " -m realtime"]
 
 
+def test_every_dependency_is_pinned_with_hashes(pyproject: dict[str, Any]) -> None:
+    pins = re.split(r"\n(?=\S)", (ROOT / "constraints.txt").read_text())[1:]
+    assert [pin for pin in pins if not re.match(r"[\w-]+==\S+ (; .+ )?\\\n    --hash=sha256:", pin)] == []
+    pinned = {pin.partition("==")[0] for pin in pins}
+    extras = pyproject["project"]["optional-dependencies"]
+    wanted = [
+        *pyproject["project"]["dependencies"],
+        *(name for extra in installed_extras(extras) for name in extras[extra]),
+    ]
+    names = {re.split(r"[><=\[ ;]", requirement)[0] for requirement in wanted}
+    assert names - {"unblur"} <= pinned
+
+
+def installed_extras(extras: dict[str, list[str]], extra: str = "dev") -> set[str]:
+    """`dev` and the extras of our own that it asks for, as in "unblur[all,rtx]"."""
+    inner = [re.findall(r"^unblur\[(.+)\]", requirement) for requirement in extras[extra]]
+    names = {name for groups in inner for group in groups for name in group.split(",")}
+    return {extra}.union(*(installed_extras(extras, name) for name in names))
+
+
 def test_no_file_is_long() -> None:
     python = [path for path in tracked_files() if path.suffix == ".py"]
     lengths = {str(path): len((ROOT / path).read_text().splitlines()) for path in python}
