@@ -1,7 +1,6 @@
 """Single images and folders of images as sources and sinks."""
 
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack
 from fractions import Fraction
@@ -9,6 +8,7 @@ from pathlib import Path
 from types import TracebackType
 
 from unblur.runtime.errors import BadInput
+from unblur.runtime.files import remove_left_overs, temporary_path
 from unblur.runtime.images import (
     list_images,
     read_icc_profile,
@@ -95,10 +95,11 @@ class FolderSink(AbstractContextManager["FolderSink"]):
         if not beside.is_dir():
             raise BadInput(f"cannot write {self._path}: the folder {beside} does not exist; create it first")
         try:
-            staged = tempfile.mkdtemp(prefix=f".{self._path.name}.", suffix=".partial", dir=beside)
+            remove_left_overs(beside / self._path.name)
+            self._staged = temporary_path(beside / self._path.name)
+            self._staged.mkdir(mode=0o700)
         except OSError as error:
             raise BadInput(f"cannot write {self._path}: {error.strerror}") from error
-        self._staged = Path(staged)
         self._stack.callback(shutil.rmtree, self._staged, ignore_errors=True)
         return self
 

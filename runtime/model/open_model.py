@@ -25,7 +25,7 @@ from unblur.runtime.errors import (
     SpecMismatch,
     needs_extra,
 )
-from unblur.runtime.files import atomic_file
+from unblur.runtime.files import atomic_file, recover_folder
 from unblur.runtime.frames import Batch, Padding, batch_from_frame
 from unblur.runtime.model.bundle import ENGINES, Bundle, Golden, Variant, read_bundle
 from unblur.runtime.model.choose_variant import Choice, cache_folder, candidates_of, choose_variant, engine_problems
@@ -295,6 +295,7 @@ def find_model(model: str | Path) -> Path:
     if str(model) in shipped:
         return shipped[str(model)]
     path = Path(model)
+    recover_folder(path)
     if path.is_dir() or path.suffix in (".onnx", ".engine"):
         return path
     if path.is_file():
