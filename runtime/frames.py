@@ -8,6 +8,7 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
+from unblur.runtime.errors import DeviceError
 from unblur.runtime.spec import ModelSpec
 
 Frame = NDArray[np.uint8]
@@ -66,6 +67,14 @@ def frame_from_batch(batch: Batch, padding: Padding, out: Frame | None = None) -
     np.clip(levels, 0, 255, out=levels)
     out[...] = levels.transpose(1, 2, 0)
     return out
+
+
+def check_finite(values: NDArray[np.floating], spec: ModelSpec) -> None:
+    """Raise DeviceError if a network gave NaN or infinity. Values in [0, 1] cannot add up to infinity."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        finite = bool(np.isfinite(values.sum()))
+    if not finite:
+        raise DeviceError(f"'{spec.preset}' gave NaN or infinity; try --precision fp32, or check its --value-range")
 
 
 class NetworkValues:

@@ -13,10 +13,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-from numpy.typing import NDArray
 
-from unblur.runtime.errors import DeviceError, SpecMismatch
-from unblur.runtime.frames import Batch, Frame, Padding, batch_from_frame, frame_from_batch
+from unblur.runtime.errors import SpecMismatch
+from unblur.runtime.frames import Batch, Frame, Padding, batch_from_frame, check_finite, frame_from_batch
 from unblur.runtime.runner import Runner
 from unblur.runtime.spec import ModelSpec
 
@@ -151,14 +150,6 @@ def infer_tiles(runner: Runner, frame: Frame, plan: TilePlan, buffer: Batch, out
         end_y, end_x = scale * min(row.end, height), scale * min(column.end, width)
         core_hw = (end_y - begin_y, end_x - begin_x)
         frame_from_batch(core, Padding(core_hw, core_hw), out=out[begin_y:end_y, begin_x:end_x])
-
-
-def check_finite(values: NDArray[np.floating], spec: ModelSpec) -> None:
-    """Raise DeviceError if a network gave NaN or infinity. Values in [0, 1] cannot add up to infinity."""
-    with np.errstate(invalid="ignore", over="ignore"):
-        finite = bool(np.isfinite(values.sum()))
-    if not finite:
-        raise DeviceError(f"'{spec.preset}' gave NaN or infinity; try --precision fp32, or check its --value-range")
 
 
 def tiling_error_db(runner: Runner, frame: Frame, *, halo: int | None = None) -> float | None:

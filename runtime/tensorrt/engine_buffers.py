@@ -126,15 +126,16 @@ class EngineBuffers:
         buffer = MappedBuffer if cuda.device.integrated else StagedBuffer
         largest = max(math.prod(profile.maximum) for profile in record.identity.profiles)
         nbytes = FLOAT_BYTES * largest
+        self.scale = record.spec.scale
         self.execution = execution
         self.stream = cuda.stream()
         opening.callback(self.stream.free)
         self.kernels = Kernels(cuda)
         opening.callback(self.kernels.free)
         self.source: HostDeviceBuffer = buffer(opening, cuda, nbytes)
-        self.target: HostDeviceBuffer = buffer(opening, cuda, nbytes)
+        self.target: HostDeviceBuffer = buffer(opening, cuda, self.scale**2 * nbytes)
         self.input = _allocate(opening, cuda, nbytes)
-        self.output = _allocate(opening, cuda, nbytes)
+        self.output = _allocate(opening, cuda, self.scale**2 * nbytes)
 
 
 @dataclass(frozen=True)
@@ -150,7 +151,7 @@ class BatchWork:
         nbytes = FLOAT_BYTES * math.prod(self.batch_shape)
         buffers.source.upload(nbytes, buffers.stream)
         buffers.execution.enqueue(buffers.stream.handle)
-        buffers.target.download(nbytes, buffers.stream)
+        buffers.target.download(buffers.scale**2 * nbytes, buffers.stream)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ A Jetson's GPU reads and writes mapped memory directly but does not cache it, so
 byte once, work on it, while the engine's own input and output lie in memory that the GPU caches.
 """
 
-import math
 import threading
 import time
 from collections.abc import Iterator
@@ -24,12 +23,20 @@ from types import TracebackType
 import numpy as np
 
 from unblur.runtime.errors import DeviceError
-from unblur.runtime.frames import Batch, Frame, Padding, check_frame
+from unblur.runtime.frames import (
+    Batch,
+    Frame,
+    NetworkValues,
+    Padding,
+    batch_from_frame,
+    check_finite,
+    check_frame,
+    frame_from_batch,
+)
 from unblur.runtime.runner import InferenceTiming, check_batch
 from unblur.runtime.spec import ModelSpec, Precision
 from unblur.runtime.tensorrt.cuda import Cuda, Event
 from unblur.runtime.tensorrt.engine_buffers import (
-    FLOAT_BYTES,
     BatchWork,
     EngineBuffers,
     EngineWork,
@@ -57,15 +64,15 @@ def run_timed(session: Session, buffers: EngineBuffers, batch: Batch, restored: 
     session.prepare()  # captures once, which is not part of an inference
     started = time.perf_counter()
     buffers.source.write(batch)
-    copy_in, device, copy_out = _gpu_ms(session, buffers, batch.shape)
+    copy_in, device, copy_out = _gpu_ms(session, buffers, batch.nbytes, restored.nbytes)
     buffers.target.read(restored)
     whole = (time.perf_counter() - started) * 1e3
     return InferenceTiming(max(0.0, whole - copy_in - device - copy_out), copy_in, device, copy_out)
 
 
-def _gpu_ms(session: Session, buffers: EngineBuffers, shape: tuple[int, ...]) -> list[float]:
+def _gpu_ms(session: Session, buffers: EngineBuffers, in_bytes: int, out_bytes: int) -> list[float]:
     """Upload, execute, download; the time of each in ms."""
-    stream, nbytes = buffers.stream, FLOAT_BYTES * math.prod(shape)
+    stream = buffers.stream
     with ExitStack() as marks:
 
         def mark() -> Event:
@@ -74,11 +81,11 @@ def _gpu_ms(session: Session, buffers: EngineBuffers, shape: tuple[int, ...]) ->
             return event
 
         events = [mark()]
-        buffers.source.upload(nbytes, stream)
+        buffers.source.upload(in_bytes, stream)
         events.append(mark())
         session.launch()
         events.append(mark())
-        buffers.target.download(nbytes, stream)
+        buffers.target.download(out_bytes, stream)
         events.append(mark())
         stream.wait()
         return [later.elapsed_ms(earlier) for earlier, later in pairwise(events)]
@@ -113,6 +120,8 @@ class EngineRunner:
         self._is_open = True
         self._failure = ""
         self._session: Session | None = None
+        self._values = NetworkValues(record.spec)
+        self._taken: Batch = np.empty((0, 3, 0, 0), np.float32)
         self._restored: Batch = np.empty((0, 3, 0, 0), np.float32)
         data = read_engine(engine, record)
         with self._cuda.current(), ExitStack() as opening:
@@ -146,10 +155,11 @@ class EngineRunner:
         check_batch(batch, self.spec.multiple_of)
         with self._exclusively():
             session = self._session_for(BatchWork(batch.shape))
-            self._buffers.source.write(batch)
+            self._buffers.source.write(self._network_batch(batch))
             session.run()
             # A copy: memory of the driver must not be seen by a caller who may keep it beyond `close`.
             self._buffers.target.read(self._restored_like(batch))
+            self._to_rgb(batch)
         return self._restored
 
     def timed_infer(self, batch: Batch) -> tuple[Batch, InferenceTiming]:
@@ -157,7 +167,8 @@ class EngineRunner:
         check_batch(batch, self.spec.multiple_of)
         with self._exclusively():
             session = self._session_for(EngineWork(batch.shape))
-            timing = run_timed(session, self._buffers, batch, self._restored_like(batch))
+            timing = run_timed(session, self._buffers, self._network_batch(batch), self._restored_like(batch))
+            self._to_rgb(batch)
         return self._restored, timing
 
     def profile_layers(self, batch: Batch, runs: int) -> tuple[str, dict[str, list[float]]]:
@@ -182,9 +193,13 @@ class EngineRunner:
         """
         check_frame(frame_rgb)
         check_frame(out)
-        if out.shape != frame_rgb.shape:
-            raise ValueError(f"out is {out.shape}, expected {frame_rgb.shape}")
         padding = Padding.to_multiple((frame_rgb.shape[0], frame_rgb.shape[1]), self.spec.multiple_of)
+        shape = (*self.spec.output_hw(padding.size_hw), 3)
+        if out.shape != shape:
+            raise ValueError(f"out is {out.shape}, expected {shape}")
+        if not self._values.is_identity or self.spec.scale != 1:
+            self._infer_frame_on_cpu(frame_rgb, padding, out)
+            return
         with self._exclusively():
             session = self._session_for(FrameWork(padding))
             self._buffers.source.write(frame_rgb)
@@ -230,10 +245,31 @@ class EngineRunner:
         finally:
             self._lock.release()
 
+    def _infer_frame_on_cpu(self, frame_rgb: Frame, padding: Padding, out: Frame) -> None:
+        """Convert here what the kernels do not: other values than RGB in [0, 1], and another size."""
+        restored = self.infer(batch_from_frame(frame_rgb, padding))
+        check_finite(restored, self.spec)
+        scaled = Padding(self.spec.output_hw(padding.size_hw), self.spec.output_hw(padding.padded_hw))
+        frame_from_batch(restored, scaled, out=out)
+
+    def _network_batch(self, batch: Batch) -> Batch:
+        """What the network takes for a batch of RGB in [0, 1]."""
+        if self._values.is_identity:
+            return batch
+        if self._taken.shape != batch.shape:
+            self._taken = np.empty(batch.shape, np.float32)
+        self._values.from_rgb(batch, self._taken)
+        return self._taken
+
+    def _to_rgb(self, batch: Batch) -> None:
+        if not self._values.is_identity:
+            self._values.to_rgb(self._restored.copy(), batch, self._restored)
+
     def _restored_like(self, batch: Batch) -> Batch:
-        """The array for results of this shape."""
-        if self._restored.shape != batch.shape:
-            self._restored = np.empty(batch.shape, np.float32)
+        """The array for results of a batch of this shape."""
+        shape = (*batch.shape[:2], *self.spec.output_hw((batch.shape[2], batch.shape[3])))
+        if self._restored.shape != shape:
+            self._restored = np.empty(shape, np.float32)
         return self._restored
 
     def _session_for(self, work: Work) -> Session:

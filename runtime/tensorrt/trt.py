@@ -104,8 +104,9 @@ class Execution:
             self._profile = profile
         self._demand(self._context.set_input_shape(self._record.input, shape), f"the input shape {shape}")
         found = tuple(self._context.get_tensor_shape(self._record.output))
-        if found != shape:
-            raise EngineMismatch(f"the engine makes {found} of {shape}, expected the same shape; build it again")
+        expected = (*shape[:2], *self._record.spec.output_hw((shape[2], shape[3])))
+        if found != expected:
+            raise EngineMismatch(f"the engine makes {found} of {shape}, expected {expected}; build it again")
 
     def bind(self, source: int, target: int) -> None:
         """Where the input is read and the output written, as addresses that the GPU can use."""

@@ -48,6 +48,7 @@ class Workshop:
         steps: int = SPEC.steps,
         onnx_sha256: str = "0" * 64,
         calibration_sha256: str | None = None,
+        spec: ModelSpec = SPEC,
         **text: object,
     ) -> Path:
         """text: what the engine does, see EngineText."""
@@ -68,7 +69,7 @@ class Workshop:
             calibration_sha256=calibration_sha256,
         )
         record = EngineRecord(
-            identity, replace(SPEC, steps=steps), "blurred", "restored", hash_of(engine), len(engine), 1.5
+            identity, replace(spec, steps=steps), "blurred", "restored", hash_of(engine), len(engine), 1.5
         )
         return write_engine(self.folder, engine, record)
 
