@@ -9,17 +9,18 @@ from pathlib import Path
 import numpy as np
 
 from unblur.calibration.coverage import Coverage, Points, coverage, farthest_points, image_features
+from unblur.calibration.onnx_model import padding_of
 from unblur.runtime.blur import shake_frame
 from unblur.runtime.errors import BadInput, CalibrationError
-from unblur.runtime.frames import Batch, Frame, Padding, batch_from_frame
+from unblur.runtime.frames import Batch, Frame, batch_from_frame
 from unblur.runtime.images import is_image_path, list_images, read_image
 from unblur.runtime.quality.pairs import Pair, find_pairs, read_pair
+from unblur.runtime.spec import ModelSpec
 
 MAX_PIXELS = 2**20
 """A larger image is cropped to its centre, so that memory and time do not depend on the camera."""
 
 MIN_IMAGES = 2
-TRIALS = 8
 _SHAKE_PX = (8.0, 32.0)
 
 
@@ -44,10 +45,10 @@ class CalibrationImage:
     frame: Frame
     truth: Frame | None
 
-    def batch(self, multiple_of: int) -> Batch:
-        """`frame` as float32 (1, 3, H, W), padded to multiples."""
+    def batch(self, spec: ModelSpec) -> Batch:
+        """`frame` as float32 (1, 3, H, W), padded for a network."""
         height, width = self.frame.shape[:2]
-        return batch_from_frame(self.frame, Padding.to_multiple((height, width), multiple_of))
+        return batch_from_frame(self.frame, padding_of(spec, (height, width)))
 
     def trial(self, side: int) -> Trial:
         """The centre, at most `side` pixels high and wide.
@@ -146,18 +147,19 @@ def find_sample(folder: Path, *, synthetic_blur: bool = False, size_hw: tuple[in
 class SamplePass:
     """One pass over a sample: gives each image to the network and keeps what later steps need of it.
 
-    side: of the crops to judge INT8 on, in pixels. hashes: name -> sha256 of the file, in the order of use.
+    side: of the crops to judge INT8 on, in pixels. judged: how many of these. hashes: name -> sha256 of the
+    file, in the order of use.
     Raises CalibrationError if there are fewer than two images, and at the end if each has one colour only.
     """
 
-    def __init__(self, sample: Sample, multiple_of: int, side: int) -> None:
+    def __init__(self, sample: Sample, spec: ModelSpec, side: int, judged: int) -> None:
         if len(sample) < MIN_IMAGES:
             raise CalibrationError(
                 f"{sample.folder} has {len(sample)} calibration image, expected at least {MIN_IMAGES}, better "
                 "dozens; add images like those the model will see"
             )
-        self._sample, self._multiple_of, self._side = sample, multiple_of, side
-        self._judged = frozenset(sample.spread_indices(TRIALS))
+        self._sample, self._spec, self._side = sample, spec, side
+        self._judged = frozenset(sample.spread_indices(judged))
         self._features: list[Points] = []
         self.hashes: dict[str, str] = {}
         self.trials: list[Trial] = []
@@ -172,7 +174,7 @@ class SamplePass:
                 self._features.append(image_features(image.frame))
             if index in self._judged:
                 self.trials.append(image.trial(self._side))
-            yield image.batch(self._multiple_of)
+            yield image.batch(self._spec)
         if plain:
             raise CalibrationError(
                 f"each of the {len(self._sample)} calibration images in {self._sample.folder} has one colour only; "
@@ -187,9 +189,9 @@ class SamplePass:
         )
 
 
-def find_trials(sample: Sample, side: int) -> Iterator[Trial]:
-    """Crops from the centre of at most 8 images, spread over the sample. side: in pixels, at most."""
-    chosen = sample.spread(TRIALS)
+def find_trials(sample: Sample, side: int, count: int) -> Iterator[Trial]:
+    """Crops from the centre of at most `count` images, spread over the sample. side: in pixels, at most."""
+    chosen = sample.spread(count)
     return (image.trial(side) for image in chosen.images(truth=frozenset(range(len(chosen)))))
 
 

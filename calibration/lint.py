@@ -12,18 +12,13 @@ remains in float, and why.
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import onnx
-from google.protobuf.message import DecodeError
 from onnx import ModelProto, NodeProto, TensorProto
-from onnx.checker import ValidationError
 
 from unblur.calibration.onnx_model import WEIGHTED, GraphView, attribute_of, input_name
 from unblur.calibration.placement import CONVOLUTIONS, Flow
-from unblur.runtime.errors import BadInput
 
 Severity = Literal["error", "warning", "note"]
 Check = Callable[["LintView", NodeProto], str | None]
@@ -78,19 +73,6 @@ class Finding:
     node: str
     what: str
     fix: str
-
-
-def read_foreign(path: Path) -> ModelProto:
-    """Any ONNX file, with the weights it keeps in files beside it; BadInput if it is none."""
-    if not path.is_file():
-        raise BadInput(f"{path} does not exist; expected an ONNX file")
-    try:
-        model = onnx.load(path)
-    except (DecodeError, ValidationError, OSError) as error:
-        raise BadInput(f"{path} is damaged or not an ONNX file: {' '.join(str(error).split())}") from error
-    if not model.graph.node:
-        raise BadInput(f"{path} is empty or not an ONNX file: it holds no nodes")
-    return model
 
 
 def lint(model: ModelProto) -> list[Finding]:

@@ -104,7 +104,6 @@ class _Network:
     def __init__(self, model: OnnxModel, tensors: Sequence[str], providers: Sequence[str]) -> None:
         _check_providers(providers)
         self._model, self._tensors, self._providers = model, tuple(dict.fromkeys(tensors)), list(providers)
-        self._feed = model.input
         self._probe_side = _PROBE_CELLS * model.spec.multiple_of
         self._bytes_per_pixel: list[float] = []
         self._group: tuple[str, ...] = ()
@@ -113,7 +112,7 @@ class _Network:
     def activations(self, batch: Batch) -> Iterator[tuple[str, Activation]]:
         """Every tensor with its values on the batch; a value is freed once the next one is asked for."""
         for group in self._groups(batch):
-            values = self._session_for(group).run(list(group), {self._feed: batch})
+            values = self._session_for(group).run(list(group), self._feed(batch))
             for name in reversed(group):
                 yield name, values.pop()
 
@@ -133,11 +132,15 @@ class _Network:
     def _sizes(self, batch: Batch) -> list[float]:
         """Bytes per pixel of the picture, measured on a corner of the first one."""
         if not self._bytes_per_pixel:
-            corner = np.ascontiguousarray(batch[:1, :, : self._probe_side, : self._probe_side])
+            side = None if self._model.spec.fixed_hw else self._probe_side
+            corner = np.ascontiguousarray(batch[:1, :, :side, :side])
             pixels = corner.shape[2] * corner.shape[3]
-            values = self._session_for(self._tensors).run(list(self._tensors), {self._feed: corner})
+            values = self._session_for(self._tensors).run(list(self._tensors), self._feed(corner))
             self._bytes_per_pixel = [value.nbytes / pixels for value in values]
         return self._bytes_per_pixel
+
+    def _feed(self, batch: Batch) -> dict[str, NDArray[np.floating]]:
+        return {self._model.input: self._model.network_values(batch)}
 
     def _session_for(self, group: tuple[str, ...]) -> onnxruntime.InferenceSession:
         if self._session is None or group != self._group:

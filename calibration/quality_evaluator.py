@@ -1,10 +1,11 @@
 """What INT8 costs, in dB against ground truth.
 
 Where the calibration folder holds pairs, their sharp sides are the truth. Elsewhere a camera shake of ours is laid
-over each picture, and the picture itself is the truth: that does not tell how well the network deblurs, but how
-much of it INT8 loses.
+over each image, and the image itself is the truth: that does not show how well the network deblurs, but how much of
+it INT8 loses.
 """
 
+import copy
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -12,13 +13,16 @@ from statistics import fmean
 
 import numpy as np
 
-from unblur.calibration.images import TRIALS, Trial
-from unblur.calibration.onnx_model import OnnxModel
-from unblur.runtime.frames import Batch, Frame, NetworkValues, Padding, batch_from_frame
+from unblur.calibration.images import Trial
+from unblur.calibration.onnx_model import OnnxModel, padding_of
+from unblur.runtime.frames import Batch, Frame, Padding, batch_from_frame
 from unblur.runtime.metrics import psnr_float_db
 
 _SIDES = (128, 256)  # least and most pixels of a crop
-_WORK_MACS = 64e9  # of all trials together: about a second on a small CPU
+_SEARCH_TRIALS = 8
+_MOST_TRIALS = 64
+_SEARCH_MACS = 64e9  # of the trials of a search together: about a second on a small CPU
+_MOST_MACS = 256e9  # of all trials together, which are run a few times
 _EQUAL = 1e-10
 """Added to each mean square error: 100 dB is as good as equal, and two equal variants differ by nothing."""
 
@@ -49,8 +53,14 @@ def trial_side(macs: int) -> int:
     macs: of the network on 256 x 256 pixels.
     """
     least, most = _SIDES
-    affordable = most * (_WORK_MACS / (TRIALS * max(macs, 1))) ** 0.5
+    affordable = most * (_SEARCH_MACS / (_SEARCH_TRIALS * max(macs, 1))) ** 0.5
     return min(max(int(affordable) // 32 * 32, least), most)
+
+
+def trial_count(macs: int) -> int:
+    """The number of crops on which methods and the result are compared: 8 to 64. macs: as `trial_side`."""
+    per_trial = max(macs, 1) * (trial_side(macs) / _SIDES[-1]) ** 2
+    return min(max(int(_MOST_MACS / per_trial), _SEARCH_TRIALS), _MOST_TRIALS)
 
 
 class QualityEvaluator:
@@ -62,35 +72,44 @@ class QualityEvaluator:
     """
 
     def __init__(self, fp32: OnnxModel, trials: Iterable[Trial]) -> None:
-        self._spec = fp32.spec
-        self._values = NetworkValues(fp32.spec)
+        self._fp32 = fp32
         self._trials = tuple(trials)
         self._expected = list(self._restore(fp32))
 
-    def batches(self) -> Iterator[Batch]:
-        """The blurred images as the network takes them, padded."""
-        return map(self._values.taken, self._blurred())
+    def for_search(self) -> "QualityEvaluator":
+        """The same on a few of the trials, spread over them."""
+        indices = np.linspace(0, len(self._trials) - 1, min(_SEARCH_TRIALS, len(self._trials))).round().astype(int)
+        few = copy.copy(self)
+        few._trials = tuple(self._trials[index] for index in indices)
+        few._expected = [self._expected[index] for index in indices]
+        return few
 
-    def _blurred(self) -> Iterator[Batch]:
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the images, in the order of `Cost.deltas_db`."""
+        return tuple(trial.name for trial in self._trials)
+
+    def batches(self) -> Iterator[Batch]:
+        """The blurred images as float32 (1, 3, H, W), padded."""
         for trial in self._trials:
             height, width = trial.blurred.shape[:2]
-            yield batch_from_frame(trial.blurred, Padding.to_multiple((height, width), self._spec.multiple_of))
+            yield batch_from_frame(trial.blurred, padding_of(self._fp32.spec, (height, width)))
 
     def cost(self, candidate: OnnxModel) -> Cost:
         """What `candidate`, another variant of the network, makes of the trials against what fp32 made of them."""
+        scale = self._fp32.spec.scale
         deltas, parities = [], []
         for trial, expected, restored in zip(self._trials, self._expected, self._restore(candidate), strict=True):
-            sharp = _whole_batch(trial.sharp).repeat(self._spec.scale, axis=2).repeat(self._spec.scale, axis=3)
+            sharp = _whole_batch(trial.sharp).repeat(scale, axis=2).repeat(scale, axis=3)
             deltas.append(10 * math.log10(_mse(expected, sharp) / _mse(restored, sharp)))
             parities.append(psnr_float_db(restored, expected))
         return Cost(tuple(deltas), min(parities))
 
     def _restore(self, model: OnnxModel) -> Iterator[Batch]:
         session = model.session(optimized=False)
-        for trial, batch in zip(self._trials, self._blurred(), strict=True):
-            height, width = self._spec.output_hw((trial.blurred.shape[0], trial.blurred.shape[1]))
-            (given,) = session.run(None, {model.input: self._values.taken(batch)})
-            yield np.ascontiguousarray(self._values.given(given, batch)[:, :, :height, :width])
+        for trial, batch in zip(self._trials, self.batches(), strict=True):
+            height, width = model.spec.output_hw((trial.blurred.shape[0], trial.blurred.shape[1]))
+            yield np.ascontiguousarray(model.restore(session, batch)[:, :, :height, :width])
 
 
 def _mse(restored: Batch, sharp: Batch) -> float:

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import numpy as np
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
-from unblur.calibration.images import Trial
 from unblur.calibration.onnx_model import OnnxModel, open_session
 from unblur.calibration.placement import Placement
 from unblur.calibration.quality_evaluator import Cost, QualityEvaluator
@@ -131,7 +130,9 @@ def sqnr_db(model: OnnxModel, ranges: Mapping[str, TensorRange], batches: Iterab
     Both powers are summed inside the fp32 graph, so that two numbers a tensor leave it. model: fp32.
     """
     session = open_session(_with_powers(model, ranges))
-    powers = sum(np.array(session.run(None, {model.input: batch}), np.float64) for batch in batches)
+    powers = sum(
+        np.array(session.run(None, {model.input: model.network_values(batch)}), np.float64) for batch in batches
+    )
     signal, noise = np.reshape(powers, (-1, 2)).T
     ratio = np.divide(signal, noise, out=np.full_like(signal, np.inf), where=noise > 0)
     return dict(zip(ranges, (10 * np.log10(ratio)).tolist(), strict=True))
@@ -156,9 +157,23 @@ def _with_powers(model: OnnxModel, ranges: Mapping[str, TensorRange]) -> ModelPr
     return copy
 
 
+@dataclass(frozen=True)
+class Explanation:
+    """What a layer costs if it alone is INT8. loss_db: mean over the trials. image: the one where it costs most, by
+    worst_db. macs_share: of all convolutions, 0 to 1. int8: whether it is in the result.
+    """
+
+    layer: str
+    loss_db: float
+    image: str
+    worst_db: float
+    macs_share: float
+    int8: bool
+
+
 class CandidateEvaluator:
-    """candidates: the layers to choose from, all others stay float. ranges: of what the candidates read. macs: of
-    all layers; as an attribute, of the candidates.
+    """quality: of the trials. candidates: the layers to choose from, all others stay float. ranges: of what the
+    candidates read. macs: of all layers; as an attribute, of the candidates.
     """
 
     def __init__(
@@ -167,11 +182,10 @@ class CandidateEvaluator:
         candidates: Placement,
         ranges: Mapping[str, TensorRange],
         macs: Mapping[str, int],
-        trials: Iterable[Trial],
+        quality: QualityEvaluator,
         stage: Stage = silent,
     ) -> None:
-        self._model, self._candidates, self._ranges = model, candidates, ranges
-        self._judge = QualityEvaluator(model, trials)
+        self._model, self._candidates, self._ranges, self._quality = model, candidates, ranges, quality
         self._all_macs = sum(macs.values())
         self.macs = {layer: macs[layer] for layer in candidates.layers}
         self._costs: dict[frozenset[str], Cost] = {}
@@ -182,7 +196,7 @@ class CandidateEvaluator:
         """What it costs to have these candidates in INT8; remembered."""
         if layers not in self._costs:
             int8 = quantize(self._model, self._candidates.only(layers), self._ranges)
-            self._costs[layers] = self._judge.cost(int8)
+            self._costs[layers] = self._quality.cost(int8)
             self._advance()
         return self._costs[layers]
 
@@ -190,9 +204,21 @@ class CandidateEvaluator:
         """The part of all multiply-accumulates that these candidates do, 0 to 1."""
         return sum(self.macs[layer] for layer in layers) / self._all_macs
 
+    def explain(self, chosen: frozenset[str]) -> tuple[Explanation, ...]:
+        """What each candidate costs alone, the costliest first, and on which image. chosen: INT8 in the end."""
+        explanations = []
+        for layer in self.macs:
+            cost = self.evaluate(frozenset({layer}))
+            worst_db = min(cost.deltas_db)
+            image = self._quality.names[cost.deltas_db.index(worst_db)]
+            share = self.share([layer])
+            found = Explanation(layer, -cost.delta_db, image, -worst_db, share, layer in chosen)
+            explanations.append(found)
+        return tuple(sorted(explanations, key=lambda each: -each.loss_db))
+
     def sensitivity(self, chosen: frozenset[str]) -> Sensitivity:
         """What each candidate costs, alone and among all. chosen: those that are INT8 in the end."""
         shares = {layer: self.share([layer]) for layer in self.macs}
         layers = layer_costs(shares, self.evaluate, chosen, self._stage("comparing layers", len(shares)))
         ranges = {name: self._ranges[name] for name in self._candidates.activations}
-        return Sensitivity(layers, sqnr_db(self._model, ranges, self._judge.batches()))
+        return Sensitivity(layers, sqnr_db(self._model, ranges, self._quality.batches()))

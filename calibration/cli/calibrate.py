@@ -6,7 +6,7 @@ import time
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -15,6 +15,7 @@ from unblur.calibration.images import Sample, find_sample
 from unblur.calibration.int8_from_fp32 import Calibrated, Settings, apply_table
 from unblur.calibration.int8_from_fp32 import calibrate as int8_from_fp32
 from unblur.calibration.onnx_model import OnnxModel, check_onnx_name, read_onnx
+from unblur.calibration.search import Explanation
 from unblur.calibration.sensitivity_plot import sensitivity_png
 from unblur.runtime.cli.options import MaxImagesOption, SyntheticBlurOption, with_overrides
 from unblur.runtime.console import print_json, progress, stages_on, stderr
@@ -24,13 +25,17 @@ from unblur.runtime.media.url import Size
 from unblur.runtime.model.calibration_table import Method, StepPolicy, read_table
 from unblur.runtime.spec import SpecOverrides
 
+_EXPLAINED = 10
+
 
 @with_overrides
 def calibrate(
-    model: Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="An fp32 model from `unblur export`.")],
+    model: Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="An fp32 model, of unblur or not.")],
     images: Annotated[Path, typer.Option(help="Folder of images, or of pairs, which bring ground truth.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="The INT8 model to write.")],
-    method: Annotated[Method, typer.Option(help="How a range is chosen.")] = "minmax",
+    method: Annotated[
+        Literal["auto", Method], typer.Option(help="How a range is chosen; auto takes what loses least.")
+    ] = "auto",
     percentile: Annotated[float, typer.Option(min=50, max=100, help="Of the values, for that method.")] = 99.99,
     steps_policy: Annotated[
         StepPolicy, typer.Option(help="Ranges of a recursion: of each step, of all, or the largest.")
@@ -53,6 +58,9 @@ def calibrate(
     sensitivity: Annotated[
         Path | None, typer.Option(help="Also draw what each layer costs, as PNG; takes two runs per layer.")
     ] = None,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Name the layers that cost most, and the image where they do.")
+    ] = False,
     state: Annotated[
         Path | None,
         typer.Option(help="Save progress to this file; the same command resumes from it. Removed at the end."),
@@ -68,6 +76,8 @@ def calibrate(
     check_onnx_name(output)
     if from_table is not None and (exclude or budget_db is not None):
         raise BadInput(f"{from_table} says which layers are INT8; leave out --exclude and --budget-db")
+    if from_table is not None and explain:
+        raise BadInput(f"--explain compares layers to choose from; {from_table} has chosen them: leave it out")
     started_s = time.monotonic()
     settings = Settings(
         method,
@@ -76,6 +86,7 @@ def calibrate(
         budget_db,
         tuple(exclude or ()),
         sensitivity=sensitivity is not None,
+        explain=explain,
         implicit=table is not None,
         state=state,
     )
@@ -91,6 +102,8 @@ def calibrate(
         print_json({**_document(made), "seconds": seconds, "bytes": output.stat().st_size})
     else:
         stderr.print(f"{output}: {_sentence(made)}")
+        for each in made.explanations[:_EXPLAINED]:
+            stderr.print(_explanation(each), soft_wrap=True)
 
 
 def picked(sample: Sample, max_images: int | None) -> Sample:
@@ -131,6 +144,8 @@ def _document(made: Calibrated) -> dict[str, object]:
         "float": dict(table.kept),
         "excluded": list(table.excluded),
         "coverage": made.coverage and asdict(made.coverage),
+        "method_losses_db": {method: round(loss, 4) for method, loss in made.losses_db.items()},
+        "explain": [asdict(each) for each in made.explanations],
         "drift": {drift.weight: [round(ratio, 3) for ratio in drift.ratios] for drift in made.drift},
         "sensitivity": made.sensitivity and asdict(made.sensitivity),
     }
@@ -141,8 +156,15 @@ def _sentence(made: Calibrated) -> str:
     excluded = f", {len(table.excluded)} layers left out" if table.excluded else ""
     return (
         f"INT8 in {made.int8_macs:.1%} of the multiply-accumulates{excluded}; {len(table.ranges)} activations "
-        f"calibrated on {len(table.images)} images; {cost.delta_db:+.3f} dB against float32, "
+        f"calibrated by {table.method} on {len(table.images)} images; {cost.delta_db:+.3f} dB against float32, "
         f"{cost.parity_db:.1f} dB from it at worst, on {len(cost.deltas_db)} crops{_chosen(made.coverage)}"
+    )
+
+
+def _explanation(each: Explanation) -> str:
+    return (
+        f"  {each.layer}: {each.loss_db:+.4f} dB alone in INT8, most on {each.image} ({each.worst_db:+.4f} dB); "
+        f"{each.macs_share:.1%} of the multiply-accumulates, {'INT8' if each.int8 else 'float'}"
     )
 
 

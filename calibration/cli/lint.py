@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from unblur.calibration.lint import Finding, read_foreign
+from unblur.calibration.lint import Finding
 from unblur.calibration.lint import lint as findings_of
+from unblur.calibration.onnx_model import read_proto
 from unblur.runtime.console import print_json, stdout
 
 _NODES_SHOWN = 4
@@ -23,7 +24,7 @@ def lint(
     An error is refused by TensorRT, or computed differently from what ONNX says; a warning costs speed or quality;
     a note says what remains in float in an INT8 model, and why.
     """
-    findings = findings_of(read_foreign(model))
+    findings = findings_of(read_proto(model))
     counts = Counter(finding.severity for finding in findings)
     errors, warnings, notes = (counts[severity] for severity in ("error", "warning", "note"))
     if json:

@@ -72,7 +72,7 @@ def open_session(
     Raises BadInput if it is missing, too large, damaged, lacks its external data or has an operator that is not
     known here, DeviceError if ONNX Runtime has no such device.
     """
-    _check_file(path)
+    check_onnx_file(path)
     provider = _PROVIDERS[device]
     if provider not in onnxruntime.get_available_providers():
         raise DeviceError(f"onnxruntime {onnxruntime.__version__} has no {provider}; install onnxruntime-gpu")
@@ -90,7 +90,8 @@ def first_line(error: Exception) -> str:
     return str(error).partition("\n")[0]
 
 
-def _check_file(path: Path) -> None:
+def check_onnx_file(path: Path) -> None:
+    """BadInput if there is no such file, if it is too large for ONNX, or if a file with its weights is missing."""
     if not path.is_file():
         raise BadInput(f"{path} does not exist; expected an .onnx file")
     size = path.stat().st_size

@@ -25,7 +25,10 @@ def test_json_is_the_only_thing_on_stdout(fp32_file: Path, pictures: Path, tmp_p
     result = _calibrate(fp32_file, "--images", pictures, *files, "--json")
     assert result.exit_code == 0, result.exception
     report = json.loads(result.stdout)
-    assert (report["method"], report["images"], report["tensors"]) == ("minmax", 3, 2)
+    assert (report["images"], report["tensors"]) == (3, 2)
+    losses_db = report["method_losses_db"]
+    assert set(losses_db) == {"minmax", "percentile", "entropy", "mse"}
+    assert losses_db[report["method"]] == min(losses_db.values())
     assert abs(report["delta_db"]) < 0.1
     assert report["worst_db"] <= report["delta_db"]
     assert report["parity_db"] > 45
@@ -47,7 +50,23 @@ def test_people_get_a_sentence(fp32_file: Path, pictures: Path, tmp_path: Path) 
     assert result.stdout == ""
     told = " ".join(result.stderr.split())
     assert "INT8 in 78.6% of the multiply-accumulates, 1 layers left out" in told
-    assert "4 activations calibrated on 3 images" in told
+    assert "4 activations calibrated by entropy on 3 images" in told
+
+
+def test_a_foreign_model_is_calibrated_and_carries_the_spec_that_was_found(
+    fp32: OnnxModel, pictures: Path, tmp_path: Path
+) -> None:
+    foreign = fp32.copied()
+    del foreign.metadata_props[:]
+    (tmp_path / "net.onnx").write_bytes(onnx_bytes(foreign))
+    options = ("-o", tmp_path / "int8.onnx", "--explain", "--budget-db", "1")
+    result = _calibrate(tmp_path / "net.onnx", "--images", pictures, *options)
+    assert result.exit_code == 0, result.exception
+    made = read_onnx(tmp_path / "int8.onnx")
+    assert (made.spec.system, made.spec.preset, made.precision) == ("foreign", "net", "int8")
+    explained = [line for line in result.stderr.splitlines() if "alone in INT8, most on" in line]
+    assert {line.split(":")[0].strip() for line in explained} == {"embed.w", "body.w", "tail.w"}
+    assert ".png (" in explained[0]
 
 
 def test_a_stopped_run_goes_on_from_its_state(fp32_file: Path, pictures: Path, tmp_path: Path) -> None:
@@ -91,6 +110,8 @@ def test_a_table_chooses_the_layers_alone(fp32_file: Path, pictures: Path, tmp_p
     result = _calibrate(fp32_file, "--images", pictures, "-o", tmp_path / "int8.onnx", *options)
     assert isinstance(result.exception, BadInput)
     assert str(result.exception).endswith("says which layers are INT8; leave out --exclude and --budget-db")
+    explained = _calibrate(fp32_file, "--images", pictures, "-o", tmp_path / "int8.onnx", *options[:2], "--explain")
+    assert str(explained.exception).endswith("has chosen them: leave it out")
 
 
 def test_a_size_that_is_none_is_refused(fp32_file: Path, pictures: Path, tmp_path: Path) -> None:
@@ -109,7 +130,7 @@ def test_a_table_takes_the_place_of_observing(fp32_file: Path, pictures: Path, t
 
 @pytest.mark.parametrize(
     "fault",
-    ["no model", "damaged model", "foreign model", "fp16 model", "no pictures", "no table", "no such layer"],
+    ["no model", "damaged model", "classifier", "fp16 model", "no pictures", "no table", "no such layer"],
 )
 def test_bad_input_leaves_no_file(
     fault: str, fp32: OnnxModel, fp32_file: Path, pictures: Path, tmp_path: Path
@@ -120,10 +141,11 @@ def test_bad_input_leaves_no_file(
         fp32_file.unlink()
     elif fault == "damaged model":
         fp32_file.write_bytes(fp32_file.read_bytes()[:200])
-    elif fault == "foreign model":
+    elif fault == "classifier":
         expected = SpecMismatch
         foreign = fp32.copied()
         del foreign.metadata_props[:]
+        foreign.graph.output[0].name = "pool2"
         fp32_file.write_bytes(onnx_bytes(foreign))
     elif fault == "fp16 model":
         expected = CalibrationError

@@ -8,12 +8,19 @@ from unblur.calibration import images
 from unblur.calibration.images import MAX_PIXELS, Sample, SamplePass, find_sample, find_trials
 from unblur.runtime.errors import BadInput
 from unblur.runtime.images import read_image
+from unblur.runtime.spec import ModelSpec
+
+SPEC = ModelSpec("test", "tiny", 1, 16, 8, "none")
 
 
 def test_pictures_come_in_order_padded_to_the_multiple(pictures: Path) -> None:
     sample = find_sample(pictures)
     assert [path.name for path in sample.paths] == ["a.png", "b.png", "c.png"]
-    assert [image.batch(16).shape for image in sample.images()] == [(1, 3, 48, 48), (1, 3, 64, 48), (1, 3, 64, 64)]
+    assert [image.batch(SPEC).shape for image in sample.images()] == [
+        (1, 3, 48, 48),
+        (1, 3, 64, 48),
+        (1, 3, 64, 64),
+    ]
 
 
 def test_of_pairs_the_blurred_side_is_taken(pictures: Path, tmp_path: Path) -> None:
@@ -127,11 +134,11 @@ def test_one_pass_decodes_each_image_once_and_blurs_it_one_way(
     decoded: list[Path] = []
     monkeypatch.setattr(images, "read_image", lambda path: decoded.append(path) or read_image(path))
     sample = find_sample(pictures, synthetic_blur=True)
-    run = SamplePass(sample, 2, 32)
+    run = SamplePass(sample, SPEC, 32, 8)
     seen = [batch.shape for batch in run.batches()]
     assert decoded == list(sample.paths)
     assert len(seen) == len(run.trials) == len(run.hashes) == run.coverage.picked == 3
-    plain = list(find_trials(find_sample(pictures), 32))
+    plain = list(find_trials(find_sample(pictures), 32, 8))
     for trial, alone in zip(run.trials, plain, strict=True):  # whether the network sees it or only the evaluation
         assert np.array_equal(trial.blurred, alone.blurred)
         assert np.array_equal(trial.sharp, alone.sharp)

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from io import BytesIO
 
 import numpy as np
@@ -8,6 +9,7 @@ from unblur.calibration.images import Trial
 from unblur.calibration.observe import observe
 from unblur.calibration.onnx_model import OnnxModel
 from unblur.calibration.placement import layer_macs, place
+from unblur.calibration.quality_evaluator import QualityEvaluator
 from unblur.calibration.search import CandidateEvaluator, LayerCost, sqnr_db
 from unblur.calibration.sensitivity_plot import sensitivity_png
 from unblur.runtime.frames import Padding, batch_from_frame
@@ -34,7 +36,9 @@ def test_a_layer_whose_range_is_too_narrow_is_found(
     fp32: OnnxModel, ranges: dict[str, TensorRange], trials: list[Trial]
 ) -> None:
     narrow = {name: TensorRange(0, 1, 0.02) if name.startswith("features") else it for name, it in ranges.items()}
-    evaluator = CandidateEvaluator(fp32, place(fp32, cautious=False), narrow, layer_macs(fp32), trials)
+    evaluator = CandidateEvaluator(
+        fp32, place(fp32, cautious=False), narrow, layer_macs(fp32), QualityEvaluator(fp32, trials)
+    )
     sensitivity = evaluator.sensitivity(frozenset({"embed.w", "tail.w"}))
     costs = {cost.layer: cost for cost in sensitivity.layers}
     assert list(costs) == ["embed.w", "body.w", "tail.w"]
@@ -45,10 +49,27 @@ def test_a_layer_whose_range_is_too_narrow_is_found(
     assert sensitivity.sqnr_db["features1"] < 10 < sensitivity.sqnr_db["blurred"]
 
 
+def test_the_costliest_layer_is_named_with_the_image_where_it_costs_most(
+    fp32: OnnxModel, ranges: dict[str, TensorRange], trials: list[Trial]
+) -> None:
+    narrow = {name: TensorRange(0, 1, 0.02) if name.startswith("features") else it for name, it in ranges.items()}
+    named = [replace(trial, name=f"{index}.png") for index, trial in enumerate(trials)]
+    quality = QualityEvaluator(fp32, named)
+    evaluator = CandidateEvaluator(fp32, place(fp32, cautious=False), narrow, layer_macs(fp32), quality)
+    explanations = evaluator.explain(frozenset({"embed.w"}))
+    assert [each.loss_db for each in explanations] == sorted((each.loss_db for each in explanations), reverse=True)
+    (body,) = (each for each in explanations if each.layer == "body.w")
+    deltas_db = evaluator.evaluate(frozenset({"body.w"})).deltas_db
+    assert body.image == f"{np.argmin(deltas_db)}.png"
+    assert body.worst_db == -min(deltas_db)
+    assert {each.layer for each in explanations if each.int8} == {"embed.w"}
+
+
 def test_a_choice_is_judged_once(fp32: OnnxModel, ranges: dict[str, TensorRange], trials: list[Trial]) -> None:
     counted: list[None] = []
+    quality = QualityEvaluator(fp32, trials)
     evaluator = CandidateEvaluator(
-        fp32, place(fp32), ranges, layer_macs(fp32), trials, lambda name, total: lambda: counted.append(None)
+        fp32, place(fp32), ranges, layer_macs(fp32), quality, lambda name, total: lambda: counted.append(None)
     )
     assert evaluator.evaluate(frozenset({"body.w"})) is evaluator.evaluate(frozenset({"body.w"}))
     assert len(counted) == 1

@@ -6,8 +6,8 @@ import pytest
 from onnx import ModelProto
 from quantized_graphs import CLEAN, MISREAD, REFUSED
 
-from unblur.calibration.lint import lint, read_foreign
-from unblur.calibration.onnx_model import onnx_bytes
+from unblur.calibration.lint import lint
+from unblur.calibration.onnx_model import onnx_bytes, read_proto
 from unblur.export.trt_api import load_api
 from unblur.runtime.model.open_model import shipped_presets
 
@@ -46,6 +46,6 @@ def test_what_the_parser_lets_pass_is_known(fault: str, refusals: Refusals) -> N
 
 def test_what_has_no_errors_is_taken(refusals: Refusals) -> None:
     shipped = shipped_presets()["lprn-n"]
-    for model in (CLEAN(), read_foreign(shipped / "fp16.onnx"), read_foreign(shipped / "int8.onnx")):
+    for model in (CLEAN(), read_proto(shipped / "fp16.onnx"), read_proto(shipped / "int8.onnx")):
         assert not [finding for finding in lint(model) if finding.severity == "error"]
         assert refusals(model) == []
