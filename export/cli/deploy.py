@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.table import Table
@@ -36,7 +36,9 @@ def deploy(
         str | None, typer.Option(help="Step counts of the anytime variants, e.g. 1,2,3 (the default); '' for none.")
     ] = None,
     synthetic_blur: SyntheticBlurOption = False,
-    method: Annotated[Method, typer.Option(help="How INT8 ranges are chosen.")] = "minmax",
+    method: Annotated[
+        Literal["auto", Method], typer.Option(help="How INT8 ranges are chosen; auto takes what loses least.")
+    ] = "auto",
     budget_db: Annotated[
         float, typer.Option(min=0, help="Most PSNR that INT8 may lose on the calibration images.")
     ] = INT8_LOSS_LIMIT_DB,
