@@ -41,7 +41,7 @@ def main(
 ) -> None:
     """Measure the overhead; exit 1 above 1 percent."""
     with open_runner(model, RunnerOptions(device="cpu", quiet=True)) as runner:
-        batches = random_batches(runner.spec, parse_size_hw(size), 1).batches
+        batches = random_batches(runner.spec, parse_size_hw(size), 1)
         bare, profiled = _bare_loop(runner, batches, seconds), _profiled_loop(runner, batches, seconds)
         bare()
         profiled()
@@ -76,7 +76,7 @@ def _bare_loop(runner: Runner, batches: Sequence[Batch], seconds: float) -> Call
 def _profiled_loop(runner: Runner, batches: Sequence[Batch], seconds: float) -> Callable[[], float]:
     """The same in the loop of a profile."""
     control = Control()
-    stopwatch = Stopwatch(runner, batches, control.clock)
+    stopwatch = Stopwatch(runner.infer, batches, control.clock)
 
     def stretch() -> float:
         with Telemetry():

@@ -41,7 +41,7 @@ def main(
 ) -> None:
     """Measure how often each verdict was right; exit 1 below 95 of 100."""
     with open_runner(model, RunnerOptions(device="cpu", threads=threads, quiet=True)) as runner:
-        batch = random_batches(runner.spec, parse_size_hw(size), 1).batches[0]
+        batch = random_batches(runner.spec, parse_size_hw(size), 1)[0]
     ratios: dict[str, list[float]] = {case: [] for case in _CASES}
     right = dict.fromkeys(_CASES, 0)
     for number in range(1, trials + 1):

@@ -101,6 +101,15 @@ class TimedRunner(Protocol):
         ...
 
 
+@runtime_checkable
+class TimedFrameRunner(Protocol):
+    """A frame runner that can also report where the time of a frame goes."""
+
+    def timed_infer_frame(self, frame_rgb: Frame, out: Frame) -> InferenceTiming:
+        """As `FrameRunner.infer_frame`, with its timing."""
+        ...
+
+
 def check_batch(batch: Batch, multiple_of: int) -> None:
     """Raise TypeError or ValueError unless `batch` is what `Runner.infer` takes."""
     if batch.dtype != np.float32:

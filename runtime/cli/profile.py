@@ -40,7 +40,11 @@ _REDRAWN_EVERY_S = 0.5
 def profile(
     model: ModelArgument,
     size: Annotated[str, typer.Option(help="Height x width of the images.")] = "720x1280",
-    batch: Annotated[int, typer.Option(min=1, help="Images per inference.")] = 1,
+    tensor: Annotated[
+        bool,
+        typer.Option("--tensor", help="Feed floats to the network alone, not frames through `run`'s path."),
+    ] = False,
+    batch: Annotated[int, typer.Option(min=1, help="Images per inference, with --tensor.")] = 1,
     precision: PrecisionOption = "auto",
     steps: StepsOption = None,
     threads: ThreadsOption = None,
@@ -94,6 +98,7 @@ def profile(
             warm_up_s=warm_up,
             sustained=minutes is not None,
             telemetry=telemetry,
+            tensor=tensor,
         ),
         sweeps=sweeps_from_text(sweep) if sweep else None,
         against=None if (baseline, baseline_precision, baseline_steps) == (None, None, None) else other,

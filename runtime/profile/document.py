@@ -148,8 +148,9 @@ class Against:
 class Profile:
     """All that was measured of one model at one size.
 
-    size: as asked for; padded_size: as the network saw it. threads: of the CPU, None for one a core. fps: frames
-    per second in steady state. cv: standard deviation over mean. stationary: the latency kept its level.
+    size: as asked for; padded_size: as the network saw it. tensor: floats were fed to the network alone, not frames
+    through the path of `unblur run`. threads: of the CPU, None for one a core. fps: frames per second. cv: standard
+    deviation over mean. stationary: the latency kept its level.
     cold_ms: what the first inference waits for: "import" of the modules (None if that was done before),
     "open" of the model, and the "first" inference itself. timing: medians, of inferences of their own. times_ms:
     of the inferences in order, every `times_every`-th. interrupted: before the time asked for.
@@ -162,6 +163,7 @@ class Profile:
     device: str
     size: tuple[int, ...]
     padded_size: tuple[int, ...]
+    tensor: bool
     batch: int
     threads: int | None
     inputs: Inputs

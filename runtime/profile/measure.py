@@ -5,33 +5,40 @@
     profile.latency_ms.p99, profile.intervals_ms["p99"]
 
 The order: the first inference, more of them until the latency has settled, those that are measured, and then some
-whose time is taken apart, which costs time itself.
+whose time is taken apart, which costs time itself. Frames take the very path of `unblur run`: uint8 in, conversion,
+network, conversion, uint8 out; batches of floats go to the network alone.
 """
 
 import itertools
 import math
 import time
 from array import array
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
 from statistics import median
 from threading import Event
+from typing import Any
 
 import numpy as np
 
 from unblur.runtime.errors import BadInput
-from unblur.runtime.frames import Batch, Padding
+from unblur.runtime.frames import Batch, Frame, Padding, batch_from_frame, frame_from_batch
 from unblur.runtime.machine.facts import last_level_cache, read_environment
 from unblur.runtime.machine.telemetry import Telemetry, TelemetrySummary
+from unblur.runtime.model.deblurrer import Deblurrer
 from unblur.runtime.profile.document import Inputs, Percentiles, Profile, WarmUpRun, intervals_of
 from unblur.runtime.profile.latency import summarise
 from unblur.runtime.profile.stationarity import Sustained, WarmUp, find_throttling, is_stationary
-from unblur.runtime.runner import InferenceTiming, Runner, TimedRunner
+from unblur.runtime.runner import FrameRunner, InferenceTiming, Runner, TimedFrameRunner, TimedRunner
 from unblur.runtime.spec import ModelSpec
 
 Clock = Callable[[], int]
 """Nanoseconds since any moment, never backwards."""
+
+Input = Frame | Batch
+"""A uint8 frame (H, W, 3), or a float32 batch (N, 3, H, W)."""
 
 Watch = Callable[[str, float | None], object]
 """Called between two inferences with what is being done and the share of it that is done, None if unknown."""
@@ -54,27 +61,22 @@ class Control:
 
 
 class Stopwatch:
-    """Called without arguments, runs one inference and returns its milliseconds; the batches are taken in turn.
+    """Called without arguments, runs one inference and returns its milliseconds; the inputs are taken in turn.
 
-    Raises BadInput if the clock goes backwards.
+    run: restores one input. Raises BadInput if the clock goes backwards.
     """
 
-    def __init__(self, runner: Runner, batches: Sequence[Batch], clock: Clock) -> None:
-        self._infer = runner.infer
-        self._batches = batches
+    def __init__(self, run: Callable[[Any], object], inputs: Sequence[Input], clock: Clock) -> None:
+        self._run = run
+        self._inputs = inputs
         self._next = 0
         self._clock = clock
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Of a batch: (N, 3, H, W)."""
-        return self._batches[0].shape
-
     def __call__(self) -> float:
-        batch = self._batches[self._next]
-        self._next = (self._next + 1) % len(self._batches)
+        values = self._inputs[self._next]
+        self._next = (self._next + 1) % len(self._inputs)
         began = self._clock()
-        self._infer(batch)
+        self._run(values)
         elapsed_ms = (self._clock() - began) / 1e6
         if elapsed_ms < 0:
             raise BadInput(
@@ -120,45 +122,48 @@ FEWEST_BUFFERS = 4
 _MOST_PIXELS = 100_000_000
 
 
-@dataclass(frozen=True)
-class RandomBatches:
-    """Different batches of one shape, uniform over the value range of the network, the same for the same seed."""
-
-    batches: Sequence[Batch]
-    seed: int
-
-    @property
-    def size_hw(self) -> tuple[int, int]:
-        height, width = self.batches[0].shape[2:]
-        return height, width
-
-    @property
-    def nbytes(self) -> int:
-        return sum(batch.nbytes for batch in self.batches)
-
-
-def random_batches(spec: ModelSpec, size_hw: tuple[int, int], batch: int, *, seed: int = 0) -> RandomBatches:
-    """Batches of `batch` frames of `size_hw`, padded as the runtime pads frames.
+def random_frames(size_hw: tuple[int, int], *, seed: int = 0) -> Sequence[Frame]:
+    """Different uint8 frames (H, W, 3), the same for the same seed.
 
     Together they are twice as large as the last-level cache, and at least 4. Raises BadInput if one has more than
     100 million pixels, or if they do not fit the memory.
     """
-    height, width = Padding.to_multiple(size_hw, spec.multiple_of).padded_hw
-    if batch * height * width > _MOST_PIXELS:
+    shape = (*size_hw, 3)
+    count = _count(size_hw, 1, math.prod(shape))
+    with _fitting_memory(count, size_hw):
+        return list(np.random.default_rng(seed).integers(0, 256, (count, *shape), np.uint8))
+
+
+def random_batches(spec: ModelSpec, size_hw: tuple[int, int], batch: int, *, seed: int = 0) -> Sequence[Batch]:
+    """Different float32 batches of `batch` frames, uniform in [0, 1], padded as the runtime pads frames.
+
+    As many as `random_frames` gives, with its errors.
+    """
+    padded_hw = Padding.to_multiple(size_hw, spec.multiple_of).padded_hw
+    shape = (batch, 3, *padded_hw)
+    count = _count(padded_hw, batch, 4 * math.prod(shape))
+    with _fitting_memory(count, padded_hw):
+        return list(np.random.default_rng(seed).random((count, *shape), np.float32))
+
+
+def _count(size_hw: tuple[int, int], batch: int, nbytes: int) -> int:
+    """How many inputs of so many bytes the cache does not hold together."""
+    if batch * math.prod(size_hw) > _MOST_PIXELS:
         raise BadInput(
-            f"a batch of {batch} frames of {height}x{width} is more than {_MOST_PIXELS:,} pixels; "
+            f"a batch of {batch} frames of {size_hw[0]}x{size_hw[1]} is more than {_MOST_PIXELS:,} pixels; "
             "choose a smaller size or batch"
         )
-    shape = (batch, 3, height, width)
-    count = max(FEWEST_BUFFERS, math.ceil(2 * last_level_cache() / (4 * math.prod(shape))))
+    return max(FEWEST_BUFFERS, math.ceil(2 * last_level_cache() / nbytes))
+
+
+@contextmanager
+def _fitting_memory(count: int, size_hw: tuple[int, int]) -> Iterator[None]:
     try:
-        batches = np.random.default_rng(seed).random((count, *shape), np.float32)
+        yield
     except MemoryError as error:
         raise BadInput(
-            f"{count} batches of {batch} frames of {height}x{width} do not fit the memory; "
-            "choose a smaller size or batch"
+            f"{count} inputs of {size_hw[0]}x{size_hw[1]} do not fit the memory; choose a smaller size or batch"
         ) from error
-    return RandomBatches(list(batches), seed)
 
 
 SUSTAINED_SAMPLES = 50
@@ -170,7 +175,8 @@ _KEPT_TIMES = 4000
 
 @dataclass(frozen=True)
 class Plan:
-    """What to measure. size_hw: of the frames, padded as the runtime pads frames. seconds: in steady state.
+    """What to measure. size_hw: of the frames. seconds: in steady state.
+    tensor: batches of floats through `Runner.infer` instead of uint8 frames through the path of `unblur run`.
     warm_up_s: to wait at most until the latency has settled. sustained: look for throttling, which takes at least
     50 inferences. telemetry: read the sensors of the machine beside it. seed: of the random frames.
 
@@ -184,12 +190,15 @@ class Plan:
     sustained: bool = False
     telemetry: bool = True
     seed: int = 0
+    tensor: bool = False
 
     def __post_init__(self) -> None:
         if not 0 < self.seconds < float("inf"):
             raise BadInput(f"the time to measure is {self.seconds:g} s, expected more than 0")
         if not self.warm_up_s >= 0:
             raise BadInput(f"the longest warm-up is {self.warm_up_s:g} s, expected 0 or more")
+        if self.batch > 1 and not self.tensor:
+            raise BadInput(f"frames run one at a time; a batch of {self.batch} needs --tensor")
 
 
 def profile_runner(
@@ -209,8 +218,8 @@ def profile_runner(
     inference that counts.
     """
     control = control or Control()
-    inputs = random_batches(runner.spec, plan.size_hw, plan.batch, seed=plan.seed)
-    stopwatch = Stopwatch(runner, inputs.batches, control.clock)
+    inputs = _inputs(runner, plan)
+    stopwatch = Stopwatch(_run(runner, plan), inputs, control.clock)
     first_ms = stopwatch()
     warmup = warm_up(stopwatch, plan.warm_up_s, control)
     series, telemetry, sustained = _measure(stopwatch, plan, control)
@@ -223,10 +232,11 @@ def profile_runner(
         steps=runner.spec.steps,
         device=runner.device,
         size=plan.size_hw,
-        padded_size=inputs.size_hw,
+        padded_size=Padding.to_multiple(plan.size_hw, runner.spec.multiple_of).padded_hw,
+        tensor=plan.tensor,
         batch=plan.batch,
         threads=threads,
-        inputs=Inputs(len(inputs.batches), inputs.nbytes, plan.seed),
+        inputs=Inputs(len(inputs), sum(each.nbytes for each in inputs), plan.seed),
         latency_ms=Percentiles.of(latency),
         intervals_ms=intervals_of(latency),
         cv=latency.cv,
@@ -236,7 +246,7 @@ def profile_runner(
         interrupted=series.interrupted,
         warmup=WarmUpRun(warmup.samples, warmup.seconds, warmup.settled),
         cold_ms={"import": None, "open": None, **(cold_ms or {}), "first": first_ms},
-        timing=_timing(runner, inputs.batches, plan.seconds / 4, control),
+        timing=_timing(runner, inputs, plan, control),
         times_ms=tuple(series.times_ms[::every]),
         times_every=every,
         environment=read_environment(),
@@ -247,8 +257,7 @@ def profile_runner(
 
 def ready_to_measure(runner: Runner, plan: Plan, control: Control) -> Stopwatch:
     """A stopwatch on a runner that is warmed up."""
-    inputs = random_batches(runner.spec, plan.size_hw, plan.batch, seed=plan.seed)
-    stopwatch = Stopwatch(runner, inputs.batches, control.clock)
+    stopwatch = Stopwatch(_run(runner, plan), _inputs(runner, plan), control.clock)
     stopwatch()
     warm_up(stopwatch, plan.warm_up_s, control)
     return stopwatch
@@ -273,18 +282,54 @@ def _measure(
     )
 
 
-def _timing(runner: Runner, batches: Sequence[Batch], seconds: float, control: Control) -> InferenceTiming | None:
+def _inputs(runner: Runner, plan: Plan) -> Sequence[Input]:
+    if plan.tensor:
+        return random_batches(runner.spec, plan.size_hw, plan.batch, seed=plan.seed)
+    return random_frames(plan.size_hw, seed=plan.seed)
+
+
+def _run(runner: Runner, plan: Plan) -> Callable[[Any], object]:
+    """What restores one input: `Runner.infer`, or what `unblur run` calls for a frame."""
+    if plan.tensor:
+        return runner.infer
+    return partial(Deblurrer(runner), out=np.empty((*plan.size_hw, 3), np.uint8))
+
+
+def _timing(runner: Runner, inputs: Sequence[Input], plan: Plan, control: Control) -> InferenceTiming | None:
     """Medians over some inferences, after one that prepares; at least one, however long it takes.
 
-    None if the runner does not report it, or if it was stopped.
+    None if the runner does not report them, or if interrupted.
     """
-    if not isinstance(runner, TimedRunner) or control.stop.is_set():
+    timed = _timed(runner, plan, control.clock)
+    if timed is None or control.stop.is_set():
         return None
-    runner.timed_infer(batches[0])
+    timed(inputs[0])
     found, began = [], control.clock()
-    for batch in itertools.islice(itertools.cycle(batches), _PART_RUNS):
-        found.append(runner.timed_infer(batch)[1])
+    for values in itertools.islice(itertools.cycle(inputs), _PART_RUNS):
+        found.append(timed(values))
         control.watch("taking the time apart", len(found) / _PART_RUNS)
-        if control.stop.is_set() or control.clock() - began > seconds * 1e9:
+        if control.stop.is_set() or control.clock() - began > plan.seconds / 4 * 1e9:
             break
     return InferenceTiming(**{name: median(getattr(part, name) for part in found) for name in vars(found[0])})
+
+
+def _timed(runner: Runner, plan: Plan, clock: Clock) -> Callable[[Any], InferenceTiming] | None:
+    """What restores one input and returns where the time went; None if the runner cannot."""
+    out = np.empty((*plan.size_hw, 3), np.uint8)
+    if not plan.tensor and isinstance(runner, TimedFrameRunner):
+        return lambda frame: runner.timed_infer_frame(frame, out)
+    if not isinstance(runner, TimedRunner) or (not plan.tensor and isinstance(runner, FrameRunner)):
+        return None
+    if plan.tensor:
+        return lambda batch: runner.timed_infer(batch)[1]
+    padding = Padding.to_multiple(plan.size_hw, runner.spec.multiple_of)
+
+    def timed_frame(frame: Frame) -> InferenceTiming:
+        """The host converts before and after."""
+        began = clock()
+        restored, timing = runner.timed_infer(batch_from_frame(frame, padding))
+        frame_from_batch(restored, padding, out)
+        beyond_ms = timing.copy_in_ms + timing.device_ms + timing.copy_out_ms
+        return replace(timing, host_ms=max(0.0, (clock() - began) / 1e6 - beyond_ms))
+
+    return timed_frame

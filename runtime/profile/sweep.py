@@ -85,8 +85,8 @@ def sweep_sizes(runner: Runner, sizes: Sequence[Size], plan: Plan, control: Cont
 
 
 def sweep_batches(runner: Runner, batches: Sequence[int], plan: Plan, control: Control) -> tuple[Point, ...]:
-    """Measure all batch sizes in `plan.seconds`."""
-    plan = _share(plan, len(batches))
+    """Measure all batch sizes, as floats, in `plan.seconds`."""
+    plan = replace(_share(plan, len(batches)), tensor=True)
     return _points(runner, {str(batch): replace(plan, batch=batch) for batch in batches}, control)
 
 
@@ -133,37 +133,39 @@ def _points(runner: Runner, plans: Mapping[str, Plan], control: Control) -> tupl
         series = measure(stopwatch, plan.seconds, control)
         if series.interrupted:  # a point that was cut short is dropped
             break
-        points.append(_point(value, stopwatch.shape, plan.batch, [series]))
+        points.append(_point(value, runner, plan, [series]))
     return tuple(points)
 
 
 def _streams(open_runner: Callable[[], Runner], count: int, plan: Plan, control: Control) -> Point | None:
-    """Open and warm up each runner in turn, then run all at once. None if interrupted."""
+    """Open and warm up the runners, then run all at once. None if interrupted."""
     if control.stop.is_set():
         return None
     quiet = replace(control, watch=unwatched)
     with ExitStack() as opening, ThreadPoolExecutor(count) as threads:
-        stopwatches = [ready_to_measure(opening.enter_context(open_runner()), plan, control) for _ in range(count)]
+        runners = [opening.enter_context(open_runner()) for _ in range(count)]
+        stopwatches = [ready_to_measure(runner, plan, control) for runner in runners]
         running = [
             threads.submit(measure, stopwatch, plan.seconds, quiet if index else control)
             for index, stopwatch in enumerate(stopwatches)
         ]
         series = [each.result() for each in running]
-    if any(each.interrupted for each in series):
-        return None
-    return _point(str(count), stopwatches[0].shape, plan.batch, series)
+        if any(each.interrupted for each in series):
+            return None
+        return _point(str(count), runners[0], plan, series)
 
 
-def _point(value: str, shape: tuple[int, ...], batch: int, streams: Sequence[Series]) -> Point:
+def _point(value: str, runner: Runner, plan: Plan, streams: Sequence[Series]) -> Point:
     """Of one stream, or of several that ran at once."""
+    height, width = Padding.to_multiple(plan.size_hw, runner.spec.multiple_of).padded_hw
     latency = summarise([ms for series in streams for ms in series.times_ms])
     return Point(
         value=value,
-        pixels=shape[0] * shape[2] * shape[3],
+        pixels=plan.batch * height * width,
         samples=latency.samples,
         latency_ms=Percentiles.of(latency),
         intervals_ms=intervals_of(latency),
-        fps=sum(batch * len(series.times_ms) / series.ends_s[-1] for series in streams),
+        fps=sum(plan.batch * len(series.times_ms) / series.ends_s[-1] for series in streams),
     )
 
 

@@ -2,6 +2,8 @@
 
 import itertools
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
 from threading import Event
 
 import numpy as np
@@ -10,12 +12,13 @@ from costed_runner import CostedRunner, nanoseconds, scripted
 from timed_runner import HandClock
 
 from unblur.runtime.errors import BadInput
-from unblur.runtime.frames import Batch
+from unblur.runtime.frames import Batch, Frame
+from unblur.runtime.model.onnx_runner import OnnxRunner
 from unblur.runtime.profile.document import Profile
 from unblur.runtime.profile.measure import LEAST_SAMPLES, SUSTAINED_SAMPLES, Control, Plan, profile_runner
 from unblur.runtime.runner import InferenceTiming
 
-PLAN = Plan(size_hw=(16, 16), seconds=30, telemetry=False)
+PLAN = Plan(size_hw=(16, 16), seconds=30, telemetry=False, tensor=True)
 
 
 def noisy(level_ms: float, seed: int = 0) -> Iterator[float]:
@@ -50,9 +53,9 @@ def test_known_latencies_come_back_within_two_percent() -> None:
 
 
 def test_a_batch_counts_as_that_many_pictures() -> None:
-    assert profile_of(noisy(10), Plan((16, 16), batch=4, seconds=1, telemetry=False)).fps == pytest.approx(
-        400, rel=0.02
-    )
+    assert profile_of(
+        noisy(10), Plan((16, 16), batch=4, seconds=1, telemetry=False, tensor=True)
+    ).fps == pytest.approx(400, rel=0.02)
 
 
 def test_a_slow_beginning_is_warm_up_and_the_first_inference_stands_apart() -> None:
@@ -76,7 +79,7 @@ def test_a_slow_model_is_measured_the_least_number_of_times() -> None:
 
 
 def test_many_times_are_thinned_evenly() -> None:
-    profile = profile_of(noisy(1), Plan((16, 16), seconds=10, telemetry=False))
+    profile = profile_of(noisy(1), replace(PLAN, seconds=10))
     assert profile.times_every == 3
     assert len(profile.times_ms) == -(-profile.samples // 3)
 
@@ -84,7 +87,7 @@ def test_many_times_are_thinned_evenly() -> None:
 def test_random_inputs_are_fed_in_turn() -> None:
     clock = HandClock()
     runner = scripted(clock, noisy(10))
-    plan = Plan((1024, 1024), seconds=1, telemetry=False)
+    plan = Plan((1024, 1024), seconds=1, telemetry=False, tensor=True)
     inputs = profile_runner(runner, plan, control=Control(clock=nanoseconds(clock))).inputs
     assert inputs.buffers >= 4
     assert len({id(batch) for batch in runner.batches}) == inputs.buffers
@@ -130,7 +133,7 @@ def test_too_large_a_batch_is_refused() -> None:
 
 def test_a_run_that_becomes_slower_is_throttled_from_its_onset() -> None:
     script = itertools.chain(itertools.islice(noisy(10), 6000), noisy(13))
-    profile = profile_of(script, Plan((16, 16), seconds=120, sustained=True, telemetry=False))
+    profile = profile_of(script, replace(PLAN, seconds=120, sustained=True))
     assert profile.sustained is not None
     assert profile.sustained.verdict == "slower"
     assert profile.sustained.onset_s == pytest.approx(60, abs=6)
@@ -138,7 +141,7 @@ def test_a_run_that_becomes_slower_is_throttled_from_its_onset() -> None:
 
 
 def test_a_sustained_run_is_long_enough_to_be_judged() -> None:
-    profile = profile_of(noisy(10_000), Plan((16, 16), seconds=1, sustained=True, telemetry=False))
+    profile = profile_of(noisy(10_000), replace(PLAN, seconds=1, sustained=True))
     assert profile.samples == SUSTAINED_SAMPLES
     assert profile.sustained is not None
 
@@ -157,6 +160,47 @@ def test_the_parts_are_medians_of_inferences_that_do_not_count() -> None:
     counted = 1 + profile.warmup.samples + profile.samples
     assert len(runner.batches) == counted + 11
     assert profile.timing == InferenceTiming(1.0, 2.0, counted + 6.5, 3.0)
+
+
+class WholeFrameRunner(CostedRunner):
+    """Takes frames as they are."""
+
+    def infer_frame(self, frame_rgb: Frame, out: Frame) -> None:
+        assert (frame_rgb.dtype, frame_rgb.shape, out.shape) == (np.uint8, (16, 16, 3), (16, 16, 3))
+        self.clock.work(7.0)
+
+    def timed_infer_frame(self, frame_rgb: Frame, out: Frame) -> InferenceTiming:
+        self.infer_frame(frame_rgb, out)
+        return InferenceTiming(1.0, 2.0, 3.0, 1.0)
+
+
+def test_frames_take_the_path_of_run() -> None:
+    clock = HandClock()
+    runner = WholeFrameRunner(1, clock)
+    plan = replace(PLAN, tensor=False)
+    profile = profile_runner(runner, plan, control=Control(clock=nanoseconds(clock)))
+    assert profile.latency_ms.p50 == pytest.approx(7)
+    assert profile.timing == InferenceTiming(1.0, 2.0, 3.0, 1.0)
+    assert not profile.tensor
+    assert runner.batches == []
+    assert profile_runner(runner, PLAN, control=Control(clock=nanoseconds(clock))).tensor
+    assert runner.batches
+
+
+def test_conversions_on_the_host_are_part_of_a_frame(tiny_onnx: Path) -> None:
+    with OnnxRunner(tiny_onnx, threads=1) as runner:
+        frames = profile_runner(runner, Plan((64, 96), seconds=0.2, warm_up_s=0, telemetry=False))
+        floats = profile_runner(runner, Plan((64, 96), seconds=0.2, warm_up_s=0, telemetry=False, tensor=True))
+    assert frames.inputs.bytes == frames.inputs.buffers * 64 * 96 * 3
+    assert floats.inputs.bytes == floats.inputs.buffers * 64 * 96 * 3 * 4
+    assert frames.timing is not None
+    assert floats.timing is not None
+    assert frames.timing.host_ms > floats.timing.host_ms
+
+
+def test_a_batch_of_frames_is_refused() -> None:
+    with pytest.raises(BadInput, match=r"^frames run one at a time; a batch of 2 needs --tensor$"):
+        Plan(batch=2)
 
 
 def test_a_runner_that_cannot_tell_its_parts_has_none() -> None:
