@@ -13,6 +13,8 @@ from types import FrameType
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from unblur.runtime.errors import printable
+
 Stage = Callable[[str, int], Callable[[], object]]
 """Called with the name of a stage and its length; what it returns is called once per unit of work done."""
 
@@ -56,11 +58,16 @@ def stages_on(bar: Progress) -> Stage:
     return stage
 
 
+class _OneLine(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
+
+
 @contextmanager
 def log_on_stderr() -> Iterator[None]:
     """Show on stderr, inside the block, what unblur logs: which device runs a model, and why."""
     log, handler = logging.getLogger("unblur"), logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("unblur: %(message)s"))
+    handler.setFormatter(_OneLine("unblur: %(message)s"))
     level = log.level
     log.addHandler(handler)
     log.setLevel(logging.INFO)

@@ -74,3 +74,8 @@ def needs_extra(extra: str) -> Iterator[None]:
         raise MissingExtra(
             f"this command needs the Python package '{module}': pip install 'unblur[{extra}]'"
         ) from error
+
+
+def printable(text: str) -> str:
+    """One line that changes nothing on a terminal: foreign names may hold line breaks and escape sequences."""
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)

@@ -70,8 +70,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 def recover_folder(path: Path) -> None:
     """Bring back the old folder if a run was killed after it moved it aside; remove it if the new one is there."""
-    aside = _aside(path)
-    if not aside.is_dir():
+    if not path.name or not exists(aside := _aside(path)):
         return
     if path.exists():
         shutil.rmtree(aside, ignore_errors=True)

@@ -4,19 +4,20 @@
 of the other rooms are named, never imported, here: the runtime depends on no other room.
 """
 
+import os
 import sys
 import time
 import traceback
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, NoReturn, cast
 
 import typer
 from rich.markup import escape
 from typer.core import TyperCommand, TyperGroup
 
 from unblur.runtime.cli import loading_ms
-from unblur.runtime.errors import BadInput, MissingExtra, UnblurError, needs_extra
+from unblur.runtime.errors import BadInput, MissingExtra, UnblurError, needs_extra, printable
 
 Command = TyperCommand | TyperGroup  # what typer makes: since 0.20 it carries a click of its own
 
@@ -162,12 +163,24 @@ def _options(
 def main() -> None:
     """Entry point. Exit codes: 0 done, 1 the verdict is no, 2 it could not be done, 130 interrupted."""
     try:
-        app()
+        try:
+            app()
+        finally:
+            sys.stdout.flush()
     except UnblurError as error:
-        if "--debug" in sys.argv[1:]:
-            traceback.print_exc()
-        sys.stderr.write(f"unblur: {error}\n")
-        sys.exit(error.exit_code)
+        _fail(str(error), error.exit_code)
+    except RecursionError:
+        _fail("the input is nested too deeply to be read; is it damaged?", 2)
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes it once more at its end
+        _fail(f"cannot use {error.filename or 'standard output'}: {error.strerror or error}", 2)
+
+
+def _fail(message: str, exit_code: int) -> NoReturn:
+    if "--debug" in sys.argv[1:]:
+        traceback.print_exc()
+    sys.stderr.write(f"unblur: {printable(message)}\n")
+    sys.exit(exit_code)
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ def read_options(kind: type[Options], given: dict[str, str], where: str) -> Opti
         reader, expected = _READERS[types[name]]
         try:
             values[name] = reader(text)
-        except (ValueError, BadInput) as error:
+        except (ValueError, ArithmeticError, BadInput) as error:
             raise BadInput(f"{where} has {name}={text!r}, expected {expected}") from error
     return kind(**values)
 

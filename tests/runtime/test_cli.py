@@ -118,3 +118,33 @@ def test_the_help_of_a_command_without_its_extra_names_the_extra() -> None:
     done = unblur("preview", "--help", before=BLOCK_EXTRAS)
     assert done.returncode == 0
     assert "pip install 'unblur[preview]'" in " ".join(done.stdout.split())
+
+
+@pytest.mark.parametrize("debug", [(), ("--debug",)])
+def test_a_full_disk_behind_stdout_is_one_line(debug: tuple[str, ...]) -> None:
+    command = [sys.executable, "-m", "unblur.runtime.cli.main", *debug, "doctor", "--json"]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1] == "unblur: cannot use standard output: No space left on device"
+    assert len(done.stderr.splitlines()) == 1 or debug
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("verify", "a\nb\x1b[31m"), "there is no model 'a\\nb\\x1b[31m'"),
+        (("verify", "a" * 5000), "File name too long"),
+        (("verify", f"{'b' * 300}.onnx"), "File name too long"),
+        (("run", "lprn-n", "--source", "c" * 5000, "--sink", "null:"), "File name too long"),
+        (("run", "lprn-n", "--source", f"{'d' * 300}.png", "--sink", "null:"), "File name too long"),
+        (("run", "lprn-n", "--source", "test://moving?fps=1/0", "--sink", "null:"), "has fps='1/0', expected"),
+        (("verify", "."), ". is not a bundle: it has no bundle.json"),
+    ],
+)
+def test_odd_names_are_one_line(arguments: tuple[str, ...], message: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "unblur.runtime.cli.main", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert message in done.stderr
+    assert not list(tmp_path.iterdir())
