@@ -44,7 +44,7 @@ def installed_nvrtc() -> Path:
 def compile_ptx(nvrtc: ctypes.CDLL, source: bytes) -> str:
     program = ctypes.c_void_p()
     check(nvrtc.nvrtcCreateProgram(ctypes.byref(program), source, b"kernels.cu", 0, None, None))
-    options = (ctypes.c_char_p * 1)(f"--gpu-architecture={ARCHITECTURE}".encode())
+    options = (ctypes.c_char_p * 2)(f"--gpu-architecture={ARCHITECTURE}".encode(), b"--fmad=false")
     check(nvrtc.nvrtcCompileProgram(program, len(options), options))
     size = ctypes.c_size_t()
     check(nvrtc.nvrtcGetPTXSize(program, ctypes.byref(size)))

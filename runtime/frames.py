@@ -29,6 +29,11 @@ class Padding:
         padded_hw = (-(-height // multiple_of) * multiple_of, -(-width // multiple_of) * multiple_of)
         return cls(size_hw, padded_hw)
 
+    def scaled(self, scale: int) -> "Padding":
+        """That of the restored image."""
+        (height, width), (padded_height, padded_width) = self.size_hw, self.padded_hw
+        return Padding((scale * height, scale * width), (scale * padded_height, scale * padded_width))
+
 
 def check_frame(frame: Frame) -> None:
     """Raise TypeError or ValueError unless `frame` is uint8 (H, W, 3) with at least one pixel."""
@@ -74,7 +79,12 @@ def check_finite(values: NDArray[np.floating], spec: ModelSpec) -> None:
     with np.errstate(invalid="ignore", over="ignore"):
         finite = bool(np.isfinite(values.sum()))
     if not finite:
-        raise DeviceError(f"'{spec.preset}' gave NaN or infinity; try --precision fp32, or check its --value-range")
+        raise not_finite(spec)
+
+
+def not_finite(spec: ModelSpec) -> DeviceError:
+    """The error of a network that gave NaN or infinity."""
+    return DeviceError(f"'{spec.preset}' gave NaN or infinity; try --precision fp32, or check its --value-range")
 
 
 class NetworkValues:
@@ -89,14 +99,13 @@ class NetworkValues:
             set(spec.mean) == {0.0} and set(spec.std) == {1.0}
         )
         self.swaps = spec.colour == "BGR"
-        self._is_residual = spec.output == "residual"
+        self.is_residual = spec.output == "residual"
         self._is_grey = spec.colour == "grey"
         self.gain = tuple((high - low) / std for std in spec.std)
         self.offset = tuple((low - mean) / std for mean, std in zip(spec.mean, spec.std, strict=True))
         self.inverse_gain = tuple(1 / gain for gain in self.gain)
         self.inverse_offset = tuple(
-            0.0 if self._is_residual else -offset / gain
-            for gain, offset in zip(self.gain, self.offset, strict=True)
+            0.0 if self.is_residual else -offset / gain for gain, offset in zip(self.gain, self.offset, strict=True)
         )
 
     def from_rgb(self, batch: Batch, out: NDArray[np.floating]) -> None:
@@ -110,7 +119,7 @@ class NetworkValues:
         for channel, target in enumerate(self._order):
             np.multiply(values[:, channel], np.float32(self.inverse_gain[channel]), out=out[:, target])
             out[:, target] += np.float32(self.inverse_offset[channel])
-            if self._is_residual:
+            if self.is_residual:
                 out[:, target] += batch[:, target]
 
     def taken(self, batch: Batch) -> Batch:

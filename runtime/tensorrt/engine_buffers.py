@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unblur.runtime.errors import DeviceError
-from unblur.runtime.frames import Padding
+from unblur.runtime.frames import NetworkValues, Padding
 from unblur.runtime.tensorrt.cuda import Cuda, Graph, Stream
 from unblur.runtime.tensorrt.engine_file import EngineRecord
 from unblur.runtime.tensorrt.trt import Execution
@@ -21,28 +21,38 @@ _BLOCK = (32, 8)  # columns x rows: a warp reads one row
 
 
 class Kernels:
-    """The two conversions, loaded for one GPU. Addresses are of device or mapped memory."""
+    """The two conversions for one network, loaded for one GPU. Addresses are of device or mapped memory."""
 
-    def __init__(self, cuda: Cuda) -> None:
+    def __init__(self, cuda: Cuda, values: NetworkValues) -> None:
         self._module = cuda.load(_PTX.read_bytes())
+        self._to_network = (*values.gain, *values.offset, int(values.swaps))
+        self._to_rgb = (*values.inverse_gain, *values.inverse_offset, int(values.swaps))
 
     def batch_from_frame(self, frame: int, batch: int, padding: Padding, stream: Stream) -> None:
-        """Enqueue uint8 RGB (H, W, 3) -> float32 (1, 3, H', W') in [0, 1], edge pixels repeated."""
-        self._launch("batch_from_frame", padding.padded_hw, frame, batch, padding, stream)
+        """Enqueue uint8 RGB (H, W, 3) -> float32 (1, 3, H', W') as the network takes it, edge pixels repeated."""
+        sizes = (*padding.size_hw, *padding.padded_hw)
+        arguments = (frame, batch, *sizes, *self._to_network)
+        self._module.launch("batch_from_frame", _grid(padding.padded_hw), _BLOCK, arguments, stream)
 
     def frame_from_batch(self, batch: int, frame: int, padding: Padding, stream: Stream) -> None:
-        """Enqueue float32 (1, 3, H', W') -> uint8 RGB (H, W, 3): clipped, rounded, the padding cut off."""
-        self._launch("frame_from_batch", padding.size_hw, batch, frame, padding, stream)
+        """Enqueue float32 (1, 3, H', W') -> uint8 RGB (H, W, 3), clipped, rounded, the padding cut off.
+
+        frame: of HEADER_BYTES and the pixels behind them; the first byte becomes 1 if a value is NaN or infinite.
+        """
+        sizes = (*padding.size_hw, *padding.padded_hw)
+        arguments = (batch, frame, *sizes, *self._to_rgb)
+        self._module.launch("frame_from_batch", _grid(padding.size_hw), _BLOCK, arguments, stream)
 
     def free(self) -> None:
         self._module.free()
 
-    def _launch(
-        self, name: str, threads_hw: tuple[int, int], source: int, target: int, padding: Padding, stream: Stream
-    ) -> None:
-        grid = (-(-threads_hw[1] // _BLOCK[0]), -(-threads_hw[0] // _BLOCK[1]))
-        self._module.launch(name, grid, _BLOCK, (source, target, *padding.size_hw, *padding.padded_hw), stream)
 
+def _grid(threads_hw: tuple[int, int]) -> tuple[int, int]:
+    return -(-threads_hw[1] // _BLOCK[0]), -(-threads_hw[0] // _BLOCK[1])
+
+
+HEADER_BYTES = 16
+"""Before the pixels of a restored frame on the GPU: the first says whether a value was NaN or infinite."""
 
 FLOAT_BYTES = 4
 
@@ -59,8 +69,8 @@ class HostDeviceBuffer(Protocol):
         """Put an array at its beginning."""
         ...
 
-    def read(self, array: NDArray[np.generic]) -> None:
-        """Fill an array from its beginning."""
+    def read(self, array: NDArray[np.generic], offset: int = 0) -> None:
+        """Fill an array with what begins at byte `offset`."""
         ...
 
     def upload(self, nbytes: int, stream: Stream) -> None:
@@ -85,8 +95,8 @@ class StagedBuffer:
     def write(self, array: NDArray[np.generic]) -> None:
         np.copyto(_viewed(self._host.array, array), array)
 
-    def read(self, array: NDArray[np.generic]) -> None:
-        np.copyto(array, _viewed(self._host.array, array))
+    def read(self, array: NDArray[np.generic], offset: int = 0) -> None:
+        np.copyto(array, _viewed(self._host.array[offset:], array))
 
     def upload(self, nbytes: int, stream: Stream) -> None:
         stream.copy_in(self._device, self._host, nbytes)
@@ -106,8 +116,8 @@ class MappedBuffer:
     def write(self, array: NDArray[np.generic]) -> None:
         np.copyto(_viewed(self._host.array, array), array)
 
-    def read(self, array: NDArray[np.generic]) -> None:
-        np.copyto(array, _viewed(self._host.array, array))
+    def read(self, array: NDArray[np.generic], offset: int = 0) -> None:
+        np.copyto(array, _viewed(self._host.array[offset:], array))
 
     def upload(self, nbytes: int, stream: Stream) -> None: ...
 
@@ -130,10 +140,10 @@ class EngineBuffers:
         self.execution = execution
         self.stream = cuda.stream()
         opening.callback(self.stream.free)
-        self.kernels = Kernels(cuda)
+        self.kernels = Kernels(cuda, NetworkValues(record.spec))
         opening.callback(self.kernels.free)
         self.source: HostDeviceBuffer = buffer(opening, cuda, nbytes)
-        self.target: HostDeviceBuffer = buffer(opening, cuda, self.scale**2 * nbytes)
+        self.target: HostDeviceBuffer = buffer(opening, cuda, HEADER_BYTES + self.scale**2 * nbytes)
         self.input = _allocate(opening, cuda, nbytes)
         self.output = _allocate(opening, cuda, self.scale**2 * nbytes)
 
@@ -181,13 +191,15 @@ class FrameWork:
         buffers.execution.bind(buffers.input, buffers.output)
 
     def enqueue(self, buffers: EngineBuffers) -> None:
-        stream, kernels = buffers.stream, buffers.kernels
+        stream, kernels, scale = buffers.stream, buffers.kernels, buffers.scale
         nbytes = 3 * math.prod(self.padding.size_hw)
+        scaled = self.padding.scaled(scale)
         buffers.source.upload(nbytes, stream)
+        buffers.target.upload(HEADER_BYTES, stream)
         kernels.batch_from_frame(buffers.source.address, buffers.input, self.padding, stream)
         buffers.execution.enqueue(stream.handle)
-        kernels.frame_from_batch(buffers.output, buffers.target.address, self.padding, stream)
-        buffers.target.download(nbytes, stream)
+        kernels.frame_from_batch(buffers.output, buffers.target.address, scaled, stream)
+        buffers.target.download(HEADER_BYTES + scale**2 * nbytes, stream)
 
 
 Work = BatchWork | EngineWork | FrameWork

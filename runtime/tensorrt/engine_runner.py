@@ -32,11 +32,13 @@ from unblur.runtime.frames import (
     check_finite,
     check_frame,
     frame_from_batch,
+    not_finite,
 )
 from unblur.runtime.runner import InferenceTiming, check_batch
 from unblur.runtime.spec import ModelSpec, Precision
 from unblur.runtime.tensorrt.cuda import Cuda, Event
 from unblur.runtime.tensorrt.engine_buffers import (
+    HEADER_BYTES,
     BatchWork,
     EngineBuffers,
     EngineWork,
@@ -197,14 +199,19 @@ class EngineRunner:
         shape = (*self.spec.output_hw(padding.size_hw), 3)
         if out.shape != shape:
             raise ValueError(f"out is {out.shape}, expected {shape}")
-        if not self._values.is_identity or self.spec.scale != 1:
+        if self._values.is_residual:
             self._infer_frame_on_cpu(frame_rgb, padding, out)
             return
         with self._exclusively():
             session = self._session_for(FrameWork(padding))
             self._buffers.source.write(frame_rgb)
+            self._buffers.target.write(np.zeros(HEADER_BYTES, np.uint8))
             session.run()
-            self._buffers.target.read(out)
+            header = np.empty(HEADER_BYTES, np.uint8)
+            self._buffers.target.read(header)
+            self._buffers.target.read(out, HEADER_BYTES)
+        if header[0]:
+            raise not_finite(self.spec)
 
     def close(self) -> None:
         """Free everything, last made first; waits for a call in another thread. A second call does nothing."""
@@ -246,11 +253,10 @@ class EngineRunner:
             self._lock.release()
 
     def _infer_frame_on_cpu(self, frame_rgb: Frame, padding: Padding, out: Frame) -> None:
-        """Convert here what the kernels do not: other values than RGB in [0, 1], and another size."""
+        """Convert and add a residual here: the kernels do not."""
         restored = self.infer(batch_from_frame(frame_rgb, padding))
         check_finite(restored, self.spec)
-        scaled = Padding(self.spec.output_hw(padding.size_hw), self.spec.output_hw(padding.padded_hw))
-        frame_from_batch(restored, scaled, out=out)
+        frame_from_batch(restored, padding.scaled(self.spec.scale), out=out)
 
     def _network_batch(self, batch: Batch) -> Batch:
         """What the network takes for a batch of RGB in [0, 1]."""

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from unblur.runtime.errors import DeviceError
 from unblur.runtime.frames import Padding, batch_from_frame, frame_from_batch
 from unblur.runtime.tensorrt.cuda_driver import Device
+from unblur.runtime.tensorrt.engine_buffers import HEADER_BYTES
 
 ORIN = Device(0, "Orin", 87, integrated=True, memory_bytes=8 << 30, driver_cuda=(12, 6))
 ADA = Device(0, "NVIDIA RTX 4090", 89, integrated=False, memory_bytes=24 << 30, driver_cuda=(13, 0))
@@ -28,6 +29,7 @@ COPY_MS = 0.125
 """Of a copy within the GPU's memory; all else takes no time."""
 
 Work = Callable[[], None]
+Channels = NDArray[np.float32]
 
 
 class FakeCuda:
@@ -225,32 +227,45 @@ class _Module:
         kernel: str,
         grid: tuple[int, int],
         block: tuple[int, int],
-        arguments: Sequence[int],
+        arguments: Sequence[int | float],
         stream: FakeStream,
     ) -> None:
-        source, target, height, width, padded_height, padded_width = arguments
+        source, target, height, width, padded_height, padded_width = map(int, arguments[:6])
         padding = Padding((height, width), (padded_height, padded_width))
         threads = (grid[1] * block[1], grid[0] * block[0])
         wanted = padding.padded_hw if kernel == "batch_from_frame" else padding.size_hw
         assert threads[0] >= wanted[0]
         assert threads[1] >= wanted[1]
-        stream.put(lambda: getattr(self, f"_{kernel}")(source, target, padding))
+        stream.put(lambda: getattr(self, f"_{kernel}")(source, target, padding, *_channels(arguments)))
 
     def free(self) -> None:
         self.cuda.disown(self)
 
-    def _batch_from_frame(self, source: int, target: int, padding: Padding) -> None:
-        batch_from_frame(self._frame(source, padding), padding, out=self._batch(target, padding))
+    def _batch_from_frame(
+        self, source: int, target: int, padding: Padding, gain: Channels, offset: Channels, order: list[int]
+    ) -> None:
+        height, width = padding.size_hw
+        frame = self.cuda.at(source, 3 * height * width).reshape(height, width, 3)
+        self._batch(target, padding)[:] = batch_from_frame(frame, padding)[:, order] * gain + offset
         self.cuda.did("batch from frame")
 
-    def _frame_from_batch(self, source: int, target: int, padding: Padding) -> None:
-        frame_from_batch(self._batch(source, padding), padding, out=self._frame(target, padding))
-        self.cuda.did("frame from batch")
-
-    def _frame(self, address: int, padding: Padding) -> NDArray[np.uint8]:
+    def _frame_from_batch(
+        self, source: int, target: int, padding: Padding, gain: Channels, offset: Channels, order: list[int]
+    ) -> None:
         height, width = padding.size_hw
-        return self.cuda.at(address, 3 * height * width).reshape(height, width, 3)
+        restored = self.cuda.at(target, HEADER_BYTES + 3 * height * width)
+        rgb = (self._batch(source, padding) * gain + offset)[:, order]
+        restored[0] |= not np.isfinite(rgb[..., :height, :width]).all()
+        with np.errstate(invalid="ignore"):
+            frame_from_batch(rgb, padding, out=restored[HEADER_BYTES:].reshape(height, width, 3))
+        self.cuda.did("frame from batch")
 
     def _batch(self, address: int, padding: Padding) -> NDArray[np.float32]:
         height, width = padding.padded_hw
         return self.cuda.at(address, 12 * height * width).view(np.float32).reshape(1, 3, height, width)
+
+
+def _channels(arguments: Sequence[int | float]) -> tuple[Channels, Channels, list[int]]:
+    """Gain and offset of the network's channels, and which channel of RGB each is."""
+    gain, offset = (np.array(arguments[i : i + 3], np.float32).reshape(1, 3, 1, 1) for i in (6, 9))
+    return gain, offset, [2, 1, 0] if arguments[12] else [0, 1, 2]

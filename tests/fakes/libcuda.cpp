@@ -6,7 +6,6 @@
 // FAKE_CUDA_INIT: what cuInit returns. FAKE_CUDA_VERSION: of the driver, 12060. FAKE_CUDA_MEMORY: bytes in all.
 // cuFakeLive() tells how many objects are not freed yet.
 
-#include <dlfcn.h>
 #include <math.h>
 #include <chrono>
 #include <stdlib.h>
@@ -209,14 +208,18 @@ CUresult cuLaunchKernel(const char *function, unsigned grid_x, unsigned grid_y, 
     unsigned block_y, unsigned block_z, unsigned shared, Stream *stream, void **p, void **extra)
 {
     if (grid_z != 1 || block_z != 1 || shared) return INVALID;
-    void *packed[6]; // pycuda packs the arguments into one buffer, cuda-python points to each of them
+    void *packed[13]; // pycuda packs the arguments into one buffer, ctypes points to each of them
     if (!p) {
-        if (extra[0] != (void *)1 || extra[2] != (void *)2 || *(size_t *)extra[3] != 32 || extra[4]) return INVALID;
-        for (int i = 0; i < 6; ++i) packed[i] = (char *)extra[1] + (i < 2 ? 8 * i : 8 + 4 * i);
+        if (extra[0] != (void *)1 || extra[2] != (void *)2 || *(size_t *)extra[3] != 60 || extra[4]) return INVALID;
+        for (int i = 0; i < 13; ++i) packed[i] = (char *)extra[1] + (i < 2 ? 8 * i : 8 + 4 * i);
         p = packed;
     }
     void *a = *(void **)p[0], *b = *(void **)p[1];
     int h = *(int *)p[2], w = *(int *)p[3], ph = *(int *)p[4], pw = *(int *)p[5];
+    float n[6];
+    for (int i = 0; i < 6; ++i) n[i] = *(float *)p[6 + i];
+    int swaps = *(int *)p[12];
+    std::vector<float> v(n, n + 6);
     bool unpacks = !strcmp(function, "batch_from_frame");
     return put(stream, [=] {
         blockDim = {(int)block_x, (int)block_y};
@@ -224,20 +227,8 @@ CUresult cuLaunchKernel(const char *function, unsigned grid_x, unsigned grid_y, 
         for (blockIdx.x = 0; blockIdx.x < (int)grid_x; ++blockIdx.x)
         for (threadIdx.y = 0; threadIdx.y < (int)block_y; ++threadIdx.y)
         for (threadIdx.x = 0; threadIdx.x < (int)block_x; ++threadIdx.x)
-            if (unpacks) batch_from_frame((unsigned char *)a, (float *)b, h, w, ph, pw);
-            else frame_from_batch((float *)a, (unsigned char *)b, h, w, ph, pw);
+            if (unpacks) batch_from_frame((unsigned char *)a, (float *)b, h, w, ph, pw, v[0], v[1], v[2], v[3], v[4], v[5], swaps);
+            else frame_from_batch((float *)a, (unsigned char *)b, h, w, ph, pw, v[0], v[1], v[2], v[3], v[4], v[5], swaps);
     });
-}
-
-// cuda-python asks for each function by its plain name and a version; ours carry the suffix of the ABI.
-CUresult cuGetProcAddress_v2(const char *name, void **function, int, unsigned long long, int *status)
-{
-    Dl_info self;
-    dladdr((void *)cuFakeLive, &self);
-    void *library = dlopen(self.dli_fname, RTLD_LAZY | RTLD_NOLOAD);
-    for (const char *suffix : {"_v2", ""})
-        if ((*function = dlsym(library, (std::string(name) + suffix).c_str()))) break;
-    if (status) *status = *function ? 0 : 1;
-    return *function ? OK : NOT_FOUND;
 }
 }

@@ -10,12 +10,14 @@ import pytest
 from numpy.typing import NDArray
 
 from unblur.runtime.errors import DeviceError
-from unblur.runtime.frames import Padding, batch_from_frame, frame_from_batch
+from unblur.runtime.frames import NetworkValues, Padding, batch_from_frame, frame_from_batch
+from unblur.runtime.spec import ModelSpec
 from unblur.runtime.tensorrt.cuda import Cuda
 from unblur.runtime.tensorrt.cuda_driver import call
-from unblur.runtime.tensorrt.engine_buffers import Kernels
+from unblur.runtime.tensorrt.engine_buffers import HEADER_BYTES, Kernels
 
 MIB = 1 << 20
+VALUES = NetworkValues(ModelSpec("lprn", "tiny", 1, 16, 1, "none"))
 
 
 def free_bytes() -> int:
@@ -45,9 +47,10 @@ def test_the_kernels_compute_what_frames_does(cuda: Cuda, size_hw: tuple[int, in
     frame = np.random.default_rng(2).integers(0, 256, (*size_hw, 3), np.uint8)
     padding = Padding.to_multiple(size_hw, 16)
     batch = batch_from_frame(frame, padding)
-    pixels, floats = cuda.alloc_host(frame.nbytes, mapped=True), cuda.alloc_host(batch.nbytes, mapped=True)
-    stream, kernels = cuda.stream(), Kernels(cuda)
-    pixels.array[:] = frame.ravel()
+    pixels = cuda.alloc_host(HEADER_BYTES + frame.nbytes, mapped=True)
+    floats = cuda.alloc_host(batch.nbytes, mapped=True)
+    stream, kernels = cuda.stream(), Kernels(cuda, VALUES)
+    pixels.array[: frame.nbytes] = frame.ravel()
     kernels.batch_from_frame(pixels.address, floats.address, padding, stream)
     stream.wait()
     np.testing.assert_array_equal(floats.array.view(np.float32), batch.ravel())
@@ -56,7 +59,7 @@ def test_the_kernels_compute_what_frames_does(cuda: Cuda, size_hw: tuple[int, in
     floats.array[:] = noise.ravel().view(np.uint8)
     kernels.frame_from_batch(floats.address, pixels.address, padding, stream)
     stream.wait()
-    np.testing.assert_array_equal(pixels.array, frame_from_batch(noise, padding).ravel())
+    np.testing.assert_array_equal(pixels.array[HEADER_BYTES:], frame_from_batch(noise, padding).ravel())
     for thing in (pixels, floats, kernels, stream):
         thing.free()
 
@@ -66,7 +69,7 @@ def test_a_graph_repeats_what_was_captured(cuda: Cuda, frame: NDArray[np.uint8])
     nbytes = 4 * frame.size
     source, target = cuda.alloc_host(frame.size, mapped=False), cuda.alloc_host(nbytes, mapped=False)
     pixels, floats = cuda.alloc(frame.size), cuda.alloc(nbytes)
-    stream, kernels = cuda.stream(), Kernels(cuda)
+    stream, kernels = cuda.stream(), Kernels(cuda, VALUES)
 
     def enqueue() -> None:
         stream.copy_in(pixels, source, frame.size)
@@ -130,7 +133,12 @@ def test_too_much_memory_is_told_in_one_line(cuda: Cuda) -> None:
 def test_every_byte_comes_back(cuda: Cuda) -> None:
     def use_and_free() -> None:
         with ExitStack() as everything:
-            for thing in (cuda.stream(), Kernels(cuda), cuda.alloc(64 * MIB), cuda.alloc_host(MIB, mapped=True)):
+            for thing in (
+                cuda.stream(),
+                Kernels(cuda, VALUES),
+                cuda.alloc(64 * MIB),
+                cuda.alloc_host(MIB, mapped=True),
+            ):
                 everything.callback(thing.free)
 
     use_and_free()

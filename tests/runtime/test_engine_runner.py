@@ -17,6 +17,7 @@ from unblur.runtime.errors import DeviceError, EngineMismatch
 from unblur.runtime.frames import Padding, batch_from_frame, frame_from_batch
 from unblur.runtime.runner import TimedRunner
 from unblur.runtime.tensorrt import engine_runner as engine_timing
+from unblur.runtime.tensorrt.engine_buffers import HEADER_BYTES
 from unblur.runtime.tensorrt.engine_file import BuildOptions, Profile, record_path
 from unblur.runtime.tensorrt.engine_runner import EngineRunner
 from unblur.runtime.tensorrt.trt import TensorRT
@@ -105,6 +106,15 @@ def test_the_engine_is_given_what_its_spec_says(
         runner.infer_frame(frame, out)
     restored = frame_from_batch(expected[None].astype(np.float32), padding)
     assert np.abs(out.astype(int) - restored).max() <= 1
+
+
+def test_a_network_that_gives_nan_is_reported_and_goes_on(workshop: Workshop, frame: NDArray[np.uint8]) -> None:
+    out = np.empty_like(frame)
+    with workshop.open(workshop.build(bias=float("nan"))) as runner:
+        for _ in range(3):
+            with pytest.raises(DeviceError, match=r"'tiny' gave NaN or infinity; try --precision fp32"):
+                runner.infer_frame(frame, out)
+            assert np.isnan(runner.infer(batch_of(SMALL))).all()
 
 
 def test_a_frame_in_place_and_out_of_a_larger_picture(
@@ -261,7 +271,7 @@ def test_a_lost_gpu_is_told_once_more_and_closes_quietly(discrete: Workshop, fra
 @pytest.mark.parametrize("allocations", range(8))
 def test_too_little_memory_leaves_nothing_behind(workshop: Workshop, allocations: int) -> None:
     engine = workshop.build()
-    each = 4 * 2 * 3 * 64 * 96
+    each = 4 * 2 * 3 * 64 * 96 + HEADER_BYTES
     needed = 1 + (4 if workshop.device.integrated else 6)
     workshop.cuda.capacity = allocations * each
     if allocations >= needed:

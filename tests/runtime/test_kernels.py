@@ -8,13 +8,16 @@ import hashlib
 import shutil
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from unblur.runtime.frames import Padding, batch_from_frame, frame_from_batch
+from unblur.runtime.frames import Batch, Frame, NetworkValues, Padding, batch_from_frame, frame_from_batch
+from unblur.runtime.spec import ModelSpec
 from unblur.runtime.tensorrt import engine_buffers as kernels
 
 SOURCE = Path(kernels.__file__).with_name("kernels.cu")
@@ -33,11 +36,13 @@ static Index blockIdx, threadIdx, blockDim;
     for (threadIdx.y = 0; threadIdx.y < block_y; ++threadIdx.y) \\
     for (threadIdx.x = 0; threadIdx.x < block_x; ++threadIdx.x) kernel
 extern "C" void run_batch_from_frame(int grid_x, int grid_y, int block_x, int block_y,
-    const unsigned char *source, float *target, int h, int w, int ph, int pw)
-{ RUN(batch_from_frame)(source, target, h, w, ph, pw); }
+    const unsigned char *source, float *target, int h, int w, int ph, int pw,
+    float a, float b, float c, float d, float e, float f, int s)
+{ RUN(batch_from_frame)(source, target, h, w, ph, pw, a, b, c, d, e, f, s); }
 extern "C" void run_frame_from_batch(int grid_x, int grid_y, int block_x, int block_y,
-    const float *source, unsigned char *target, int h, int w, int ph, int pw)
-{ RUN(frame_from_batch)(source, target, h, w, ph, pw); }
+    const float *source, unsigned char *target, int h, int w, int ph, int pw,
+    float a, float b, float c, float d, float e, float f, int s)
+{ RUN(frame_from_batch)(source, target, h, w, ph, pw, a, b, c, d, e, f, s); }
 """
 
 
@@ -48,10 +53,11 @@ class CpuModule:
         self._library = library
 
     def launch(
-        self, kernel: str, grid: tuple[int, int], block: tuple[int, int], arguments: tuple[int, ...], stream: object
+        self, kernel: str, grid: tuple[int, int], block: tuple[int, int], arguments: tuple[Any, ...], stream: object
     ) -> None:
         addresses = (ctypes.c_void_p(address) for address in arguments[:2])
-        getattr(self._library, f"run_{kernel}")(*grid, *block, *addresses, *arguments[2:])
+        others = (ctypes.c_float(value) if isinstance(value, float) else value for value in arguments[2:])
+        getattr(self._library, f"run_{kernel}")(*grid, *block, *addresses, *others)
 
     def load(self, ptx: bytes) -> "CpuModule":
         assert ptx == PTX.read_bytes()
@@ -60,8 +66,19 @@ class CpuModule:
     def free(self) -> None: ...
 
 
+SPEC = ModelSpec("lprn", "tiny", 1, 16, 1, "none")
+SPECS = {
+    "ours": SPEC,
+    "signed": replace(SPEC, value_range=(-1.0, 1.0)),
+    "BGR": replace(
+        SPEC, value_range=(0.0, 255.0), colour="BGR", mean=(103.5, 116.3, 123.7), std=(57.4, 57.1, 58.4)
+    ),
+    "normal": replace(SPEC, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)),
+}
+
+
 @pytest.fixture(scope="module")
-def compiled(tmp_path_factory: pytest.TempPathFactory) -> kernels.Kernels:
+def library(tmp_path_factory: pytest.TempPathFactory) -> CpuModule:
     compiler = shutil.which("g++") or shutil.which("clang++")
     if compiler is None:
         pytest.skip("no C++ compiler (g++ or clang++) to compile the kernels with")
@@ -69,44 +86,68 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> kernels.Kernels:
     (folder / "cpu.cpp").write_text(CUDA_ON_A_CPU.replace("SOURCE", str(SOURCE)))
     command = [compiler, "-O1", "-ffp-contract=off", "-shared", "-fPIC", "-o", "cpu.so", "cpu.cpp"]
     subprocess.run(command, cwd=folder, check=True)
-    return kernels.Kernels(CpuModule(ctypes.CDLL(str(folder / "cpu.so"))))  # type: ignore[arg-type]
+    return CpuModule(ctypes.CDLL(str(folder / "cpu.so")))
+
+
+@pytest.fixture(params=SPECS.values(), ids=SPECS)
+def values(request: pytest.FixtureRequest) -> NetworkValues:
+    return NetworkValues(request.param)
+
+
+def batch_of(library: CpuModule, values: NetworkValues, frame: NDArray[np.uint8], padding: Padding) -> Batch:
+    """By the kernel."""
+    batch = np.full((1, 3, *padding.padded_hw), np.nan, np.float32)
+    compiled = kernels.Kernels(library, values)  # type: ignore[arg-type]
+    compiled.batch_from_frame(frame.ctypes.data, batch.ctypes.data, padding, None)  # type: ignore[arg-type]
+    return batch
+
+
+def frame_of(library: CpuModule, values: NetworkValues, batch: Batch, padding: Padding) -> tuple[int, Frame]:
+    """Whether a value was not finite, and the frame, by the kernel."""
+    height, width = padding.size_hw
+    memory = np.zeros(kernels.HEADER_BYTES + 3 * height * width, np.uint8)
+    compiled = kernels.Kernels(library, values)  # type: ignore[arg-type]
+    compiled.frame_from_batch(batch.ctypes.data, memory.ctypes.data, padding, None)  # type: ignore[arg-type]
+    return int(memory[0]), memory[kernels.HEADER_BYTES :].reshape(height, width, 3)
 
 
 @pytest.mark.parametrize("size_hw", [(64, 96), (45, 61), (1, 1), (33, 16)])
 def test_a_frame_becomes_the_same_batch(
-    compiled: kernels.Kernels, make_frame: Callable[[int, int], NDArray[np.uint8]], size_hw: tuple[int, int]
+    library: CpuModule, values: NetworkValues, make_frame: Callable[[int, int], Frame], size_hw: tuple[int, int]
 ) -> None:
     frame, padding = make_frame(*size_hw), Padding.to_multiple(size_hw, 16)
-    batch = np.full((1, 3, *padding.padded_hw), np.nan, np.float32)
-    compiled.batch_from_frame(frame.ctypes.data, batch.ctypes.data, padding, None)  # type: ignore[arg-type]
-    np.testing.assert_array_equal(batch, batch_from_frame(frame, padding))
+    expected = values.taken(batch_from_frame(frame, padding))
+    np.testing.assert_array_equal(batch_of(library, values, frame, padding), expected)
 
 
-def test_each_level_becomes_the_same_float(compiled: kernels.Kernels) -> None:
+def test_each_level_becomes_the_same_float(library: CpuModule, values: NetworkValues) -> None:
     frame = np.arange(256, dtype=np.uint8).repeat(3).reshape(16, 16, 3)
     padding = Padding.to_multiple((16, 16), 16)
-    batch = np.empty((1, 3, 16, 16), np.float32)
-    compiled.batch_from_frame(frame.ctypes.data, batch.ctypes.data, padding, None)  # type: ignore[arg-type]
-    np.testing.assert_array_equal(batch, batch_from_frame(frame, padding))
+    expected = values.taken(batch_from_frame(frame, padding))
+    np.testing.assert_array_equal(batch_of(library, values, frame, padding), expected)
 
 
 @pytest.mark.parametrize("size_hw", [(64, 96), (45, 61), (1, 1)])
-def test_a_batch_becomes_the_same_frame(compiled: kernels.Kernels, size_hw: tuple[int, int]) -> None:
+def test_a_batch_becomes_the_same_frame(
+    library: CpuModule, values: NetworkValues, size_hw: tuple[int, int]
+) -> None:
     padding = Padding.to_multiple(size_hw, 16)
-    batch = np.random.default_rng(5).uniform(-0.2, 1.2, (1, 3, *padding.padded_hw)).astype(np.float32)
-    batch.flat[:5] = np.array([0.5, 2.5, 3.5, 254.5, 255.5], np.float32) / 255  # halves go to even
-    frame = np.empty((*size_hw, 3), np.uint8)
-    compiled.frame_from_batch(batch.ctypes.data, frame.ctypes.data, padding, None)  # type: ignore[arg-type]
-    np.testing.assert_array_equal(frame, frame_from_batch(batch.copy(), padding))
+    rgb = np.random.default_rng(5).uniform(-0.2, 1.2, (1, 3, *padding.padded_hw)).astype(np.float32)
+    rgb.flat[:5] = np.array([0.5, 2.5, 3.5, 254.5, 255.5], np.float32) / 255  # halves go to even
+    batch = values.taken(rgb)
+    flag, frame = frame_of(library, values, batch, padding)
+    np.testing.assert_array_equal(frame, frame_from_batch(values.given(batch, rgb), padding))
+    assert flag == 0
 
 
-def test_what_is_no_number_becomes_black_and_what_is_infinite_white(compiled: kernels.Kernels) -> None:
-    batch = np.full((1, 3, 16, 16), np.nan, np.float32)
-    batch[0, 0], batch[0, 2] = np.inf, -np.inf
-    frame = np.empty((16, 16, 3), np.uint8)
+@pytest.mark.parametrize(("value", "level"), [(np.nan, 0), (np.inf, 255), (-np.inf, 0)])
+def test_what_is_not_finite_is_reported(library: CpuModule, value: float, level: int) -> None:
+    batch = np.zeros((1, 3, 16, 16), np.float32)
+    batch[0, 1, 3, 4] = value
     padding = Padding.to_multiple((16, 16), 16)
-    compiled.frame_from_batch(batch.ctypes.data, frame.ctypes.data, padding, None)  # type: ignore[arg-type]
-    assert (frame == [255, 0, 0]).all()
+    flag, frame = frame_of(library, NetworkValues(SPEC), batch, padding)
+    assert flag == 1
+    assert frame[3, 4].tolist() == [0, level, 0]
 
 
 def test_the_ptx_was_made_of_this_source() -> None:
