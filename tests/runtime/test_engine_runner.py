@@ -4,7 +4,6 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -75,46 +74,6 @@ def test_a_frame_of_any_size_is_padded_and_cut_on_the_gpu(
             out[:] = 0
             runner.infer_frame(frame, out)
             np.testing.assert_array_equal(out, computed_frame(frame))
-
-
-FOREIGN = {
-    "signed": {"value_range": (-1.0, 1.0)},
-    "BGR": {"value_range": (0.0, 255.0), "colour": "BGR", "mean": (103.5, 116.3, 123.7), "std": (57.4,) * 3},
-    "residual": {"output": "residual"},
-}
-
-
-@pytest.mark.parametrize("fields", FOREIGN.values(), ids=FOREIGN)
-def test_the_engine_is_given_what_its_spec_says(
-    discrete: Workshop, frame: NDArray[np.uint8], fields: dict[str, Any]
-) -> None:
-    """The engine halves what it is given and adds a quarter; here the same in float64 from the definition."""
-    spec = replace(SPEC, **fields)
-    padding = Padding.to_multiple((frame.shape[0], frame.shape[1]), SPEC.multiple_of)
-    batch, out = batch_from_frame(frame, padding), np.empty_like(frame)
-    low, high = spec.value_range
-    order = slice(None, None, -1 if spec.colour == "BGR" else 1)
-    mean, std = (np.reshape(values, (3, 1, 1)) for values in (spec.mean, spec.std))
-    given = 0.5 * (batch[0, order].astype(np.float64) * (high - low) + low - mean) / std + 0.25
-    expected = ((given * std + mean - low) / (high - low))[order]
-    if spec.output == "residual":
-        expected = batch[0] + given
-    with discrete.open(discrete.build(spec=spec)) as runner:
-        for _ in range(3):
-            np.testing.assert_allclose(runner.infer(batch)[0], expected, atol=1e-5)
-            np.testing.assert_allclose(runner.timed_infer(batch)[0][0], expected, atol=1e-5)
-        runner.infer_frame(frame, out)
-    restored = frame_from_batch(expected[None].astype(np.float32), padding)
-    assert np.abs(out.astype(int) - restored).max() <= 1
-
-
-def test_a_network_that_gives_nan_is_reported_and_goes_on(workshop: Workshop, frame: NDArray[np.uint8]) -> None:
-    out = np.empty_like(frame)
-    with workshop.open(workshop.build(bias=float("nan"))) as runner:
-        for _ in range(3):
-            with pytest.raises(DeviceError, match=r"'tiny' gave NaN or infinity; try --precision fp32"):
-                runner.infer_frame(frame, out)
-            assert np.isnan(runner.infer(batch_of(SMALL))).all()
 
 
 def test_a_frame_in_place_and_out_of_a_larger_picture(
