@@ -30,6 +30,12 @@ _INT8, _UINT8 = TensorProto.INT8, TensorProto.UINT8
 _TAKEN_TYPES = {_INT8, TensorProto.INT4, TensorProto.FLOAT8E4M3FN}
 
 
+_NO_PARSER = frozenset(
+    {"Bernoulli", "BitShift", "Compress", "ConcatFromSequence", "Det", "MaxRoiPool", "MaxUnpool", "Multinomial"}
+    | {"MelWeightMatrix", "NegativeLogLikelihoodLoss", "SoftmaxCrossEntropyLoss", "SplitToSequence", "STFT"}
+    | {"TfIdfVectorizer", "Unique", "BlackmanWindow", "HammingWindow", "HannWindow"}
+)
+"""Marked as not supported in docs/operators.md of onnx/onnx-tensorrt."""
 _GATE = "an error of a gate scales everything after it"
 _STATISTIC = "a sum over many values needs more than 8 bits"
 _FLOAT_OPERATORS = {
@@ -49,9 +55,9 @@ class LintView(GraphView):
         return Flow(self)
 
     @cached_property
-    def is_quantized(self) -> bool:
+    def has_int8(self) -> bool:
         """True if a weighted layer has Q/DQ on its input and its weights."""
-        return any(_is_quantized(self, node) for node in self.nodes)
+        return any(is_quantized(self, node) for node in self.nodes)
 
 
 @dataclass(frozen=True)
@@ -162,6 +168,15 @@ def _antialias(view: LintView, node: NodeProto) -> str | None:
     return "a Resize with antialias" if node.op_type == "Resize" and attribute_of(node, "antialias") else None
 
 
+def _unknown(view: LintView, node: NodeProto) -> str | None:
+    if _integer_operator(view, node):
+        return None
+    if node.domain not in ("", "ai.onnx"):
+        return f"the operator {node.op_type} of the domain {node.domain}"
+    refused = node.op_type in _NO_PARSER or node.op_type.startswith(("Sequence", "Optional", "String"))
+    return f"the operator {node.op_type}" if refused else None
+
+
 def _fourier(view: LintView, node: NodeProto) -> str | None:
     return "a Fourier transform" if node.op_type == "DFT" else None
 
@@ -186,7 +201,7 @@ def _float_residual(view: LintView, node: NodeProto) -> str | None:
     if node.op_type != "Add" or any(view.tensor(node, position) is not None for position in (0, 1)):
         return None
     sources = [view.source(node, position) for position in (0, 1)]
-    quantized = [source for source in sources if source is not None and _is_quantized(view, source)]
+    quantized = [source for source in sources if source is not None and is_quantized(view, source)]
     dequantized = [source for source in sources if source is not None and source.op_type == _DQ]
     if not quantized or dequantized or _is_image_residual(view, node):
         return None
@@ -199,20 +214,20 @@ def _is_image_residual(view: LintView, node: NodeProto) -> bool:
 
 def _float_image(view: LintView, node: NodeProto) -> str | None:
     """Rounding the image would show: its values are never negative, so symmetric INT8 holds it in 7 bits."""
-    if not view.is_quantized or not _is_image_residual(view, node):
+    if not view.has_int8 or not _is_image_residual(view, node):
         return None
     return "it adds the image, which 7 bits would show"
 
 
 def _float_layer(view: LintView, node: NodeProto) -> str | None:
-    if not view.is_quantized or node.op_type not in WEIGHTED or _is_quantized(view, node):
+    if not view.has_int8 or node.op_type not in WEIGHTED or is_quantized(view, node):
         return None
     reason = view.flow.reason_to_keep(node, cautious=True) if node.op_type in CONVOLUTIONS else None
     return f"{node.op_type}: {reason or 'left in float by the search or by choice'}"
 
 
 def _float_operator(view: LintView, node: NodeProto) -> str | None:
-    reason = _FLOAT_OPERATORS.get(node.op_type) if view.is_quantized else None
+    reason = _FLOAT_OPERATORS.get(node.op_type) if view.has_int8 else None
     return None if reason is None else f"{node.op_type}: {reason}"
 
 
@@ -226,7 +241,7 @@ def _half_quantized(view: LintView, node: NodeProto) -> str | None:
 
 
 def _per_tensor_weights(view: LintView, node: NodeProto) -> str | None:
-    if node.op_type not in CONVOLUTIONS or not _is_quantized(view, node):
+    if node.op_type not in CONVOLUTIONS or not is_quantized(view, node):
         return None
     dequantize = _dequantize(view, node, 1)
     scale = None if dequantize is None else view.tensor(dequantize, 1)
@@ -234,7 +249,7 @@ def _per_tensor_weights(view: LintView, node: NodeProto) -> str | None:
 
 
 def _channels(view: LintView, node: NodeProto) -> str | None:
-    if node.op_type not in CONVOLUTIONS or not _is_quantized(view, node):
+    if node.op_type not in CONVOLUTIONS or not is_quantized(view, node):
         return None
     shape, groups = _weight_shape(view, node), attribute_of(node, "group") or 1
     if len(shape) < 2 or not isinstance(groups, int):
@@ -244,7 +259,8 @@ def _channels(view: LintView, node: NodeProto) -> str | None:
     return f"{inputs} channels in, {outputs} out" if inputs % _CHANNELS or outputs % _CHANNELS else None
 
 
-def _is_quantized(view: LintView, node: NodeProto) -> bool:
+def is_quantized(view: LintView, node: NodeProto) -> bool:
+    """True if both the input and the weights of a layer come from Q/DQ."""
     if node.op_type not in WEIGHTED:
         return False
     return all(_dequantize(view, node, position) is not None for position in (0, 1))
@@ -277,6 +293,7 @@ RULES = (
     Rule("per-channel-activation", "error", "one scale a tensor for activations", _per_channel_activation),
     Rule("resize-antialias", "error", "average before a Resize without antialias", _antialias),
     Rule("fourier", "error", "keep Fourier transforms in the loss, out of the network", _fourier),
+    Rule("unknown-operator", "error", "write it with standard operators, or run it in ONNX Runtime", _unknown),
     Rule("quantized-output", "warning", "quantise inputs of weighted layers, not their outputs", _quantized_output),
     Rule("float-residual", "warning", "quantise the branch too, so that the Add is fused in INT8", _float_residual),
     Rule("half-quantized", "warning", "quantise both inputs or none", _half_quantized),

@@ -33,6 +33,7 @@ _MOVES = frozenset(
 _TO_IMAGE = _MOVES | {"Add", "Sub", "Clip", "Tanh", "Sigmoid"}
 _TO_GATE = _MOVES | {"Add", "GlobalAveragePool", "LeakyRelu", "PRelu", "ReduceMean", "Relu", *CONVOLUTIONS}
 _GATES = frozenset({"Sigmoid", "HardSigmoid", "Softmax"})
+_FRAME_POOLS = frozenset({"GlobalAveragePool", "GlobalMaxPool"})
 _SHOWN_NAMES = 8
 
 
@@ -166,13 +167,20 @@ class Flow:
 
     def reason_to_keep(self, node: NodeProto, *, cautious: bool) -> str | None:
         """Why a convolution stays float; None if it need not. cautious: see `place`."""
-        if self._only_feeds_gates(node.output[0]):
+        if self._only_feeds_gates(node.output[0]) or self._is_pooled(node.input[0]):
             return "attention gate"
         if cautious and self._comes_from_image(node.input[0]):
             return "reads the image"
         if cautious and self._becomes_image(node.output[0]):
             return "writes the image"
         return None
+
+    def _is_pooled(self, name: str) -> bool:
+        """True if a tensor is made of averages over the frame: what scales features, even without a sigmoid."""
+        source = self._view.producer.get(name)
+        while source is not None and source.op_type in _TO_GATE and source.op_type not in _FRAME_POOLS:
+            source = self._view.producer.get(source.input[0])
+        return source is not None and source.op_type in _FRAME_POOLS
 
     def is_image(self, name: str) -> bool:
         """True if a tensor is the image or an estimate of it, but for moves and sums."""

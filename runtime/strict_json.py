@@ -40,7 +40,7 @@ def parse_document(kind: type[T], text: str | bytes, where: str, *, schema: int)
     """
     try:
         raw = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{where} is not JSON ({error})") from error
     check_schema(raw, where, schema)
     if "schema" not in get_type_hints(kind):

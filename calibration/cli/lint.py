@@ -9,6 +9,7 @@ import typer
 
 from unblur.calibration.lint import Finding
 from unblur.calibration.lint import lint as findings_of
+from unblur.calibration.lint_targets import verdicts
 from unblur.calibration.onnx_model import read_proto
 from unblur.runtime.console import print_json, stdout
 
@@ -22,16 +23,24 @@ def lint(
     """Name what TensorRT refuses in an ONNX file, or fuses badly; exit with 1 if something is refused.
 
     An error is refused by TensorRT, or computed differently from what ONNX says; a warning costs speed or quality;
-    a note says what remains in float in an INT8 model, and why.
+    a note says what remains in float in an INT8 model, and why. Last, for each target, whether it builds and in
+    which precision it will run.
     """
-    findings = findings_of(read_proto(model))
+    proto = read_proto(model)
+    findings = findings_of(proto)
     counts = Counter(finding.severity for finding in findings)
     errors, warnings, notes = (counts[severity] for severity in ("error", "warning", "note"))
+    found = verdicts(proto, findings)
     if json:
         documents = [vars(finding) for finding in findings]
-        print_json({"errors": errors, "warnings": warnings, "notes": notes, "findings": documents})
+        targets = [vars(verdict) for verdict in found]
+        print_json(
+            {"errors": errors, "warnings": warnings, "notes": notes, "findings": documents, "targets": targets}
+        )
     else:
         _print(findings)
+        for verdict in found:
+            _say(str(verdict))
         _say(f"{model}: {errors} errors, {warnings} warnings, {notes} notes")
     raise typer.Exit(1 if errors else 0)
 

@@ -29,6 +29,9 @@ INT8_LEVELS = 127
 """Steps between 0 and the largest value that symmetric INT8 holds."""
 
 
+_FLOAT32_MAX = (2 - 2**-23) * 2.0**127
+
+
 @dataclass(frozen=True)
 class TensorRange:
     """lowest, highest: what the tensor took on the images. amax: what was chosen; INT8 holds [-amax, amax] in
@@ -81,7 +84,7 @@ class CalibrationTable:
     float because INT8 was too costly there, or because the user said so. reads: INT8 weight -> the tensors it is
     applied to, in the order of the graph, one for each step that uses it. image_tensors: those of them that are the
     image itself, which only convolutions read in INT8.
-    Raises ValueError for an amax that is not positive.
+    Raises ValueError for an amax that is not positive, or beyond float32.
     """
 
     method: Origin
@@ -102,8 +105,8 @@ class CalibrationTable:
 
     def __post_init__(self) -> None:
         for name, value in {**self.ranges, **self.implicit}.items():
-            if not 0 < value.amax < float("inf"):
-                raise ValueError(f"the amax of tensor '{name}' is {value.amax}, expected a positive number")
+            if not 0 < value.amax <= _FLOAT32_MAX:
+                raise ValueError(f"the amax of tensor '{name}' is {value.amax}, expected a positive float32")
 
     def to_json(self) -> str:
         """The table as JSON text; equal tables give equal text, and what is read is what was written."""

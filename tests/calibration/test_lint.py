@@ -14,6 +14,7 @@ from typer.testing import CliRunner, Result
 from unblur.calibration.images import find_sample
 from unblur.calibration.int8_from_fp32 import Settings, calibrate
 from unblur.calibration.lint import RULES, Finding, lint
+from unblur.calibration.lint_targets import verdicts
 from unblur.calibration.onnx_model import OnnxModel, onnx_bytes, read_onnx, read_proto
 from unblur.runtime.cli.main import app
 from unblur.runtime.errors import BadInput
@@ -200,12 +201,32 @@ def test_the_command_exits_with_1_for_errors_alone(file_of: Callable[[ModelProto
         "error int32-bias: leave biases in float (QuantizeBias=False)",
         "  bias: it reads an INT32 bias",
     ]
+    assert done.stdout.splitlines()[-3:-1] == [
+        "TensorRT 10: does not build, 'bias': it reads an INT32 bias",
+        "TensorRT-RTX: does not build, 'bias': it reads an INT32 bias",
+    ]
     assert done.stdout.splitlines()[-1].endswith("model.onnx: 1 errors, 0 warnings, 0 notes")
     warned = _lint(file_of(QuantizedConv(after=_RESIDUAL).model()), "--json")
     assert warned.exit_code == 0
     document = json.loads(warned.stdout)
     assert (document["errors"], document["warnings"]) == (0, 1)
     assert Finding(**document["findings"][0]).rule == "float-residual"
+    assert [target["builds"] for target in document["targets"]] == [True, True]
+
+
+def test_the_precision_that_runs_is_named(fp32: OnnxModel) -> None:
+    (trt, rtx) = verdicts(CLEAN(), lint(CLEAN()))
+    assert str(trt) == "TensorRT 10: builds, INT8 in 1 of 1 layers with weights, fp32 in the rest"
+    assert rtx.what.endswith("its INT8 convolutions write float32, so expect no gain over fp16")
+    assert {verdict.what for verdict in verdicts(fp32.proto, lint(fp32.proto))} == {"in fp32"}
+    half = read_proto(shipped_presets()["lprn-n"] / "fp16.onnx")
+    assert {verdict.what for verdict in verdicts(half, lint(half))} == {"in fp16"}
+
+
+def test_an_operator_of_another_domain_is_named() -> None:
+    model = graph_of([helper.make_node("Gelu", ["x"], ["y"], "gelu", domain="com.microsoft")], {})
+    (finding,) = lint(model)
+    assert (finding.rule, finding.what) == ("unknown-operator", "the operator Gelu of the domain com.microsoft")
 
 
 def test_a_fault_in_many_nodes_is_told_once(file_of: Callable[[ModelProto], Path]) -> None:

@@ -58,12 +58,23 @@ def test_a_sigmoid_that_makes_the_image_is_no_gate(fp32: OnnxModel) -> None:
     assert "tail.w" in place(model, cautious=False).layers
 
 
+def test_a_convolution_of_averages_is_a_gate_without_a_sigmoid_too(fp32: OnnxModel) -> None:
+    """As in NAFNet, which multiplies by the convolution itself."""
+    model = OnnxModel.of(fp32.copied())
+    for node in model.graph.node:
+        if node.name.startswith("sigmoid"):
+            node.op_type = "Identity"
+    assert place(model, cautious=False).kept == {"gate.w": "attention gate"}
+
+
 def test_gates_of_a_recurrent_cell_that_feed_a_tanh_too_become_int8(fp32: OnnxModel) -> None:
     """One convolution for all gates, as ConvLSTM has it: split, then sigmoids and a tanh."""
     model = OnnxModel.of(fp32.copied())
     for node in list(model.graph.node):
         if node.name.startswith("sigmoid"):
             node.op_type = "Tanh"
+        elif node.name.startswith("pool"):
+            node.op_type = "Identity"
     assert "gate.w" in place(model).layers
 
 

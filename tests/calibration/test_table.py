@@ -218,3 +218,18 @@ def test_a_difference_is_told_by_what_it_is(table: CalibrationTable) -> None:
         "tensor features2: amax 1.6 -> 1.76 (+10.0 %)",
     ]
     assert "features1" in diff(table, other, percent=3.9).moved
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 100_000], ids=["lists", "objects"])
+def test_a_table_nested_too_deeply_is_one_line(text: str) -> None:
+    with pytest.raises(CalibrationError, match=r"t\.json is not JSON") as caught:
+        CalibrationTable.from_json(text, where="t.json")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_range_beyond_float32_is_refused() -> None:
+    preprocessing = Preprocessing("RGB", (0.0, 1.0), 1)
+    with pytest.raises(ValueError, match=r"the amax of tensor 'x' is 1e\+308, expected a positive float32"):
+        CalibrationTable(
+            "minmax", None, "per-step", "p", 1, "0", preprocessing, {}, {"x": TensorRange(0, 1, 1e308)}, {}, {}, {}
+        )

@@ -94,6 +94,10 @@ def _computed_scale() -> ModelProto:
     return graph_of(nodes, {"z": np.int8(0)})
 
 
+def _unknown() -> ModelProto:
+    return graph_of([helper.make_node("Det", ["x"], ["y"], "det")], {})
+
+
 def _antialias() -> ModelProto:
     resize = helper.make_node("Resize", ["x", "", "scales"], ["y"], "resize", mode="linear", antialias=1)
     return graph_of([resize], {"scales": np.array([1, 1, 0.5, 0.5], np.float32)})
@@ -117,6 +121,7 @@ def _conv_integer() -> ModelProto:
 CLEAN: Callable[[], ModelProto] = QuantizedConv().model
 
 REFUSED: Mapping[str, tuple[Callable[[], ModelProto], str, str]] = {
+    "unknown operator": (_unknown, "unknown-operator", "det"),
     "asymmetric activation": (QuantizedConv(zero_point=np.int8(3)).model, "zero-point", "quantize"),
     "asymmetric weights": (
         QuantizedConv(weight_zero_point=np.full(CHANNELS, 2, np.int8)).model, "zero-point", "weights",
