@@ -49,7 +49,7 @@ bundles: $(INSTALLED)  ## Make the bundles that ship in the runtime from the wei
 	mkdir -p build/photographs
 	cp $(addprefix $(SKIMAGE)/,chelsea.png coffee.png motorcycle_left.png rocket.jpg) build/photographs
 	for preset in lprn-n lprn-s; do \
-	  $(BIN)/unblur deploy $$preset --calibration build/photographs --synthetic-blur \
+	  SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(BIN)/unblur deploy $$preset --calibration build/photographs --synthetic-blur \
 	    -o runtime/bundles/$$preset.unblur || exit 1; \
 	done
 

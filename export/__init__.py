@@ -12,25 +12,27 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from unblur.export.build import StoredEngine, build_engine
+    from unblur.export.build import build_engine
     from unblur.export.deployment import Deployment, DeployPlan, RejectedBundle, deploy
     from unblur.export.onnx_file import ExportedOnnx, export_onnx
     from unblur.export.report.data import read_report
+    from unblur.export.source_model import find_source
 
 __all__ = [
     "DeployPlan",
     "Deployment",
     "ExportedOnnx",
     "RejectedBundle",
-    "StoredEngine",
     "build_engine",
     "deploy",
     "export_onnx",
+    "find_source",
     "read_report",
 ]
 
 _MODULES = {
-    "build": ("StoredEngine", "build_engine"),
+    "build": ("build_engine",),
+    "source_model": ("find_source",),
     "deployment": ("DeployPlan", "Deployment", "RejectedBundle", "deploy"),
     "onnx_file": ("ExportedOnnx", "export_onnx"),
     "report.data": ("read_report",),

@@ -1,37 +1,51 @@
-"""A checkpoint -> a bundle that a device can trust.
+"""A network -> a bundle that a device can trust.
 
-    checkpoint -> fp32, fp16, int8, also at fewer steps -> parity ledger -> golden vectors -> report -> sealed
+    source -> fp32, fp16, int8, also at fewer steps -> parity ledger -> golden vectors -> report -> sealed
 
-Equal inputs give equal bytes on one machine: nothing in a bundle says when it was made, unless SOURCE_DATE_EPOCH is
-set. The numbers in it (ranges, parity, golden vectors) depend on the processor in their last digits.
+With SOURCE_DATE_EPOCH set a build is reproducible: equal inputs give equal bytes on one machine, the date is that
+of the variable, and no latency is measured. The numbers in a bundle (ranges, parity, golden vectors) depend on the
+processor in their last digits.
 """
 
 import os
+import statistics
+import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib.metadata import version
 from itertools import groupby, pairwise
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import get_args
 
-from unblur.calibration.images import Sample
+import numpy as np
+
+from unblur.calibration.images import Sample, Trial, find_trials
 from unblur.calibration.int8_from_fp32 import Calibrated, Settings, calibrate
 from unblur.calibration.onnx_model import OnnxModel, write_onnx
 from unblur.calibration.quantize import quantize_with
 from unblur.calibration.table import at_fewer_steps
 from unblur.calibration.trt_cache import CACHE_FILE, cache_from_table
 from unblur.export.fp16 import fp16_from_fp32, int8_fp16_from_int8
-from unblur.export.onnx_from_network import onnx_from_network, simplify
 from unblur.export.report.bundle_page import bundle_page
-from unblur.export.report.data import REPORT_JSON, BundleReport, CropComparison, ModelFile, int8_report
-from unblur.export.report.pictures import compare_crops
-from unblur.export.torch_runner import TorchRunner
+from unblur.export.report.data import (
+    REPORT_JSON,
+    BundleReport,
+    CropComparison,
+    ModelFile,
+    Truth,
+    VariantLatency,
+    int8_report,
+)
+from unblur.export.report.images import compare_crops, gain_db, most_detailed_crop
+from unblur.export.source_model import SourceModel
 from unblur.runtime.console import Stage, silent
 from unblur.runtime.errors import BadInput, ParityError
 from unblur.runtime.files import atomic_folder
-from unblur.runtime.frames import Frame
+from unblur.runtime.frames import Frame, Padding, batch_from_frame
+from unblur.runtime.images import write_image
 from unblur.runtime.model.bundle import MANIFEST, SUFFIX, BundleManifest, Golden, Variant, seal_bundle
 from unblur.runtime.model.deblurrer import Deblurrer
 from unblur.runtime.model.golden import make_golden
@@ -40,32 +54,30 @@ from unblur.runtime.quality.pairs import Pair, read_pair
 from unblur.runtime.quality.parity import Ledger, measure
 from unblur.runtime.quality.tolerances import INT8_LOSS_LIMIT_DB
 from unblur.runtime.spec import Precision
-from unblur.train.checkpoint import load_checkpoint
-from unblur.train.networks import DeblurringNetwork
-from unblur.train.networks.base import count_parameters, gflop_720p
 
 CALIBRATION_TABLE = "calibration.json"
 REPORT = "report.html"
 ANYTIME_STEPS = (1, 2, 3)
 DEFAULT_INT8 = Settings(budget_db=INT8_LOSS_LIMIT_DB)
-_FORMS: tuple[Precision, ...] = get_args(Precision)
-_PARITY_PICTURES = 4
-_REPORT_PICTURES = 3
+_PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+_PAIRS, _TRUTH_SIDE = 8, 720  # how many are taken or made of the sample, and their size in pixels
+_REPORT_IMAGES = 3
+_FRAME_HW, _RUNS, _RUNS_S = (720, 1280), 5, 3.0
 _PACKAGES = ("unblur", "onnx", "onnxruntime", "torch")
 _CACHE_TENSORRT = (10, 3, 0)  # JetPack 6.2's; `unblur build` puts the header of the TensorRT it finds
 
 
 @dataclass(frozen=True)
 class DeployPlan:
-    """What to deploy and what to judge it on.
+    """What to deploy and what to measure it on.
 
-    sample: the pictures INT8 is calibrated on. pairs: the ledger is measured on them, against ground truth;
-    without any, parity alone is measured, on a few pictures of the sample. steps: the fewer steps that
+    sample: the images INT8 is calibrated on. pairs: the ledger is measured on them, against ground truth; without
+    any, on those of the sample, or on pairs made of its images by synthetic blur. steps: the fewer steps that
     variants are added at; None chooses the first few below the network's own. keep_failed: seal the bundle even if
-    its ledger fails. int8: how to calibrate.
+    its ledger does not pass. int8: how to calibrate.
     """
 
-    checkpoint: Path
+    source: SourceModel
     sample: Sample
     pairs: tuple[Pair, ...] = ()
     steps: tuple[int, ...] | None = None
@@ -75,7 +87,7 @@ class DeployPlan:
 
 @dataclass(frozen=True)
 class Deployment:
-    """A sealed bundle. calibrated: its INT8 form before the rest of it became float16."""
+    """A sealed bundle. calibrated: its INT8 variant before the rest of it became float16."""
 
     bundle: Path
     manifest: BundleManifest
@@ -84,7 +96,7 @@ class Deployment:
 
 
 class RejectedBundle(ParityError):
-    """The ledger failed, so no bundle was written; `ledger` says by how much."""
+    """The ledger did not pass, so no bundle was written; `ledger` has the figures."""
 
     def __init__(self, message: str, ledger: Ledger) -> None:
         super().__init__(message)
@@ -94,42 +106,67 @@ class RejectedBundle(ParityError):
 def deploy(plan: DeployPlan, out: Path, stage: Stage = silent) -> Deployment:
     """Make the bundle `out`, whole or not at all; a bundle that is there already is replaced.
 
-    Raises BadInput, SpecMismatch or CalibrationError if something given cannot be used, RejectedBundle if a hop of
-    the ledger fails.
+    Raises BadInput, SpecMismatch or CalibrationError if something given cannot be used, RejectedBundle if the
+    ledger does not pass.
     """
     _check_out(out)
-    network = load_checkpoint(plan.checkpoint)
-    counts = _step_counts(network.spec.steps, plan.steps)
-    variants = tuple(Variant(form, count, _file(form, count, network.steps)) for count in counts for form in _FORMS)
-    with atomic_folder(out) as folder:
-        calibrated = _write_models(folder, network, variants, plan, stage)
-        ledger = _measure(folder, network, variants, plan, stage)
+    own_steps = plan.source.spec.steps
+    counts = _step_counts(own_steps, plan.steps)
+    variants = tuple(
+        Variant(precision, count, _file(precision, count, own_steps))
+        for count in counts
+        for precision in _PRECISIONS
+    )
+    with atomic_folder(out) as folder, _truth(plan) as (pairs, truth):
+        calibrated = _write_models(folder, variants, plan, stage)
+        ledger = _measure(folder, plan.source, variants, pairs, stage)
         if not ledger.passed and not plan.keep_failed:
             raise RejectedBundle(_verdict(ledger), ledger)
-        golden = [_golden(folder, variant, network.steps) for variant in variants]
-        report = _report(folder, network, variants, calibrated, ledger, plan)
+        golden = tuple(_golden(folder, variant, own_steps) for variant in variants)
+        report = BundleReport(
+            spec=plan.source.spec,
+            parameters=plan.source.parameters,
+            gflop_720p=plan.source.gflop_720p,
+            models=tuple(
+                ModelFile(each.precision, each.steps, (folder / each.file).stat().st_size) for each in variants
+            ),
+            ledger=ledger,
+            int8=int8_report(calibrated),
+            truth=truth,
+            images=_images(folder / variants[0].file, pairs),
+            latency=tuple(_latency(folder, each) for each in variants if each.steps == own_steps and not _epoch()),
+            versions={package: version(package) for package in _PACKAGES},
+            created=_created(),
+        )
         (folder / REPORT_JSON).write_text(report.to_json())
         (folder / REPORT).write_text(bundle_page(report))
-        manifest = BundleManifest(
-            name=network.spec.preset,
-            spec=network.spec,
-            created=report.created,
-            versions=report.versions,
-            variants=variants,
-            ledger=ledger.hops,
-            golden=tuple(golden),
-            calibration_id=calibrated.table.identity,
-        )
-        manifest = seal_bundle(folder, manifest)
+        manifest = seal_bundle(folder, _manifest(report, variants, golden))
     return Deployment(out, manifest, ledger, calibrated)
 
 
+def _model_file(folder: Path, variant: Variant) -> ModelFile:
+    return ModelFile(variant.precision, variant.steps, (folder / variant.file).stat().st_size)
+
+
+def _manifest(report: BundleReport, variants: tuple[Variant, ...], golden: tuple[Golden, ...]) -> BundleManifest:
+    return BundleManifest(
+        name=report.spec.preset,
+        spec=report.spec,
+        created=report.created,
+        versions=report.versions,
+        variants=variants,
+        ledger=report.ledger.hops,
+        golden=golden,
+        calibration_id=report.int8.calibration_id,
+    )
+
+
 def _check_out(out: Path) -> None:
-    """Refuse early what would fail late, and never replace a folder that is no bundle."""
+    """Refuse early what would fail late, and never replace a folder that is not a bundle."""
     if out.suffix != SUFFIX:
         raise BadInput(f"{out} cannot be a bundle; its name ends in {SUFFIX}")
     if out.exists() and not (out / MANIFEST).is_file():
-        raise BadInput(f"{out} is there already and is no bundle; remove it or choose another name")
+        raise BadInput(f"{out} is there already and is not a bundle; remove it or choose another name")
 
 
 def _step_counts(own: int, wanted: Sequence[int] | None) -> tuple[int, ...]:
@@ -144,12 +181,30 @@ def _file(precision: Precision, steps: int, own_steps: int) -> str:
     return f"{precision}.onnx" if steps == own_steps else f"{precision}-{steps}.onnx"
 
 
-def _write_models(
-    folder: Path, network: DeblurringNetwork, variants: Sequence[Variant], plan: DeployPlan, stage: Stage
-) -> Calibrated:
+@contextmanager
+def _truth(plan: DeployPlan) -> Iterator[tuple[tuple[Pair, ...], Truth]]:
+    """The pairs to measure on, and where they come from; those that are made are there inside the block."""
+    pairs = plan.pairs or plan.sample.spread(_PAIRS).pairs
+    if pairs:
+        yield pairs, "pairs"
+        return
+    with TemporaryDirectory(prefix="unblur-") as folder:
+        trials = enumerate(find_trials(plan.sample, _TRUTH_SIDE, _PAIRS))
+        yield tuple(_written(trial, Path(folder) / str(index)) for index, trial in trials), "synthetic blur"
+
+
+def _written(trial: Trial, stem: Path) -> Pair:
+    """The two images as files, as pairs are."""
+    blurred, sharp = (stem.with_name(f"{stem.name}-{side}.png") for side in ("blurred", "sharp"))
+    write_image(blurred, trial.blurred)
+    write_image(sharp, trial.sharp)
+    return Pair(trial.name, blurred, sharp)
+
+
+def _write_models(folder: Path, variants: Sequence[Variant], plan: DeployPlan, stage: Stage) -> Calibrated:
     """Write every variant, the calibration table, and its ranges for implicit INT8."""
-    graphs = _write_float(folder, network, variants, stage)
-    calibrated = calibrate(graphs[network.steps], plan.sample, plan.int8, stage)
+    graphs = _write_float(folder, plan.source, variants, stage)
+    calibrated = calibrate(graphs[plan.source.spec.steps], plan.sample, plan.int8, stage)
     for variant in variants:
         if variant.precision == "int8":
             int8 = _int8(calibrated, graphs[variant.steps], variant.steps)
@@ -160,7 +215,7 @@ def _write_models(
 
 
 def _write_float(
-    folder: Path, network: DeblurringNetwork, variants: Sequence[Variant], stage: Stage
+    folder: Path, source: SourceModel, variants: Sequence[Variant], stage: Stage
 ) -> dict[int, OnnxModel]:
     """Write the fp32 and fp16 variants; gives the fp32 graph of every number of steps."""
     graphs: dict[int, OnnxModel] = {}
@@ -168,7 +223,7 @@ def _write_float(
     advance = stage("exporting", len(floats))
     for variant in floats:
         if variant.steps not in graphs:
-            graphs[variant.steps] = simplify(onnx_from_network(network.at_steps(variant.steps))).model
+            graphs[variant.steps] = source.onnx(variant.steps)
         fp32 = graphs[variant.steps]
         write_onnx(folder / variant.file, fp32 if variant.precision == "fp32" else fp16_from_fp32(fp32))
         advance()
@@ -183,33 +238,39 @@ def _int8(calibrated: Calibrated, fp32: OnnxModel, steps: int) -> OnnxModel:
 
 
 def _measure(
-    folder: Path, network: DeblurringNetwork, variants: Sequence[Variant], plan: DeployPlan, stage: Stage
+    folder: Path, source: SourceModel, variants: Sequence[Variant], pairs: Sequence[Pair], stage: Stage
 ) -> Ledger:
-    """torch -> fp32 -> fp16 -> int8 at every number of steps."""
-    frames: Sequence[Frame | Pair] = plan.pairs or list(plan.sample.spread(_PARITY_PICTURES).frames())
+    """torch -> fp32 -> fp16 -> int8 at every number of steps; without torch where there is only a graph."""
     chains = [list(chain) for _, chain in groupby(variants, key=lambda variant: variant.steps)]
-    advance = stage("measuring", len(frames) * len(chains))
-    ledgers = [_chain(folder, network.at_steps(chain[0].steps), chain, frames, advance) for chain in chains]
+    advance = stage("measuring", len(pairs) * len(chains))
+    ledgers = [_chain(folder, source, chain, pairs, advance) for chain in chains]
     return Ledger(
-        frames=len(frames),
+        frames=len(pairs),
         blurred_db=ledgers[0].blurred_db,
-        qualities=tuple(quality for ledger in ledgers for quality in ledger.qualities[1:]),  # without torch
+        qualities=tuple(quality for ledger in ledgers for quality in ledger.qualities),
         hops=tuple(hop for ledger in ledgers for hop in ledger.hops),
     )
 
 
 def _chain(
     folder: Path,
-    network: DeblurringNetwork,
+    source: SourceModel,
     variants: Sequence[Variant],
-    frames: Sequence[Frame | Pair],
+    pairs: Sequence[Pair],
     advance: Callable[[], object],
 ) -> Ledger:
-    forms = ["torch", *(variant.precision for variant in variants)]
-    names = [f"{earlier} -> {later}" for earlier, later in pairwise(forms)]
+    """The ledger at one number of steps; its qualities are those of the variants alone."""
+    reference = source.reference(variants[0].steps)
+    first = [] if reference is None else [reference]
+    names = [*("torch" for _ in first), *(variant.precision for variant in variants)]
     with ExitStack() as stack:
-        runners = [stack.enter_context(_open_as_it_runs(folder, variant)) for variant in variants]
-        return measure([TorchRunner(network), *runners], frames, advance, names=names)
+        runners = [*first, *(_open_as_it_runs(folder, variant) for variant in variants)]
+        for runner in runners:
+            stack.enter_context(runner)
+        ledger = measure(
+            runners, pairs, advance, names=[f"{earlier} -> {later}" for earlier, later in pairwise(names)]
+        )
+    return Ledger(ledger.frames, ledger.blurred_db, ledger.qualities[len(first) :], ledger.hops)
 
 
 def _open_as_it_runs(folder: Path, variant: Variant) -> OnnxRunner:
@@ -223,48 +284,34 @@ def _golden(folder: Path, variant: Variant, own_steps: int) -> Golden:
         return make_golden(folder, runner, small=variant.steps != own_steps)
 
 
-def _report(
-    folder: Path,
-    network: DeblurringNetwork,
-    variants: Sequence[Variant],
-    calibrated: Calibrated,
-    ledger: Ledger,
-    plan: DeployPlan,
-) -> BundleReport:
-    sizes = [ModelFile(each.precision, each.steps, (folder / each.file).stat().st_size) for each in variants]
-    return BundleReport(
-        spec=network.spec,
-        parameters=count_parameters(network),
-        gflop_720p=gflop_720p(network.at_steps(network.steps)),  # on a copy: it leaves the network without weights
-        models=tuple(sizes),
-        ledger=ledger,
-        int8=int8_report(calibrated),
-        exhibits=_exhibits(folder, variants, plan),
-        versions={package: version(package) for package in _PACKAGES},
-        created=_created(),
-    )
+def _images(fp32: Path, pairs: Sequence[Pair]) -> tuple[CropComparison, ...]:
+    """Crops of a few pairs: that with the least gain, the median and the most."""
+    found = []
+    with OnnxRunner(fp32) as runner:
+        deblur = Deblurrer(runner)
+        for pair in pairs[:: max(1, len(pairs) // _PAIRS)]:
+            blurred, sharp = read_pair(pair)
+            restored, crop = deblur(blurred).copy(), most_detailed_crop(sharp)
+            frames = (blurred, restored, sharp)
+            found.append((gain_db(crop, *frames), pair.name, compare_crops(pair.name, crop, *frames)))
+    found.sort(key=lambda each: each[:2])
+    chosen = sorted({round(index * (len(found) - 1) / (_REPORT_IMAGES - 1)) for index in range(_REPORT_IMAGES)})
+    return tuple(found[index][2] for index in chosen)
 
 
-def _exhibits(folder: Path, variants: Sequence[Variant], plan: DeployPlan) -> tuple[CropComparison, ...]:
-    """Restored by the forms at all steps, which come first; see `_step_counts`."""
-    fp32, int8 = (next(each for each in variants if each.precision == form) for form in ("fp32", "int8"))
-    with _open_as_it_runs(folder, fp32) as exact, _open_as_it_runs(folder, int8) as rounded:
-        in_fp32, in_int8 = Deblurrer(exact), Deblurrer(rounded)
-        return tuple(
-            compare_crops(name, blurred, in_fp32(blurred), in_int8(blurred), sharp)
-            for name, blurred, sharp in _shown(plan)
-        )
-
-
-def _shown(plan: DeployPlan) -> Iterator[tuple[str, Frame, Frame | None]]:
-    """The first few frames of those the ledger is measured on: name, blurred, sharp."""
-    if plan.pairs:
-        for pair in plan.pairs[:_REPORT_PICTURES]:
-            yield (pair.name, *read_pair(pair))
-    else:
-        sample = plan.sample.spread(_REPORT_PICTURES)
-        for path, frame in zip(sample.paths, sample.frames(), strict=True):
-            yield path.name, frame, None
+def _latency(folder: Path, variant: Variant) -> VariantLatency:
+    """The median of a few frames of 720p, after one to warm up."""
+    frame: Frame = np.full((*_FRAME_HW, 3), 128, np.uint8)
+    with OnnxRunner(folder / variant.file) as runner:
+        batch = batch_from_frame(frame, Padding.to_multiple(_FRAME_HW, runner.spec.multiple_of))
+        runner.infer(batch)
+        times_ms: list[float] = []
+        while len(times_ms) < _RUNS and sum(times_ms) < _RUNS_S * 1e3:
+            began = time.perf_counter()
+            runner.infer(batch)
+            times_ms.append((time.perf_counter() - began) * 1e3)
+        median_ms = round(statistics.median(times_ms), 3)
+        return VariantLatency(variant.precision, variant.steps, runner.device, _FRAME_HW, median_ms, len(times_ms))
 
 
 def _verdict(ledger: Ledger) -> str:
@@ -276,9 +323,13 @@ def _verdict(ledger: Ledger) -> str:
     )
 
 
-def _created() -> str:
-    """UTC in ISO 8601 from SOURCE_DATE_EPOCH; empty without it, so that equal inputs give equal bytes."""
+def _epoch() -> str:
+    """SOURCE_DATE_EPOCH; empty if it is not set or not a number."""
     epoch = os.environ.get("SOURCE_DATE_EPOCH", "")
-    if not epoch.isdecimal():
-        return ""
-    return datetime.fromtimestamp(int(epoch), timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return epoch if epoch.isdecimal() else ""
+
+
+def _created() -> str:
+    """UTC in ISO 8601; empty without SOURCE_DATE_EPOCH."""
+    epoch = _epoch()
+    return datetime.fromtimestamp(int(epoch), timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ") if epoch else ""

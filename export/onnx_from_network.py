@@ -1,4 +1,4 @@
-"""A checkpoint -> an fp32 ONNX graph with dynamic batch, height and width.
+"""A torch network -> an fp32 ONNX graph with dynamic batch, height and width.
 
 The recursion is unrolled; every step refers to the same initialisers, so the weights are stored once however many
 steps there are.
@@ -8,7 +8,7 @@ import ast
 import logging
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +19,12 @@ import onnxsim
 import torch
 from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto
+from torch import nn
 from torch.export import Dim
 
 from unblur.calibration.onnx_model import WEIGHTED, OnnxModel, described, strip_provenance
+from unblur.runtime.errors import BadInput
+from unblur.runtime.spec import ModelSpec
 from unblur.train.checkpoint import load_checkpoint
 from unblur.train.networks import DeblurringNetwork
 
@@ -37,15 +40,23 @@ class _Place(NamedTuple):
     step: int | None
 
 
-def name_layers(graph: GraphProto, network: DeblurringNetwork) -> None:
-    """Rename the nodes of `graph`, as torch exported it from `network`, and the tensors between them.
+StepOf = Callable[[str, int], int | None]
+"""The recursion step in which a module computes for the n-th time; see `DeblurringNetwork.step_of`."""
+
+
+def _no_steps(module: str, use: int) -> None:
+    """A network without recursion."""
+
+
+def name_layers(graph: GraphProto, step_of: StepOf = _no_steps) -> None:
+    """Rename the nodes of `graph`, as torch exported it, and the tensors between them.
 
     Inputs, outputs and weights keep their names. Names are unique: the second Add of a module is "Add_2".
     """
     kept = {value.name for value in graph.output}
     counts: Counter[str] = Counter()
     renamed: dict[str, str] = {}
-    for node, place in zip(graph.node, _places(graph, network), strict=True):
+    for node, place in zip(graph.node, _places(graph, step_of), strict=True):
         step = f"step{place.step}" if place.step else ""
         name = "/".join(part for part in (step, place.stage, node.op_type) if part)
         counts[name] += 1
@@ -58,7 +69,7 @@ def name_layers(graph: GraphProto, network: DeblurringNetwork) -> None:
         node.output[:] = [renamed.get(name, name) for name in node.output]
 
 
-def _places(graph: GraphProto, network: DeblurringNetwork) -> list[_Place]:
+def _places(graph: GraphProto, step_of: StepOf) -> list[_Place]:
     """The place of every node: of its weights or its module, else of what it follows, else of what it feeds."""
     weights = {tensor.name for tensor in graph.initializer}
     uses: Counter[str] = Counter()
@@ -68,7 +79,7 @@ def _places(graph: GraphProto, network: DeblurringNetwork) -> list[_Place]:
         if node.op_type in WEIGHTED and node.input[1] in weights:
             module = node.input[1].rpartition(".")[0]
             uses[module] += 1
-            places[index] = _Place(module, network.step_of(module, uses[module]))
+            places[index] = _Place(module, step_of(module, uses[module]))
         else:
             sources = [writer[name] for name in node.input if writer.get(name) in places]
             place = _without_weights(node, places[max(sources)] if sources else None)
@@ -104,6 +115,7 @@ INPUT = "blurred"
 OUTPUT = "restored"
 _AXES = ("batch", None, "height", "width")
 _EXAMPLE_MULTIPLES = (2, 3, 4)  # batch, height, width: all different and above 1, so that none is taken as fixed
+_EXAMPLE_SIDE = 8  # pixels, at least: room for a network without a multiple of its own
 
 
 def onnx_from_checkpoint(path: Path, *, steps: int | None = None) -> OnnxModel:
@@ -116,28 +128,73 @@ def onnx_from_checkpoint(path: Path, *, steps: int | None = None) -> OnnxModel:
 
 def onnx_from_network(network: DeblurringNetwork) -> OnnxModel:
     """Export a network in eval mode; the spec goes into the metadata."""
-    multiple = network.spec.multiple_of
-    batch, rows, columns = _EXAMPLE_MULTIPLES
-    example = next(network.parameters()).new_zeros((batch, 3, rows * multiple, columns * multiple))
+    return onnx_from_module(network.folded(), network.spec, step_of=network.step_of)
+
+
+def onnx_from_module(
+    module: nn.Module, spec: ModelSpec, output: int = 0, *, step_of: StepOf = _no_steps
+) -> OnnxModel:
+    """Export any torch module in eval mode. output: which of its outputs is the image; the others are dropped.
+
+    Raises BadInput, naming the cause, for a module that torch cannot export.
+    """
+    multiple = spec.multiple_of
+    batch, *factors = _EXAMPLE_MULTIPLES
+    rows, columns = (factor * -(-_EXAMPLE_SIDE // multiple) for factor in factors)
+    example = next(module.parameters(), torch.empty(0)).new_zeros((batch, 3, rows * multiple, columns * multiple))
+    try:
+        model = _exported(module, example, multiple)
+    except Exception as error:  # the user's code inside torch's exporter: any
+        raise BadInput(f"torch cannot export {spec.preset}: {_cause(error)}") from error
+    name_layers(model.graph, step_of)
+    _keep_output(model.graph, output)
+    strip_provenance(model)
+    for value in (*model.graph.input, *model.graph.output):
+        _name_axes(value)
+    return described(model, spec, "fp32")
+
+
+def _exported(module: nn.Module, example: torch.Tensor, multiple: int) -> ModelProto:
     with _quiet():
         program = torch.onnx.export(
-            network.folded(),
+            module,
             (example,),
             dynamo=True,
             opset_version=OPSET,
             input_names=[INPUT],
-            output_names=[OUTPUT],
             dynamic_shapes=({0: Dim("batch"), 2: multiple * Dim("rows"), 3: multiple * Dim("columns")},),
             verbose=False,
         )
     if program is None:
         raise TypeError("torch.onnx.export gave no program although no file was asked for")
-    model: ModelProto = program.model_proto
-    name_layers(model.graph, network)
-    strip_provenance(model)
-    for value in (*model.graph.input, *model.graph.output):
-        _name_axes(value)
-    return described(model, network.spec, "fp32")
+    return program.model_proto
+
+
+def _cause(error: BaseException) -> str:
+    """The first line of what began it: the exporter wraps errors in pages of advice."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0] if lines else 'no reason given'}"
+
+
+def _keep_output(graph: GraphProto, index: int) -> None:
+    """Drop all outputs but one, which is called `OUTPUT`, and the nodes that only they need."""
+    chosen = graph.output[index].name
+    for node in graph.node:
+        node.input[:] = [OUTPUT if name == chosen else name for name in node.input]
+        node.output[:] = [OUTPUT if name == chosen else name for name in node.output]
+    graph.output[index].name = OUTPUT
+    kept = [graph.output[index]]
+    del graph.output[:]
+    graph.output.extend(kept)
+    needed, nodes = {OUTPUT}, []
+    for node in reversed(graph.node):
+        if needed.intersection(node.output):
+            nodes.append(node)
+            needed.update(node.input)
+    del graph.node[:]
+    graph.node.extend(reversed(nodes))
 
 
 def _name_axes(value: ValueInfoProto) -> None:
@@ -168,7 +225,7 @@ _SIZES_IN_MULTIPLES = ((2, 3), (5, 4))
 
 @dataclass(frozen=True)
 class Simplification:
-    """`model` is the smaller graph if it was `kept`, else the one that was given. reason: for people."""
+    """`model` is the smaller graph if it was `kept`, else the one that was given. reason: in one line."""
 
     model: OnnxModel
     kept: bool

@@ -34,7 +34,8 @@ IMPORTED_PACKAGES: Mapping[str, set[str]] = {
     # google.protobuf: what onnx raises on a damaged file
     "calibration": ON_DEVICE | {"onnx", "google", "matplotlib"},
     "train": ON_DEVICE | {"torch", "accelerate", "safetensors", "matplotlib"},
-    "export": ON_DEVICE | {"torch", "onnx", "onnxscript", "onnxsim", "jinja2", "markupsafe", "matplotlib"},
+    "export": ON_DEVICE
+    | {"torch", "safetensors", "onnx", "onnxscript", "onnxsim", "jinja2", "markupsafe", "matplotlib"},
 }
 OPTIONAL: Mapping[str, set[str]] = {  # each in the one module that needs it, which is imported where it is there
     "runtime/tensorrt/cuda_pycuda.py": {"pycuda"},

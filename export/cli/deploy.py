@@ -13,10 +13,19 @@ from unblur.calibration.images import find_sample
 from unblur.calibration.int8_from_fp32 import Calibrated, Settings
 from unblur.export.build import StoredEngine
 from unblur.export.cli.build import build_for_bundle, checked_targets, engine_document, step_counts
+from unblur.export.cli.export import SettingsOption, SourceArgument, WeightsOption
 from unblur.export.deployment import REPORT, Deployment, DeployPlan, RejectedBundle
 from unblur.export.deployment import deploy as deploy_bundle
 from unblur.export.report.data import low_share
-from unblur.runtime.cli.options import JsonOption, MaxImagesOption, SyntheticBlurOption, output_option
+from unblur.export.source_model import find_source
+from unblur.export.torch_module import settings_from_text
+from unblur.runtime.cli.options import (
+    JsonOption,
+    MaxImagesOption,
+    SyntheticBlurOption,
+    output_option,
+    with_overrides,
+)
 from unblur.runtime.console import print_json, progress, stages_on, stderr, stdout
 from unblur.runtime.errors import ParityError
 from unblur.runtime.model.calibration_table import Method
@@ -24,14 +33,20 @@ from unblur.runtime.quality.pairs import find_pairs
 from unblur.runtime.quality.parity import Ledger
 from unblur.runtime.quality.tolerances import INT8_LOSS_LIMIT_DB
 from unblur.runtime.quality.verify_report import hop_document, hop_reasons, hop_table
-from unblur.train.checkpoint import resolve_checkpoint
+from unblur.runtime.spec import SpecOverrides
 
 
+@with_overrides
 def deploy(
-    preset: Annotated[str, typer.Argument(metavar="PRESET", help="A shipped preset (lprn-s) or a checkpoint.")],
+    model: SourceArgument,
     calibration: Annotated[Path, typer.Option(help="Folder of images (or pairs) to calibrate INT8 on.")],
     output: Annotated[Path, output_option("The bundle to write, NAME.unblur.")],
-    pairs: Annotated[Path | None, typer.Option(help="Folder of pairs to measure the ledger on.")] = None,
+    pairs: Annotated[
+        Path | None,
+        typer.Option(help="Folder of pairs to measure quality on; default pairs made by synthetic blur."),
+    ] = None,
+    weights: WeightsOption = None,
+    settings: SettingsOption = None,
     steps: Annotated[
         str | None, typer.Option(help="Step counts of the anytime variants, e.g. 1,2,3 (the default); '' for none.")
     ] = None,
@@ -51,14 +66,23 @@ def deploy(
         str | None, typer.Option(help="Also build engines: tensorrt, or rtx-sm86,rtx-sm89; see `unblur build`.")
     ] = None,
     json: JsonOption = False,
+    overrides: SpecOverrides = SpecOverrides(),
 ) -> None:
     """Make a bundle: fp32, fp16 and INT8 models, golden vectors, the parity ledger and a report.
 
     Exits with 1 and writes nothing if a variant of the model differs too much from the one before.
     """
     targets = checked_targets(target)
+    source = find_source(
+        model,
+        weights=weights,
+        settings=settings_from_text(settings or ()),
+        overrides=overrides,
+    )
+    for line in source.found:
+        stderr.print(line, soft_wrap=True)
     plan = DeployPlan(
-        checkpoint=resolve_checkpoint(preset),
+        source=source,
         sample=picked(find_sample(calibration, synthetic_blur=synthetic_blur), max_images),
         pairs=() if pairs is None else tuple(find_pairs(pairs)),
         steps=None if steps is None else step_counts(steps),

@@ -1,4 +1,4 @@
-"""The page a bundle brings along for people: model card, ledger and pictures in one self-contained HTML file.
+"""The page in a bundle: model card, ledger and images in one self-contained HTML file.
 
 It is made of a BundleReport and nothing else, by the templates of this package.
 """
@@ -13,8 +13,9 @@ from unblur.export.report.data import BundleReport, Int8Report, TruthQuality
 from unblur.export.report.plots import inline_figure
 from unblur.export.report.render import percent_text, render, signed_text
 from unblur.runtime.profile.document import Profile
+from unblur.runtime.profile.text import number
 
-SECTIONS = ("header.html", "model.html", "quality.html", "pictures.html", "int8.html")
+SECTIONS = ("header.html", "images.html", "quality.html", "model.html", "int8.html")
 _PLOT_WIDTH_IN = 6.0
 
 
@@ -29,7 +30,7 @@ class Fact:
 
 @dataclass(frozen=True)
 class Column:
-    """One bundle on the page. judged: None if it was not. advised: profiles that say why INT8 is not faster."""
+    """One bundle on the page. judged: None without ground truth. advised: profiles with advice on INT8."""
 
     name: str
     report: BundleReport
@@ -59,10 +60,14 @@ def bundle_column(name: str, report: BundleReport) -> Column:
 
 
 def bundle_facts(report: BundleReport, judged: TruthQuality | None) -> tuple[Fact, ...]:
-    """What tells the bundle from others at a glance, without a measurement on a device."""
+    """The main figures; what restoring gains comes first."""
     int8, spec = report.int8, report.spec
     return (
-        Fact("PSNR gain", *_gain(judged)),
+        Fact("Gain in PSNR", *_gain(judged)),
+        *(
+            Fact(f"720p frame, {each.precision}", number(each.median_ms), "ms where it was made")
+            for each in report.latency
+        ),
         Fact("In INT8", percent_text(int8.macs_share, 1)),
         Fact("Frame of 720p", f"{report.gflop_720p:.3g}", "GFLOP"),
         Fact("Parameters", f"{report.parameters:,}"),
@@ -80,19 +85,19 @@ def model_card(report: BundleReport) -> dict[str, str]:
         "Options": ", ".join(f"{key} {value}" for key, value in sorted(spec.options.items())) or "none",
         "Input": f"{spec.colour}, values {spec.value_range[0]:g} to {spec.value_range[1]:g}, sides multiples of "
         f"{spec.multiple_of} px (the runtime pads)",
-        "Sees": f"{f'{spec.receptive_field} px' if spec.receptive_field else 'the whole frame'} around a pixel; "
+        "Receptive field": f"{f'{spec.receptive_field} px' if spec.receptive_field else 'the whole frame'}; "
         f"pooling {spec.pooling}",
         "Trained on": ", ".join(spec.training_data) or "not recorded",
         "Licence": spec.licence,
-        "INT8 ranges": f"{int8.method}, of {int8.tensors} activations on {int8.pictures} pictures",
+        "INT8 ranges": f"{int8.method}, of {int8.tensors} activations on {int8.images} images",
         "Calibration": int8.calibration_id[:16],
-        "Made with": ", ".join(f"{name} {number}" for name, number in sorted(report.versions.items())),
-        **({"Made": report.created} if report.created else {}),
+        "Built with": ", ".join(f"{name} {number}" for name, number in sorted(report.versions.items())),
+        **({"Built": report.created} if report.created else {}),
     }
 
 
 def _gain(judged: TruthQuality | None) -> tuple[str, str]:
-    """What the first form wins over the blurred pictures: value and unit."""
+    """What the first variant gains over the blurred images: value and unit."""
     if judged is None or judged.qualities[0].db is None:
         return "?", "not measured"
     return signed_text(judged.qualities[0].db - judged.blurred_db, 2), "dB"

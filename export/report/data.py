@@ -9,6 +9,7 @@ The JSON is described by docs/report_schema.json. Equal reports give equal bytes
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from unblur.calibration.coverage import Coverage
 from unblur.calibration.int8_from_fp32 import Calibrated
@@ -22,26 +23,36 @@ from unblur.runtime.spec import ModelSpec, Precision
 from unblur.runtime.strict_json import parse_document, to_json
 
 REPORT_JSON = "report.json"
-SCHEMA = 1
+SCHEMA = 2
 
-
-@dataclass(frozen=True)
-class Picture:
-    """A crop in one form. caption: "before". psnr_db: against the sharp crop, None where that says nothing.
-    jpeg: a data URI.
-    """
-
-    caption: str
-    psnr_db: float | None
-    jpeg: str
+Truth = Literal["pairs", "synthetic blur"]
 
 
 @dataclass(frozen=True)
 class CropComparison:
-    """One crop of one frame in several forms, left to right. name: of the frame."""
+    """One crop of one frame. name: of the frame. before_db, after_db: PSNR against the sharp crop. before, after,
+    sharp: images as data URIs.
+    """
 
     name: str
-    pictures: tuple[Picture, ...]
+    size_hw: tuple[int, int]
+    before_db: float
+    after_db: float
+    before: str
+    after: str
+    sharp: str
+
+
+@dataclass(frozen=True)
+class VariantLatency:
+    """How long one frame takes a variant on the machine that made the bundle. median_ms: of `runs` inferences."""
+
+    precision: Precision
+    steps: int
+    device: str
+    size_hw: tuple[int, int]
+    median_ms: float
+    runs: int
 
 
 @dataclass(frozen=True)
@@ -57,16 +68,16 @@ class ModelFile:
 class Int8Report:
     """How much of the network runs in INT8, what that costs and what it was calibrated on.
 
-    method, pictures, tensors: how ranges were chosen, on how many pictures, for how many activations. macs_share:
+    method, images, tensors: how ranges were chosen, on how many images, for how many activations. macs_share:
     of the multiply-accumulates, 0 to 1. deltas_db: PSNR against float32, a value per crop of the calibration
-    pictures; negative is a loss. budget_db: what it was allowed to lose, None without a search. kept: weight -> why
+    images; negative is a loss. budget_db: what it was allowed to lose, None without a search. kept: weight -> why
     it stays float. excluded: weights that are float because INT8 was too costly there. drift: how ranges move over
     the steps.
     """
 
     calibration_id: str
     method: Origin
-    pictures: int
+    images: int
     tensors: int
     macs_share: float
     deltas_db: tuple[float, ...]
@@ -81,7 +92,7 @@ class Int8Report:
 @dataclass(frozen=True)
 class TruthQuality:
     """Quality against ground truth, mean over some frames. blurred_db: PSNR of the frames before. qualities: of the
-    forms after, those at all steps first.
+    variants after, those at all steps first.
     """
 
     frames: int
@@ -94,15 +105,17 @@ class TruthQuality:
         return None if ledger.blurred_db is None else cls(ledger.frames, ledger.blurred_db, ledger.qualities)
 
     def db(self, precision: Precision, steps: int) -> float | None:
-        """PSNR of a form, None if it was not judged."""
+        """PSNR of a variant, None if it was not measured."""
         key = (precision, steps)
         return next((each.db for each in self.qualities if (each.precision, each.steps) == key), None)
 
 
 @dataclass(frozen=True)
 class BundleReport:
-    """All that is known of a bundle when it is made.
+    """What is known of a bundle when it is made.
 
+    truth: where the sharp images come from that quality is measured against. images: the worst first. latency: of
+    every precision at all steps; empty in a reproducible build (SOURCE_DATE_EPOCH).
     parameters: number of trained scalars. gflop_720p: of one frame of 720 x 1280 at all steps. ledger: parity and,
     with ground truth, quality. versions: of the packages that made it. created: UTC, ISO 8601, or empty.
     """
@@ -113,7 +126,9 @@ class BundleReport:
     models: tuple[ModelFile, ...]
     ledger: Ledger
     int8: Int8Report
-    exhibits: tuple[CropComparison, ...]
+    truth: Truth
+    images: tuple[CropComparison, ...]
+    latency: tuple[VariantLatency, ...]
     versions: Mapping[str, str]
     created: str
     schema: int = SCHEMA
@@ -131,9 +146,19 @@ class BundleReport:
     def from_json(cls, text: str | bytes, *, where: str) -> "BundleReport":
         """Parse and check; BundleError or SpecMismatch, naming `where` and the first field at fault."""
         try:
-            return parse_document(cls, text, where, schema=SCHEMA)
+            return parse_document(cls, _upgraded(text), where, schema=SCHEMA)
         except ValueError as error:
             raise BundleError(f"{error}; deploy the bundle again") from error
+
+
+def _upgraded(text: str | bytes) -> str | bytes:
+    """Schema 1, which had other images and no latency, as schema 2; ValueError if it is not JSON."""
+    raw = json.loads(text)
+    if not (isinstance(raw, dict) and raw.get("schema") == 1 and isinstance(raw.get("int8"), dict)):
+        return text
+    raw.pop("exhibits", None)
+    int8 = {"images" if name == "pictures" else name: value for name, value in raw["int8"].items()}
+    return json.dumps({**raw, "schema": SCHEMA, "int8": int8, "truth": "pairs", "images": [], "latency": []})
 
 
 def read_report(bundle: Bundle) -> BundleReport:
@@ -154,7 +179,7 @@ def int8_report(calibrated: Calibrated) -> Int8Report:
     return Int8Report(
         calibration_id=table.identity,
         method=table.method,
-        pictures=len(table.images),
+        images=len(table.images),
         tensors=len(table.ranges),
         macs_share=calibrated.int8_macs,
         deltas_db=calibrated.cost.deltas_db,

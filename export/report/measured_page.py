@@ -1,7 +1,7 @@
 """The page of `unblur report`: one bundle or several, with what was measured on devices."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from markupsafe import Markup
 
@@ -57,7 +57,7 @@ def measured_column(measured: MeasuredBundle) -> MeasuredColumn:
         name=base.name,
         report=report,
         judged=measured.judged,
-        facts=(*_speed_facts(measured), *bundle_facts(report, measured.judged)),
+        facts=_facts(measured),
         card=base.card,
         sensitivity=base.sensitivity,
         advised=tuple(profile for profile in measured.profiles if profile.int8_advice is not None),
@@ -85,8 +85,15 @@ def _plots_of(profile: Profile) -> ProfilePlots:
     )
 
 
-def _speed_facts(measured: MeasuredBundle) -> tuple[Fact, ...]:
+def _facts(measured: MeasuredBundle) -> tuple[Fact, ...]:
+    """As on the bundle's own page, with the latency measured now in place of that of the machine that made it."""
     main = measured.main
+    report = measured.report if main is None else replace(measured.report, latency=())
+    gain, *others = bundle_facts(report, measured.judged)
+    return (gain, *_speed_facts(main), *others)
+
+
+def _speed_facts(main: Profile | None) -> tuple[Fact, ...]:
     if main is None:
         return ()
     return (

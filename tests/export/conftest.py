@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from onnx import ModelProto
 
-from unblur.export import deployment, onnx_file
+from unblur.export import source_model
 from unblur.export.fp16 import fp16_from_fp32
 from unblur.export.onnx_from_network import onnx_from_network
 from unblur.runtime.blur import shake_frame
@@ -60,8 +60,7 @@ def exports(network: DeblurringNetwork) -> dict[int, ModelProto]:
 @pytest.fixture
 def quick_export(exports: dict[int, ModelProto], monkeypatch: pytest.MonkeyPatch) -> None:
     """The graphs that are there already, where a test is not about exporting."""
-    for module in (onnx_file, deployment):
-        monkeypatch.setattr(module, "onnx_from_network", lambda network: exports[network.steps])
+    monkeypatch.setattr(source_model, "onnx_from_network", lambda network: exports[network.steps])
 
 
 @pytest.fixture(scope="session")

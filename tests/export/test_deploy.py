@@ -9,10 +9,11 @@ from onnx import numpy_helper
 
 from unblur.calibration.images import find_sample
 from unblur.calibration.onnx_model import OnnxModel, read_onnx
-from unblur.export import deployment as room
+from unblur.export import source_model as room
 from unblur.export.deployment import Deployment, DeployPlan, RejectedBundle, deploy
 from unblur.export.report.bundle_page import bundle_page
 from unblur.export.report.data import read_report
+from unblur.export.source_model import find_source
 from unblur.runtime.errors import BadInput, CalibrationError
 from unblur.runtime.model.bundle import read_bundle
 from unblur.runtime.model.golden import check_golden
@@ -20,10 +21,13 @@ from unblur.runtime.model.onnx_runner import OnnxRunner
 from unblur.runtime.quality.pairs import find_pairs
 from unblur.train.networks import DeblurringNetwork, count_parameters
 
+EPOCH = "1790000000"
+
 
 @pytest.fixture(scope="module")
 def plan(checkpoint: Path, calibration_folder: Path, pairs_folder: Path) -> DeployPlan:
-    return DeployPlan(checkpoint, find_sample(calibration_folder), tuple(find_pairs(pairs_folder)))
+    source = find_source(str(checkpoint))
+    return DeployPlan(source, find_sample(calibration_folder), tuple(find_pairs(pairs_folder)))
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +35,7 @@ def deployment(
     plan: DeployPlan, exports: dict[int, OnnxModel], tmp_path_factory: pytest.TempPathFactory
 ) -> Deployment:
     with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SOURCE_DATE_EPOCH", EPOCH)
         patch.setattr(room, "onnx_from_network", lambda network: exports[network.steps])
         return deploy(plan, tmp_path_factory.mktemp("deployed") / "small.unblur")
 
@@ -108,12 +113,13 @@ def test_the_calibration_table_is_bound_to_the_fp32_model(deployment: Deployment
 def test_the_manifest_says_what_built_it(deployment: Deployment) -> None:
     assert deployment.manifest.spec.training_data == ("made up",)
     assert set(deployment.manifest.versions) == {"unblur", "onnx", "onnxruntime", "torch"}
-    assert deployment.manifest.created == ""
+    assert deployment.manifest.created == "2026-09-21T14:13:20Z"
 
 
 def test_the_report_shows_the_pairs(deployment: Deployment) -> None:
     page = (deployment.bundle / "report.html").read_text()
-    assert page.count("<img ") == 12
+    assert page.count("<img ") == 3 * 2
+    assert page.index("Gain in PSNR") < page.index("In INT8")
     assert "All 6 parity checks pass on 2 frames" in page
 
 
@@ -131,8 +137,9 @@ def test_the_report_is_there_as_data(deployment: Deployment, network: Deblurring
 
 @pytest.mark.usefixtures("quick_export")
 def test_a_repeat_gives_the_same_bytes_in_place_of_the_old_bundle(
-    plan: DeployPlan, deployment: Deployment, tmp_path: Path
+    plan: DeployPlan, deployment: Deployment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", EPOCH)
     stages: list[str] = []
     counted: list[str] = []
 
@@ -141,7 +148,7 @@ def test_a_repeat_gives_the_same_bytes_in_place_of_the_old_bundle(
         return lambda: counted.append(name)
 
     again = deploy(plan, deployment.bundle, stage)
-    assert again == deployment
+    assert again.manifest == deployment.manifest
     assert stages == ["exporting 4", "observing 3", "judging 5", "measuring 4"]
     done = [f"{name} {counted.count(name)}" for name in dict.fromkeys(counted)]
     assert done == ["exporting 4", "observing 3", "judging 1", "measuring 4"]  # no search: all layers at once fit
@@ -149,15 +156,26 @@ def test_a_repeat_gives_the_same_bytes_in_place_of_the_old_bundle(
 
 
 @pytest.mark.usefixtures("quick_export")
-def test_the_date_comes_from_the_environment(
-    plan: DeployPlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1790000000")
-    result = deploy(replace(plan, steps=(), pairs=()), tmp_path / "dated.unblur")
-    assert result.manifest.created == "2026-09-21T14:13:20Z"
+def test_without_pairs_quality_is_measured_on_synthetic_blur(plan: DeployPlan, tmp_path: Path) -> None:
+    result = deploy(replace(plan, steps=(), pairs=(), keep_failed=True), tmp_path / "made.unblur")
     assert [hop.name for hop in result.ledger.hops] == ["torch -> fp32", "fp32 -> fp16", "fp16 -> int8"]
-    assert result.ledger.blurred_db is None  # without pairs, parity alone
+    assert result.ledger.frames == 3
+    assert all(hop.delta_db is not None for hop in result.ledger.hops)
     assert len(result.manifest.variants) == 3
+    report = read_report(read_bundle(result.bundle))
+    assert report.truth == "synthetic blur"
+    assert [image.after_db - image.before_db for image in report.images] == sorted(
+        image.after_db - image.before_db for image in report.images
+    )
+
+
+@pytest.mark.usefixtures("quick_export")
+def test_the_latency_is_that_of_this_machine(plan: DeployPlan, tmp_path: Path) -> None:
+    result = deploy(replace(plan, steps=()), tmp_path / "timed.unblur")
+    assert result.manifest.created == ""
+    latency = read_report(read_bundle(result.bundle)).latency
+    assert [each.precision for each in latency] == ["fp32", "fp16", "int8"]
+    assert all(each.median_ms > 0 and each.size_hw == (720, 1280) for each in latency)
 
 
 def _with_bias(model: OnnxModel, name: str, value: float) -> OnnxModel:
@@ -205,7 +223,7 @@ def test_what_is_no_bundle_is_never_replaced(plan: DeployPlan, tmp_path: Path, k
     else:
         out.mkdir()
         (out / "thesis.txt").write_text("mine")
-    with pytest.raises(BadInput, match="is there already and is no bundle"):
+    with pytest.raises(BadInput, match="is there already and is not a bundle"):
         deploy(plan, out)
     assert (out if kind == "file" else out / "thesis.txt").read_text() == "mine"
 

@@ -16,7 +16,9 @@ def test_the_page_is_one_file_that_opens_without_a_network(report: BundleReport)
     assert not re.search(r"(src|href)=\"(?!data:|#)", page)
     assert not re.search(r"url\((?!#)|@import|<script|<link", page)
     assert 'name="viewport"' in page
-    assert len(re.findall(r'<img src="data:image/jpeg;base64,[^"]+" alt="a &amp; b, ', page)) == 2
+    assert (
+        len(re.findall(r'<img (?:class="before" )?src="data:image/webp;base64,[^"]+" alt="a &amp; b, ', page)) == 3
+    )
     assert bundle_page(report) == page
 
 
@@ -34,7 +36,7 @@ def test_numbers_and_the_model_card_are_told() -> None:
             "0.16 MB",
         ),
         *(
-            "PSNR gain +1.50 dB",
+            "Gain in PSNR +1.50 dB",
             "torch \N{RIGHTWARDS ARROW} fp32",
             "48.20",
             "equal",
@@ -43,7 +45,8 @@ def test_numbers_and_the_model_card_are_told() -> None:
             "unblur 0.1.0",
         ),
         *(
-            "before, 19.20 dB",
+            "a & b: 19.20 dB before, 18.90 dB after, -0.30 dB, the worst of those shown",
+            "720p frame, fp32 81.50 ms where it was made",
             "98.0 % of the multiply-accumulates",
             "-0.035 dB on average",
             "-0.050 dB in the worst",
@@ -67,7 +70,7 @@ def test_a_failed_hop_says_why() -> None:
 def test_without_ground_truth_it_says_so() -> None:
     text = text_of(bundle_page(replace(REPORT, ledger=WITHOUT_TRUTH)))
     assert "no pairs with a sharp reference" in text
-    assert "PSNR gain ? not measured" in text
+    assert "Gain in PSNR ? not measured" in text
 
 
 def test_little_int8_is_warned_of_and_the_layers_are_shown() -> None:

@@ -41,18 +41,18 @@ def test_shipped_reports_keep_to_the_schema(preset: str, schema: Draft202012Vali
     assert report.spec == bundle.spec
     assert report.ledger.hops == bundle.manifest.ledger
     schema.validate(json.loads(report.to_json()))
-    assert bundle.manifest.files["report.html"].bytes < 300_000
+    assert bundle.manifest.files["report.html"].bytes < 400_000
 
 
 def test_the_schema_knows_no_field_that_is_not_written(schema: Draft202012Validator) -> None:
-    for change in ({"extra": 1}, {"schema": 2}, {"created": None}):
+    for change in ({"extra": 1}, {"schema": 1}, {"created": None}):
         assert not schema.is_valid({**json.loads(REPORT.to_json()), **change})
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"schema": 2}, "x has schema 2, this version of unblur reads 1; deploy the bundle again"),
+        ({"schema": 3}, "x has schema 3, this version of unblur reads 2; deploy the bundle again"),
         ({"models": "none"}, "x: models is 'none', expected list; deploy the bundle again"),
         ({"spec": {}}, "model spec has schema None"),
     ],

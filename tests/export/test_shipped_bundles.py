@@ -10,6 +10,7 @@ from unblur.calibration.images import find_sample
 from unblur.export.deployment import DeployPlan, deploy
 from unblur.export.fp16 import fp16_from_fp32
 from unblur.export.onnx_from_network import onnx_from_network, simplify
+from unblur.export.source_model import find_source
 from unblur.runtime.model.bundle import read_bundle
 from unblur.runtime.model.golden import golden_frame
 from unblur.runtime.model.onnx_runner import OnnxRunner
@@ -66,7 +67,7 @@ def test_every_number_of_steps_comes_in_every_precision(preset: str) -> None:
 
 def test_deploying_again_gives_the_shipped_bundle(photographs: Path, tmp_path: Path) -> None:
     sample = find_sample(photographs, synthetic_blur=True)
-    again = deploy(DeployPlan(shipped_checkpoint("lprn-n"), sample), tmp_path / "lprn-n.unblur")
+    again = deploy(DeployPlan(find_source("lprn-n"), sample), tmp_path / "lprn-n.unblur")
     shipped = read_bundle(shipped_presets()["lprn-n"])
     assert set(again.manifest.files) == set(shipped.manifest.files)
     assert again.manifest.variants == shipped.manifest.variants

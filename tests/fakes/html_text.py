@@ -2,7 +2,7 @@
 
 from html.parser import HTMLParser
 
-_WITHOUT_END = ("meta", "img")
+_WITHOUT_END = ("meta", "img", "input")
 
 
 class _Reader(HTMLParser):

@@ -5,12 +5,12 @@ from dataclasses import replace
 from unblur.calibration.coverage import Coverage, FeatureCoverage
 from unblur.calibration.ranges import Drift
 from unblur.calibration.search import LayerCost, Sensitivity
-from unblur.export.report.data import BundleReport, CropComparison, Int8Report, ModelFile, Picture
+from unblur.export.report.data import BundleReport, CropComparison, Int8Report, ModelFile, VariantLatency
 from unblur.runtime.quality.parity import Hop, Ledger, Quality
 from unblur.runtime.spec import ModelSpec
 
 SPEC = ModelSpec("lprn", "lprn-x", 3, 16, 0, "global", {"width": 8}, training_data=("<b>GoPro</b>",))
-PIXEL = "data:image/jpeg;base64,/9j/"
+PIXEL = "data:image/webp;base64,UklGRg=="
 HOP = Hop(
     name="fp16 -> int8",
     precision="int8",
@@ -37,7 +37,7 @@ WITHOUT_TRUTH = Ledger(2, None, (Quality("fp32", 3, None, None),), (HOP,))
 INT8 = Int8Report(
     calibration_id="0" * 64,
     method="minmax",
-    pictures=4,
+    images=4,
     tensors=7,
     macs_share=0.98,
     deltas_db=(-0.02, -0.05),
@@ -63,7 +63,12 @@ REPORT = BundleReport(
     models=(ModelFile("fp32", 3, 300_000), ModelFile("fp16", 3, 160_000), ModelFile("fp16", 1, 150_000)),
     ledger=LEDGER,
     int8=INT8,
-    exhibits=(CropComparison("a & b", (Picture("before", 19.2, PIXEL), Picture("sharp", None, PIXEL))),),
+    truth="synthetic blur",
+    images=(
+        CropComparison("a & b", (480, 720), 19.2, 18.9, PIXEL, PIXEL, PIXEL),
+        CropComparison("c", (480, 720), 19.2, 21.2, PIXEL, PIXEL, PIXEL),
+    ),
+    latency=(VariantLatency("fp32", 3, "cpu (onnxruntime 1.31.1)", (720, 1280), 81.5, 5),),
     versions={"unblur": "0.1.0"},
     created="",
 )
