@@ -1,6 +1,6 @@
 # Each target does its own set-up: it makes the virtual environment .venv and installs into it what constraints.txt
-# pins, whose hashes pip checks, and does so again only when pyproject.toml or constraints.txt change. A torch that is
-# in .venv already, of the same version, stays: that is how to use another build of it.
+# pins, whose hashes pip checks, and does so again only when pyproject.toml or constraints.txt change. torch is pinned
+# by its version alone, because its builds differ by GPU: one that is in .venv already stays.
 #
 #   make test PYTHON=python3.12 ARGS="tests/runtime -k tiles"
 
@@ -9,6 +9,7 @@ PYTHONS ?= $(PYTHON)
 PRESET ?= lprn-s
 ARGS ?=
 ONLY ?=
+TORCH := 2.13.0
 
 BIN := .venv/bin
 INSTALLED := .venv/installed
@@ -70,5 +71,5 @@ $(INSTALLED): pyproject.toml constraints.txt
 	  { echo "unblur needs Python 3.10 or newer, $(PYTHON) is older: make PYTHON=python3.12"; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --no-deps --require-hashes --requirement constraints.txt
-	$(BIN)/python -m pip install --no-build-isolation --editable '.[dev]'
+	$(BIN)/python -m pip install --no-build-isolation --editable '.[dev]' torch==$(TORCH)
 	touch $@
