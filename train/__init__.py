@@ -2,7 +2,7 @@
 
     from unblur.train import Length, build_network, load_checkpoint, open_training_data, recipe_of, train
 
-    data = open_training_data(pairs=Path("GoPro/train"), hold_out=8)
+    data = open_training_data(pairs=[Path("GoPro/train")], hold_out=HoldOut(pairs=8))
     weights = train(build_network("lprn-n"), recipe_of("lprn-n"), data, Length(minutes=60), Path("run"))
     network = load_checkpoint(weights)
 

@@ -24,13 +24,14 @@ from unblur.train.recipe import Recipe
 _RECIPE_KEY = "unblur.recipe"
 _PROGRESS_KEY = "unblur.progress"
 _GROUPS = ("network", "ema", "optimizer", "discriminator", "discriminator_optimizer")  # fields of TrainingState
+_PROGRESS = ("iteration", "elapsed_s", "threads")
 
 
 @dataclass(frozen=True)
 class TrainingState:
     """Everything a run needs to go on. What is random is a function of (seed, iteration): no random state is kept.
 
-    discriminator, discriminator_optimizer: empty if the run has none.
+    discriminator, discriminator_optimizer: empty if the run has none. threads: of torch, on which rounding depends.
     """
 
     network: Mapping[str, Tensor]
@@ -42,6 +43,7 @@ class TrainingState:
     recipe: Recipe
     iteration: int
     elapsed_s: float
+    threads: int | None = None
 
 
 def save_checkpoint(path: Path, network: DeblurringNetwork, recipe: Recipe, training_data: tuple[str, ...]) -> None:
@@ -93,7 +95,9 @@ def save_state(path: Path, state: TrainingState) -> None:
     metadata = {
         SPEC_KEY: state.spec.to_json(),
         _RECIPE_KEY: state.recipe.to_json(),
-        _PROGRESS_KEY: json.dumps({"iteration": state.iteration, "elapsed_s": state.elapsed_s}),
+        _PROGRESS_KEY: json.dumps(
+            {"iteration": state.iteration, "elapsed_s": state.elapsed_s, "threads": state.threads}
+        ),
     }
     with atomic_file(path) as temporary:
         temporary.write_bytes(save(tensors, metadata))  # `save_file` would hide it from the group
@@ -111,6 +115,7 @@ def load_state(path: Path) -> TrainingState:
         recipe=Recipe.from_json(metadata[_RECIPE_KEY]),
         iteration=int(progress["iteration"]),
         elapsed_s=float(progress["elapsed_s"]),
+        threads=progress.get("threads"),
     )
 
 
@@ -124,11 +129,17 @@ def flat_optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def restore_optimizer_state(optimizer: torch.optim.Optimizer, flat: Mapping[str, Tensor]) -> None:
-    """Undo `flat_optimizer_state`; learning rates and such stay those of `optimizer`."""
+    """Undo `flat_optimizer_state`; learning rates and such stay those of `optimizer`.
+
+    Fused optimisers go through memory in its order, so moments get the strides of their parameters.
+    """
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for key, tensor in flat.items():
         index, _, name = key.partition(".")
-        state.setdefault(int(index), {})[name] = tensor
+        like = parameters[int(index)]
+        has_strides = tensor.shape == like.shape
+        state.setdefault(int(index), {})[name] = torch.empty_like(like).copy_(tensor) if has_strides else tensor
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 

@@ -1,9 +1,7 @@
-"""Training samples: pairs of crops, each a function of (seed, index) alone.
+"""Training data: folders of pairs, stills and clips; crops of them, each a function of (seed, number) alone."""
 
-That is what makes a run resumable at any iteration, and equal whether one process draws a batch or two halve it.
-"""
-
-from collections import OrderedDict
+import logging
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -13,6 +11,7 @@ import av
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -21,12 +20,22 @@ from unblur.runtime.frames import Frame
 from unblur.runtime.images import list_images, read_image
 from unblur.runtime.media.container import open_container
 from unblur.runtime.quality.pairs import Pair, find_pairs
-from unblur.train.blur import REACH_PX, WINDOW_FRAMES, average_frames, camera_shake, lens_blur
-from unblur.train.recipe import Augmentation, Recipe
+from unblur.train.blur import REACH_PX, WINDOW_FRAMES, average_frames, lens_blur, moving_scene
+from unblur.train.recipe import Recipe
 
 CLIP_SUFFIXES = frozenset({".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v"})
-_WINDOWS_PER_CLIP = 12
+MIN_CLIP_FPS = 100
+"""Below that the positions of a moving edge lie so far apart that they show in an average; GoPro has 240."""
+
+SPARE_PX = 32
+"""By so much a prepared crop is larger than the training crop."""
+
+_WINDOWS = 128  # of all clips, decoded in memory
+_LEAST_WINDOWS = 4  # of a clip
+_MIN_STILL_SCALE = 0.45  # stills are shrunk at random, which makes them sharper
 _CACHE_BYTES = 2 * 2**30
+_ENDLESS = 10**12
+_log = logging.getLogger(__name__)
 
 PairOfFrames = tuple[Frame, Frame]
 Progress = Callable[[], None]
@@ -57,88 +66,131 @@ class DecodedImages:
 class TrainingData:
     """What the folders given on the command line hold.
 
-    pairs: (blurred, sharp) files to train on. held_out: those kept for validation. stills: sharp images.
-    windows: (blurred, sharp) frames averaged from clips. names: of the folders, for the model card.
+    pairs: (blurred, sharp) files to train on. stills: sharp images. windows: (blurred, sharp) frames averaged from
+    clips. held_out, held_out_stills: pairs, and stills to be shaken, kept for validation.
+    names: of the folders, for the model card.
     """
 
     pairs: Sequence[Pair]
-    held_out: Sequence[Pair]
     stills: Sequence[Path]
     windows: Sequence[PairOfFrames]
+    held_out: Sequence[Pair]
+    held_out_stills: Sequence[Path]
     names: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class HoldOut:
+    """What is kept from training, to decide by.
+
+    pairs: the last by name of the first folder. matching: also pairs with one of these texts in their path.
+    stills: the last by name of the last folder.
+    """
+
+    pairs: int = 0
+    matching: tuple[str, ...] = ()
+    stills: int = 0
+
+    def takes(self, pair: Pair) -> bool:
+        return any(text in str(pair.blurred) for text in self.matching)
+
+
 def open_training_data(
-    pairs: Path | None = None,
-    stills: Path | None = None,
-    clips: Path | None = None,
+    pairs: Sequence[Path] = (),
+    stills: Sequence[Path] = (),
+    clips: Sequence[Path] = (),
     *,
-    hold_out: int = 0,
+    hold_out: HoldOut = HoldOut(),
     advance: Progress = lambda: None,
 ) -> TrainingData:
     """List and decode everything once, so that a corrupt file stops the run before it starts.
 
-    hold_out: how many pairs, the last by name, are kept from training. advance: called once per file read.
+    Each is a list of folders. Clips slower than 100 frames/s are skipped with a warning.
+    advance: called once per file read.
     Raises BadInput that names the first file which is missing, unpaired, damaged or differently sized.
     """
-    found = find_pairs(pairs) if pairs else []
-    sharp_stills = list_images(stills) if stills else []
-    clip_files = _list_clips(clips) if clips else []
-    if not (found or sharp_stills or clip_files):
-        raise BadInput("nothing to train on: give --data (pairs), --stills or --clips")
-    if pairs and len(found) <= hold_out:
-        raise BadInput(f"{pairs} has {len(found)} pairs, no more than the {hold_out} to hold out (--hold-out)")
+    folders = [find_pairs(folder) for folder in pairs]
+    found = [pair for folder in folders for pair in folder]
+    sharp_stills = [path for folder in stills for path in list_images(folder)]
+    clip_files = [clip for folder in clips for clip in _list_clips(folder)]
+    held = set(folders[0][-hold_out.pairs :] if folders and hold_out.pairs else ())
+    held |= {pair for pair in found if hold_out.takes(pair)}
+    if found and len(held) == len(found):
+        raise BadInput(f"all {len(found)} pairs of {pairs[0]} would be held out; lower --hold-out")
+    if sharp_stills and len(sharp_stills) <= hold_out.stills:
+        raise BadInput(f"all {len(sharp_stills)} stills would be held out; lower --hold-out-stills")
     _decode_all([path for pair in found for path in (pair.blurred, pair.sharp)] + sharp_stills, advance)
-    windows = [window for clip in clip_files for window in _clip_windows(clip, advance)]
-    split = len(found) - hold_out
-    names = tuple(folder.name for folder in (pairs, stills, clips) if folder)
-    return TrainingData(found[:split], found[split:], sharp_stills, windows, names)
+    per_clip = max(_LEAST_WINDOWS, _WINDOWS // max(len(clip_files), 1))
+    windows = [window for clip in clip_files for window in _clip_windows(clip, per_clip, advance)]
+    split = len(sharp_stills) - hold_out.stills
+    train_pairs = [pair for pair in found if pair not in held]
+    if not (train_pairs or sharp_stills[:split] or windows):
+        raise BadInput("nothing to train on: give --data (pairs), --stills or --clips (100 frames/s and more)")
+    return TrainingData(
+        pairs=train_pairs,
+        stills=sharp_stills[:split],
+        windows=windows,
+        held_out=[pair for pair in found if pair in held],
+        held_out_stills=sharp_stills[split:],
+        names=tuple(folder.name for folder in (*pairs, *stills, *clips)),
+    )
 
 
-class CropDataset(Dataset[tuple[Tensor, Tensor]]):
-    """Sample `index` is a (blurred, sharp) pair of float32 (3, crop, crop) in [0, 1]."""
+class CropDataset(Dataset[Tensor]):
+    """Crop `number` is a pair (blurred, sharp) as uint8 (2, side, side, 3); `side` is the training crop and 32.
 
-    def __init__(self, data: TrainingData, recipe: Recipe, length: int) -> None:
+    A function of the recipe's seed and the number alone. Raises BadInput if the recipe's mix leaves nothing.
+    """
+
+    def __init__(self, data: TrainingData, recipe: Recipe) -> None:
+        self.side = recipe.crop + SPARE_PX
         self._data = data
-        self._recipe = recipe
-        self._length = length
+        self._seed = recipe.seed
         self._image = DecodedImages()
         self._kinds, self._shares = _available(data, recipe)
 
     def __len__(self) -> int:
-        return self._length
+        return _ENDLESS
 
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        rng = np.random.default_rng([self._recipe.seed, index])
+    def __getitem__(self, number: int) -> Tensor:
+        rng = np.random.default_rng([self._seed, number])
         kind = self._kinds[int(rng.choice(len(self._kinds), p=self._shares))]
-        blurred, sharp = self._draw(kind, rng)
-        turns, mirror = _orientation(self._recipe.augmentation, rng)
-        return _tensor(blurred, turns, mirror), _tensor(sharp, turns, mirror)
+        return torch.from_numpy(np.stack(self._draw(kind, rng)))
 
     def _draw(self, kind: str, rng: np.random.Generator) -> PairOfFrames:
-        crop = self._recipe.crop
         if kind == "real":
             pair = self._data.pairs[int(rng.integers(len(self._data.pairs)))]
-            return _same_crop(self._image(pair.blurred), self._image(pair.sharp), crop, rng)
+            return _same_crop(self._image(pair.blurred), self._image(pair.sharp), self.side, rng)
         if kind == "frames":
             blurred, sharp = self._data.windows[int(rng.integers(len(self._data.windows)))]
-            return _same_crop(blurred, sharp, crop, rng)
-        still = self._image(self._data.stills[int(rng.integers(len(self._data.stills)))])
-        area, _ = _same_crop(still, still, crop + 2 * REACH_PX, rng)
-        blurred, sharp = camera_shake(area, rng) if kind == "shake" else (lens_blur(area, rng), area)
-        inner = slice(REACH_PX, REACH_PX + crop)
+            return _same_crop(blurred, sharp, self.side, rng)
+        still, texture = self._still(rng), self._still(rng)
+        blurred, sharp = moving_scene(still, rng, texture) if kind == "shake" else (lens_blur(still, rng), still)
+        inner = slice(REACH_PX, REACH_PX + self.side)
         return blurred[inner, inner], sharp[inner, inner]
+
+    def _still(self, rng: np.random.Generator) -> Frame:
+        """A square of a still, shrunk at random, with a border for the blur to reach into."""
+        still = self._image(self._data.stills[int(rng.integers(len(self._data.stills)))])
+        side, shortest = self.side + 2 * REACH_PX, min(still.shape[:2])
+        scale = max(_MIN_STILL_SCALE, side / shortest) if shortest > side else 1.0
+        area, _ = _same_crop(still, still, min(int(side / rng.uniform(scale, 1)), max(shortest, side)), rng)
+        shrunk = Image.fromarray(area).resize((side, side), Image.Resampling.BOX, reducing_gap=None)
+        return np.asarray(shrunk, np.uint8)
 
 
 def validation_frames(data: TrainingData, recipe: Recipe, crop: int) -> list[PairOfFrames]:
-    """Fixed pairs for validation: centre crops of the held-out pairs, or else of shaken stills."""
-    if data.held_out:
-        frames = [(read_image(pair.blurred), read_image(pair.sharp)) for pair in data.held_out]
-        return [(_centre(blurred, crop), _centre(sharp, crop)) for blurred, sharp in frames]
-    if data.stills:
-        rng = np.random.default_rng([recipe.seed, 0, 1])
-        return [camera_shake(_centre(read_image(path), crop), rng) for path in data.stills[-4:]]
-    return [(_centre(blurred, crop), _centre(sharp, crop)) for blurred, sharp in data.windows[-4:]]
+    """Fixed pairs for validation: centre crops of the held-out pairs and of the held-out stills, shaken.
+
+    Without either, of the last stills or windows that are trained on.
+    """
+    frames = [(read_image(pair.blurred), read_image(pair.sharp)) for pair in data.held_out]
+    rng = np.random.default_rng([recipe.seed, 0, 1])
+    stills = data.held_out_stills or ([] if frames else data.stills[-4:])
+    if not frames and not stills:
+        frames = list(data.windows[-4:])
+    shaken = [moving_scene(_centre(read_image(path), crop), rng) for path in stills]
+    return [(_centre(blurred, crop), _centre(sharp, crop)) for blurred, sharp in frames] + shaken
 
 
 def _available(data: TrainingData, recipe: Recipe) -> tuple[list[str], NDArray[np.float64]]:
@@ -174,18 +226,6 @@ def _centre(frame: Frame, crop: int) -> Frame:
     return np.ascontiguousarray(frame[top : top + height, left : left + width])
 
 
-def _orientation(augmentation: Augmentation, rng: np.random.Generator) -> tuple[int, bool]:
-    """Quarter turns, and whether to mirror left and right."""
-    turns = int(rng.integers(4)) if augmentation == "turns" else 0
-    return turns, augmentation != "none" and bool(rng.integers(2))
-
-
-def _tensor(frame: Frame, turns: int, mirror: bool) -> Tensor:
-    turned = np.rot90(frame, turns)
-    oriented = turned[:, ::-1] if mirror else turned
-    return torch.from_numpy(np.ascontiguousarray(oriented.transpose(2, 0, 1))).float().div_(255)
-
-
 def _decode_all(paths: Sequence[Path], advance: Progress) -> None:
     with ThreadPoolExecutor() as pool:
         for _ in pool.map(read_image, paths):
@@ -201,26 +241,32 @@ def _list_clips(folder: Path) -> list[Path]:
     return clips
 
 
-def _clip_windows(clip: Path, advance: Progress) -> Iterator[PairOfFrames]:
-    """Evenly spaced windows of a clip, averaged; only one window of frames is held at a time."""
+def _clip_windows(clip: Path, most: int, advance: Progress) -> Iterator[PairOfFrames]:
+    """Evenly spaced windows of a fast clip, averaged, half of them in linear light; none of a slow clip."""
+    total, rate = _count_and_rate(clip)
+    if rate < MIN_CLIP_FPS:
+        _log.warning("%s has %.0f frames/s and is skipped; under %d averages show gaps", clip, rate, MIN_CLIP_FPS)
+        return
     rng = np.random.default_rng(list(clip.name.encode()))
-    total = _frame_count(clip)
-    window: list[Frame] = []
-    starts = set(np.linspace(0, max(0, total - WINDOW_FRAMES[-1]), _WINDOWS_PER_CLIP).astype(int).tolist())
-    length = 0
-    for index, frame in enumerate(_decode(clip)):
-        if index in starts and not window:
-            length = int(rng.choice(WINDOW_FRAMES))
-        if length:
-            window.append(frame)
-        if length and len(window) == length:
-            yield average_frames(window), window[length // 2]
-            window, length = [], 0
+    ends = np.unique(np.linspace(min(WINDOW_FRAMES[-1], total), total, most).astype(int)).tolist()
+    lengths = dict(zip(ends, rng.choice(WINDOW_FRAMES, len(ends)).tolist(), strict=True))
+    latest: deque[Frame] = deque(maxlen=WINDOW_FRAMES[-1])
+    for count, frame in enumerate(_decode(clip), start=1):
+        latest.append(frame)
+        if count >= lengths.get(count, _ENDLESS):
+            window = list(latest)[-lengths[count] :]
+            yield average_frames(window, float(rng.choice((1.0, 2.2)))), window[len(window) // 2]
     advance()
 
 
-def _frame_count(clip: Path) -> int:
-    return sum(1 for _ in _decode(clip))
+def _count_and_rate(clip: Path) -> tuple[int, float]:
+    """Frames, and frames per second (0 where the container does not say)."""
+    try:
+        with open_container(clip) as container:
+            rate = float(container.streams.video[0].average_rate or 0)
+            return sum(1 for _ in container.decode(video=0)), rate
+    except (av.FFmpegError, IndexError) as error:
+        raise BadInput(f"{clip} cannot be decoded: {error}") from error
 
 
 def _decode(clip: Path) -> Iterator[Frame]:

@@ -1,7 +1,8 @@
 """The training loop, readable from top to bottom; with a discriminator it trains that too.
 
-Runs on a CPU, on one GPU (bf16), or on many through `accelerate launch` or torchrun. Everything random in a step is
-a function of (seed, iteration): a resumed run goes on as if it had never stopped, without a saved random state.
+Runs on a CPU, on one GPU, or on many through `accelerate launch` or torchrun; in bf16 where that is fast, see
+`unblur.train.compute`. Everything random in a step is a function of (seed, iteration): a resumed run goes on as if
+it had never stopped, without a saved random state.
 """
 
 import copy
@@ -13,10 +14,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from accelerate import Accelerator, DataLoaderConfiguration
+from accelerate import Accelerator
 from accelerate.utils import broadcast
-from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch import nn
 
 from unblur.runtime.errors import BadInput, UnblurError
 from unblur.runtime.frames import Frame, Padding, batch_from_frame, frame_from_batch
@@ -29,13 +29,23 @@ from unblur.train.checkpoint import (
     save_checkpoint,
     save_state,
 )
+from unblur.train.compute import (
+    fastest_threads,
+    has_fast_bf16,
+    in_float32,
+    make_accelerator,
+    spare_workers,
+    thread_count,
+)
 from unblur.train.data import CropDataset, PairOfFrames, TrainingData, validation_frames
 from unblur.train.losses import ContentLoss, SupervisedNetwork
 from unblur.train.networks import DeblurringNetwork
+from unblur.train.pool import CropPool, Share
 from unblur.train.recipe import Decay, Recipe
 from unblur.train.run_folder import CURVE_FILE, LOG_FILE, STATE_FILE, Log, Report, draw_curve, open_run
 
 _WARMUP_FROM = 0.05  # of the peak
+EMA_EVERY = 4  # iterations
 _DECAYS: Mapping[Decay, Callable[[float], float]] = {
     "cosine": lambda phase: (1 + math.cos(math.pi * phase)) / 2,
     "power": lambda phase: (1 - phase) ** 0.3,
@@ -48,7 +58,10 @@ def learning_rate_at(share_done: float, recipe: Recipe) -> float:
     """The generator's learning rate when `share_done` of the run lies behind."""
     if share_done < recipe.warmup_share:
         return recipe.learning_rate * (_WARMUP_FROM + (1 - _WARMUP_FROM) * share_done / recipe.warmup_share)
-    phase = (share_done - recipe.warmup_share) / (1 - recipe.warmup_share)
+    cooldown_from = 1 - recipe.cooldown_share
+    if share_done > cooldown_from:
+        return recipe.final_learning_rate * (1 - share_done) / recipe.cooldown_share
+    phase = (share_done - recipe.warmup_share) / (cooldown_from - recipe.warmup_share)
     above_final = _DECAYS[recipe.decay](phase) * (recipe.learning_rate - recipe.final_learning_rate)
     return recipe.final_learning_rate + above_final
 
@@ -66,8 +79,8 @@ class EmaNetwork:
 
     @torch.no_grad()
     def update(self, network: DeblurringNetwork, iteration: int) -> None:
-        """Move the averages towards the weights after `iteration` steps."""
-        decay = min(self._decay, (1 + iteration) / (10 + iteration))
+        """Move the averages towards the weights, as `EMA_EVERY` steps would after `iteration` steps."""
+        decay = min(self._decay, (1 + iteration) / (10 + iteration)) ** EMA_EVERY
         torch._foreach_lerp_(list(self.network.parameters()), list(network.parameters()), 1 - decay)
         for kept, current in zip(self.network.buffers(), network.buffers(), strict=True):
             kept.copy_(current)
@@ -133,7 +146,8 @@ def train(
     discriminator: nn.Module | None = None,
     perceptual: nn.Module | None = None,
     resume: bool = False,
-    workers: int = 1,
+    workers: int | None = None,
+    threads: int | None = None,
     schedule: Schedule = Schedule(),
     on_report: Callable[[Report], None] = lambda report: None,
 ) -> Path:
@@ -141,38 +155,83 @@ def train(
 
     run: the folder of the run, see `run_folder`, made if missing. resume: go on from its last whole checkpoint.
     discriminator: of an adversarial recipe. perceptual: the loss behind a perceptual term, see `perceptual`.
-    workers: processes that prepare samples. on_report: called with every line of the log, on the main process.
+    threads: of torch on a CPU; measured if None, a resumed run keeps those it has. workers: processes that prepare
+    crops; by default the cores that are left. on_report: called with every line of the log, on the main process.
     Raises BadInput for a crop that does not fit the network, ValueError if the recipe needs a discriminator or a
     perceptual loss that is None, UnblurError naming the iteration if loss or gradient is not finite; the last
     checkpoint is kept.
     """
     _check_crop(recipe.crop, network)
-    accelerator = _accelerator()
-    content = ContentLoss(recipe.content, recipe.over_outputs, perceptual)
     state = open_run(run, network.spec, recipe, resume=resume)
-    start, spent_s = (state.iteration, state.elapsed_s) if state else (0, 0.0)
-    loader = _loader(CropDataset(data, recipe, length.most_iterations * recipe.batch), recipe, start, workers)
-    network.train().to(accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    ema = EmaNetwork(network, recipe.ema_decay)
+    with thread_count(state.threads if state else threads):
+        accelerator = make_accelerator()
+        bf16 = has_fast_bf16(accelerator.device.type)
+        content = ContentLoss(recipe.content, recipe.over_outputs, perceptual)
+        network.train().to(accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if threads is None and state is None:
+            _choose_threads(SupervisedNetwork(copy.deepcopy(network), content, bf16=bf16), recipe, accelerator)
+        start = state.iteration if state else 0
+        pool = CropPool(
+            CropDataset(data, recipe),
+            recipe,
+            length.most_iterations * recipe.batch,
+            start=start,
+            workers=spare_workers(torch.get_num_threads()) if workers is None else workers,
+            device=accelerator.device,
+            share=Share(accelerator.process_index, accelerator.num_processes),
+        )
+        ema = EmaNetwork(network, recipe.ema_decay)
+        with in_float32(network.image_layers, accelerator.device.type):
+            supervised = SupervisedNetwork(network, content, bf16=bf16)
+            trainer = _discriminator_trainer(discriminator, recipe, accelerator, state)
+            frames = validation_frames(data, recipe, VALIDATION_CROP)
+            log = Log(run, on_report) if accelerator.is_main_process else None
+            _loop(supervised, ema, recipe, pool, length, run, accelerator, trainer, frames, log, schedule, state)
+
+    weights_path = run / f"{network.spec.preset}.safetensors"
+    if log:
+        seen = dict.fromkeys((*network.training_data, *data.names))  # a tuned network has seen others before
+        save_checkpoint(weights_path, ema.network, recipe, tuple(seen))
+        draw_curve(run / LOG_FILE, run / CURVE_FILE)
+    accelerator.wait_for_everyone()
+    return weights_path
+
+
+def _loop(
+    supervised: SupervisedNetwork,
+    ema: EmaNetwork,
+    recipe: Recipe,
+    pool: CropPool,
+    length: Length,
+    run: Path,
+    accelerator: Accelerator,
+    trainer: DiscriminatorTrainer | None,
+    frames: Sequence[PairOfFrames],
+    log: Log | None,
+    schedule: Schedule,
+    state: TrainingState | None,
+) -> None:
+    network = supervised.network
     optimizer = torch.optim.AdamW(
-        network.parameters(), recipe.learning_rate, betas=recipe.betas, weight_decay=recipe.weight_decay
+        network.parameters(), recipe.learning_rate, betas=recipe.betas, weight_decay=recipe.weight_decay, fused=True
     )
     if state:
         network.load_state_dict(dict(state.network))
         ema.network.load_state_dict(dict(state.ema))
         restore_optimizer_state(optimizer, state.optimizer)
-    supervised, optimizer, loader = accelerator.prepare(SupervisedNetwork(network, content), optimizer, loader)
-    trainer = _discriminator_trainer(discriminator, recipe, accelerator, state)
-    frames = validation_frames(data, recipe, VALIDATION_CROP)
-    log = Log(run, on_report) if accelerator.is_main_process else None
+    prepared, optimizer = accelerator.prepare(supervised, optimizer)
+    parameters = list(network.parameters())
+    limit = math.inf if recipe.gradient_clip is None else recipe.gradient_clip
+    start, spent_s = (state.iteration, state.elapsed_s) if state else (0, 0.0)
     clock = _Clock(spent_s, accelerator)
     reported, checkpointed_s = (start, spent_s), spent_s
 
-    for iteration, (blurred, sharp) in enumerate(loader, start=start + 1):
+    for iteration in range(start + 1, length.most_iterations + 1):
+        blurred, sharp = pool.batch(iteration)
         share_done = length.share_done(iteration - 1, clock.elapsed_s())
         rate = learning_rate_at(share_done, recipe)
         _seed(recipe.seed, iteration, accelerator.process_index)
-        loss, restored = supervised(blurred.contiguous(memory_format=torch.channels_last), sharp)
+        loss, restored = prepared(blurred, sharp, iteration)
         if trainer:
             trainer.learn(sharp, restored.detach(), rate)
             loss = loss + trainer.loss_of(restored)
@@ -180,15 +239,15 @@ def train(
             group["lr"] = rate
         optimizer.zero_grad()
         accelerator.backward(loss)
-        limit = math.inf if recipe.gradient_clip is None else recipe.gradient_clip
-        gradient = accelerator.clip_grad_norm_(supervised.parameters(), limit)
+        gradient = nn.utils.clip_grad_norm_(parameters, limit, foreach=True)
         loss_value = float(accelerator.reduce(loss.detach(), "mean"))
         _check_finite(loss_value, float(gradient), iteration, run)
         optimizer.step()
-        ema.update(network, iteration)
 
         elapsed_s = clock.elapsed_s()
         is_last = length.share_done(iteration, elapsed_s) >= 1
+        if is_last or iteration % EMA_EVERY == 0:
+            ema.update(network, iteration)
         if log and (is_last or iteration % schedule.report_every == 0):
             speed = (iteration - reported[0]) * recipe.batch / (elapsed_s - reported[1])
             is_validated = is_last or iteration % schedule.validate_every == 0
@@ -207,19 +266,25 @@ def train(
                     recipe=recipe,
                     iteration=iteration,
                     elapsed_s=elapsed_s,
+                    threads=torch.get_num_threads(),
                 ),
             )
             checkpointed_s = elapsed_s
         if is_last:
             break
 
-    weights_path = run / f"{network.spec.preset}.safetensors"
-    if log:
-        seen = dict.fromkeys((*network.training_data, *data.names))  # a tuned network has seen others before
-        save_checkpoint(weights_path, ema.network, recipe, tuple(seen))
-        draw_curve(run / LOG_FILE, run / CURVE_FILE)
-    accelerator.wait_for_everyone()
-    return weights_path
+
+def _choose_threads(supervised: SupervisedNetwork, recipe: Recipe, accelerator: Accelerator) -> None:
+    """On a CPU: measure forward and backward on noise, and set the fastest number of threads."""
+    if accelerator.device.type != "cpu" or accelerator.num_processes > 1:
+        return
+    noise = torch.rand((recipe.batch, 3, recipe.crop, recipe.crop)).contiguous(memory_format=torch.channels_last)
+
+    def step() -> None:
+        loss, _ = supervised(noise, noise.flip(2))
+        loss.backward()
+
+    fastest_threads(step)
 
 
 def _discriminator_trainer(
@@ -264,27 +329,6 @@ class _Clock:
             return elapsed_s
         shared = torch.tensor([elapsed_s], dtype=torch.float64, device=self._accelerator.device)
         return float(broadcast(shared))
-
-
-def _accelerator() -> Accelerator:
-    has_gpu = torch.cuda.is_available()
-    return Accelerator(
-        cpu=not has_gpu,
-        mixed_precision="bf16" if has_gpu else "no",
-        dataloader_config=DataLoaderConfiguration(split_batches=True),
-    )
-
-
-def _loader(dataset: CropDataset, recipe: Recipe, start: int, workers: int) -> DataLoader[tuple[Tensor, Tensor]]:
-    """Samples in order from iteration `start`: the order is random because each sample is."""
-    return DataLoader(
-        dataset,
-        batch_size=recipe.batch,
-        sampler=range(start * recipe.batch, len(dataset)),
-        num_workers=workers,
-        drop_last=True,
-        persistent_workers=workers > 0,
-    )
 
 
 def _check_finite(loss: float, gradient: float, iteration: int, run: Path) -> None:

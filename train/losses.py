@@ -1,4 +1,4 @@
-"""The content losses of the seeds: how far restored images are from the sharp one.
+"""The content losses: how far restored images are from the sharp one.
 
 Multi-scale networks give outputs of several sizes, each with a target of its size: see `DeblurringNetwork.targets`.
 """
@@ -29,9 +29,18 @@ def fft_l1(restored: Tensor, sharp: Tensor) -> Tensor:
     return torch.view_as_real(difference).abs().mean()
 
 
+def spectrum_l1(restored: Tensor, sharp: Tensor) -> Tensor:
+    """`fft_l1` of the orthonormal transform: of the size of the mean absolute difference, whatever the crop."""
+    difference = torch.fft.rfft2(restored - sharp, norm="ortho")
+    return torch.view_as_real(difference).abs().mean()
+
+
 def over_outputs(loss: Loss, outputs: Sequence[Tensor], targets: Sequence[Tensor], how: OverOutputs) -> Tensor:
-    """Sum or mean over the outputs of `loss`, each against its target."""
+    """Sum or mean over the outputs of `loss`, each against its target; "rising" weighs the t-th by t."""
     per_output = torch.stack([loss(output, target) for output, target in zip(outputs, targets, strict=True)])
+    if how == "rising":
+        weights = torch.arange(1, len(per_output) + 1, device=per_output.device)
+        return (weights * per_output).sum() / weights.sum()
     return per_output.sum() if how == "sum" else per_output.mean()
 
 
@@ -50,33 +59,44 @@ class ContentLoss(nn.Module):
             "l1": F.l1_loss,
             "l2": F.mse_loss,
             "fft_l1": fft_l1,
+            "spectrum_l1": spectrum_l1,
             "perceptual": perceptual,
         }
-        self._terms: list[tuple[float, Loss]] = []
+        self._terms: list[tuple[LossTerm, Loss]] = []
         for term in terms:
             loss = known[term.kind]
             if loss is None:
                 raise ValueError("a perceptual term needs a perceptual loss")
-            self._terms.append((term.weight, loss))
+            self._terms.append((term, loss))
 
-    def forward(self, outputs: Sequence[Tensor], targets: Sequence[Tensor]) -> Tensor:
-        return torch.stack(
-            [weight * over_outputs(loss, outputs, targets, self.how) for weight, loss in self._terms]
-        ).sum()
+    def forward(self, outputs: Sequence[Tensor], targets: Sequence[Tensor], iteration: int = 0) -> Tensor:
+        """The weighted sum of the terms that are due at this iteration; at 0 all are."""
+        parts = [
+            term.weight * term.every * over_outputs(loss, outputs, targets, self.how)
+            for term, loss in self._terms
+            if iteration % term.every == 0
+        ]
+        return torch.stack(parts).sum()
 
 
 class SupervisedNetwork(nn.Module):
-    """A network and its loss as one module, so that distributed wrappers see one forward per step."""
+    """A network and its loss as one module, so that distributed wrappers see one forward per step.
 
-    def __init__(self, network: DeblurringNetwork, content: ContentLoss) -> None:
+    bf16: let the network compute in bfloat16 (autocast); the loss is taken in float32.
+    """
+
+    def __init__(self, network: DeblurringNetwork, content: ContentLoss, *, bf16: bool = False) -> None:
         super().__init__()
         self.network = network
         self.content = content
+        self.bf16 = bf16
 
-    def forward(self, blurred: Tensor, sharp: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, blurred: Tensor, sharp: Tensor, iteration: int = 0) -> tuple[Tensor, Tensor]:
         """The loss, and the full-scale restored image for a discriminator."""
-        outputs = [output.float() for output in self.network.restorations(blurred)]
-        return self.content(outputs, self.network.targets(sharp, outputs)), outputs[-1]
+        with torch.autocast(blurred.device.type, torch.bfloat16, enabled=self.bf16):
+            outputs = self.network.restorations(blurred)
+        outputs = [output.float() for output in outputs]
+        return self.content(outputs, self.network.targets(sharp, outputs), iteration), outputs[-1]
 
 
 WEIGHTS_URL = "https://download.pytorch.org/models/vgg19-dcbb9e9d.pth"

@@ -22,7 +22,7 @@ from unblur.runtime.frames import Frame
 from unblur.runtime.images import image_size_hw, read_image, write_image
 from unblur.runtime.media.interfaces import Source
 from unblur.runtime.media.open_media import open_source
-from unblur.train.blur import REACH_PX, WINDOW_FRAMES, average_frames, camera_shake, lens_blur
+from unblur.train.blur import REACH_PX, WINDOW_FRAMES, average_frames, lens_blur, moving_scene
 
 SETTINGS_FILE = "pairs.json"
 MIN_RATE = 100
@@ -75,7 +75,7 @@ def pairs_from_stills(
 ) -> int:
     """Blur sharp images by random camera shakes and lenses; how many pairs that are.
 
-    A border of 22 px is cut off, where the blur holds what lies outside of the still. Each pair is a function of
+    A border of 32 px is cut off, where the blur holds what lies outside of the still. Each pair is a function of
     the seed, the name of its still and its number, whichever stills go with it. advance: called once a pair.
     Raises BadInput if a still cannot be read or is too small, or if `folder` holds pairs from other settings.
     """
@@ -147,7 +147,7 @@ def _check_stills(stills: Sequence[Path]) -> None:
 
 
 def _blurred_and_sharp(still: Frame, rng: np.random.Generator, lens: float) -> tuple[Frame, Frame]:
-    blurred, sharp = (lens_blur(still, rng), still) if rng.random() < lens else camera_shake(still, rng)
+    blurred, sharp = (lens_blur(still, rng), still) if rng.random() < lens else moving_scene(still, rng)
     inner = slice(REACH_PX, -REACH_PX)
     return blurred[inner, inner], sharp[inner, inner]
 

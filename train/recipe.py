@@ -10,11 +10,11 @@ from unblur.runtime.errors import SpecMismatch
 from unblur.runtime.strict_json import check_schema, from_json, to_json
 from unblur.train.networks import find_preset
 
-SCHEMA = 2  # 1, without a field that says so: one learning rate curve, L1 and its FFT, no discriminator
+SCHEMA = 3  # 2: no cool-down, every term at every step. 1, unnamed: L1 and its FFT, no discriminator
 
-Augmentation = Literal["turns", "mirror", "none"]
-ContentKind = Literal["l1", "l2", "fft_l1", "perceptual"]
-OverOutputs = Literal["mean", "sum"]
+Augmentation = Literal["all", "turns", "mirror", "none"]
+ContentKind = Literal["l1", "l2", "fft_l1", "spectrum_l1", "perceptual"]
+OverOutputs = Literal["mean", "sum", "rising"]
 AdversarialKind = Literal["vanilla", "minimax", "wgan-gp"]
 _CRITIC_STEPS = 5  # of wgan-gp, per step of the generator (Gulrajani et al. 2017)
 Decay = Literal["cosine", "power", "step", "linear"]
@@ -29,21 +29,26 @@ def _check_choice(name: str, found: str, known: object) -> None:
 class BlurMix:
     """Shares of the kinds of sample; a kind without data drops out and the rest keep their proportions.
 
-    real: photographed pairs. frames: averaged frames of clips. shake, lens: synthesised from stills.
+    real: photographed pairs. frames: averaged frames of fast clips. shake: stills under a moving camera, with
+    moving objects. lens: stills out of focus.
     """
 
-    real: float = 0.3
-    shake: float = 0.55
-    frames: float = 0.1
-    lens: float = 0.05
+    real: float = 0.2
+    shake: float = 0.68
+    frames: float = 0.08
+    lens: float = 0.04
 
 
 @dataclass(frozen=True)
 class LossTerm:
-    """One weighted term of the content loss; see `unblur.train.losses`."""
+    """One weighted term of the content loss; see `unblur.train.losses`.
+
+    every: the term is computed at every so many iterations, with so many times its weight.
+    """
 
     kind: ContentKind
     weight: float = 1.0
+    every: int = 1
 
     def __post_init__(self) -> None:
         _check_choice("content", self.kind, ContentKind)
@@ -73,10 +78,13 @@ class Recipe:
     """Everything that decides a training run beside the data and the length.
 
     crop: side of the square training crop in pixels. batch: crops per optimiser step, over all processes.
-    augmentation: crops are mirrored, and with "turns" also turned by quarters, at random.
-    content, over_outputs: terms of the content loss, and whether a network's outputs are summed or averaged over.
+    augmentation: crops are mirrored, with "turns" also turned by quarters, with "all" also with their colour
+    channels swapped, at random.
+    content, over_outputs: terms of the content loss, and how they are taken over a network's outputs: their mean,
+    their sum, or their mean with weights 1, 2, 3 ... for a recursion whose last steps count most.
     learning_rate: the peak, after a linear warm-up over `warmup_share` of the run; then `decay` brings it to
-    `final_learning_rate`, see `unblur.train.loop`. betas, weight_decay: of AdamW, which without decay is Adam.
+    `final_learning_rate`, and over the last `cooldown_share` it goes linearly to zero, see `unblur.train.loop`.
+    betas, weight_decay: of AdamW, which without decay is Adam.
     gradient_clip: largest L2 norm of the gradient, None for no limit.
     ema_decay: of the averaged weights, which are what is validated and shipped.
     """
@@ -90,6 +98,7 @@ class Recipe:
     learning_rate: float = 1e-3
     final_learning_rate: float = 1e-6
     warmup_share: float = 0.02
+    cooldown_share: float = 0.0
     decay: Decay = "cosine"
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = 0.0
@@ -129,8 +138,7 @@ class Recipe:
         """Raises SpecMismatch that names the first field that this version does not know or read."""
         try:
             raw = json.loads(text)
-            if "schema" not in raw:
-                raw = _upgraded(raw)
+            raw = _upgraded(raw)
             check_schema(raw, "it", SCHEMA)
             return from_json(cls, {name: value for name, value in raw.items() if name != "schema"}, "it")
         except (ValueError, TypeError, KeyError, AttributeError) as error:
@@ -138,14 +146,31 @@ class Recipe:
 
 
 def _upgraded(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """A recipe of schema 1, which had two terms of content loss and no discriminator, as schema 2."""
+    """A recipe of schema 1 or 2 as one of this schema; others as they are."""
+    if raw.get("schema", 1) not in (1, 2):
+        return dict(raw)
     kept = {name: value for name, value in raw.items() if name != "fft_weight"}
-    content = [LossTerm("l1"), LossTerm("fft_l1", raw["fft_weight"])]
-    return {**cast("dict[str, Any]", to_json(Recipe())), **kept, "content": to_json(content), "schema": SCHEMA}
+    if "schema" not in raw:
+        kept["content"] = to_json([LossTerm("l1"), LossTerm("fft_l1", raw["fft_weight"])])
+    kept["content"] = [{"every": 1, **term} for term in kept["content"]]
+    return {**cast("dict[str, Any]", to_json(Recipe())), **kept, "schema": SCHEMA}
 
 
 # Crops, batches, losses, learning rates and their decay are the papers'. What a paper leaves open is stated beside
 # it. The average of the weights is ours everywhere: the papers ship the last ones.
+
+# Ours: the paper's training is not described. The rate stays up, at 10 % of its peak before the cool-down, and only
+# after that a run can be compared.
+_LPRN = Recipe(
+    augmentation="all",
+    over_outputs="rising",
+    content=(LossTerm("l1"), LossTerm("spectrum_l1", 0.1, every=3)),
+    final_learning_rate=1e-4,
+    cooldown_share=0.1,
+    betas=(0.9, 0.99),
+    weight_decay=1e-4,
+    ema_decay=0.9995,
+)
 
 # kappa is 1 at every scale (Tao et al. 2018), so the sum over scales of kappa / N * L2 is a sum of mean squares.
 # They clip the ConvLSTM's gradient at a norm of 3; here it is that of all weights.
@@ -208,7 +233,7 @@ _DEBLURGAN = dataclasses.replace(
 )
 
 RECIPES: Mapping[str, Recipe] = {
-    "lprn": Recipe(),
+    "lprn": _LPRN,
     "srn": _SRN,
     "msr-gan": _MSR_GAN,
     "msrm-dffm": _MSRM_DFFM,

@@ -19,17 +19,18 @@ from benchmarks.command import Json, run
 from unblur.runtime.console import print_json, progress, stdout
 from unblur.runtime.errors import BadInput
 from unblur.runtime.files import make_folder
-from unblur.train.cli.train import length_of, open_data
+from unblur.train.cli.train import Folders, length_of, open_data
+from unblur.train.data import HoldOut
 from unblur.train.losses import perceptual_loss
 from unblur.train.run_folder import Report
 
 
 def main(
     table: Annotated[str, typer.Argument(help=", ".join(TABLES))],
-    data: Annotated[Path, typer.Option(help="Folder of blurred/sharp pairs; the last are held out.")],
+    data: Annotated[list[Path], typer.Option(help="Folder of blurred/sharp pairs; repeatable.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the runs, TABLE.md and TABLE.json.")],
-    stills: Annotated[Path | None, typer.Option(help="Folder of sharp images to blur.")] = None,
-    clips: Annotated[Path | None, typer.Option(help="Folder of clips whose frames are averaged.")] = None,
+    stills: Annotated[Folders, typer.Option(help="Folder of sharp images to blur; repeatable.")] = None,
+    clips: Annotated[Folders, typer.Option(help="Folder of clips, averaged if 100 frames/s or more.")] = None,
     minutes: Annotated[float | None, typer.Option(min=0.01, help="Train each row for this long.")] = None,
     iterations: Annotated[int | None, typer.Option(min=1, help="Train each row for this many iterations.")] = None,
     options: Annotated[
@@ -40,9 +41,14 @@ def main(
     batch: Annotated[int | None, typer.Option(min=1, help="Crops per iteration.")] = None,
     learning_rate: Annotated[float | None, typer.Option(min=0.0, help="Peak learning rate.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of weights and samples.")] = None,
-    hold_out: Annotated[int, typer.Option(min=1, help="Pairs, the last by name, to measure on.")] = 8,
+    hold_out: Annotated[int, typer.Option(min=1, help="Pairs of the first folder to measure on.")] = 8,
+    hold_out_matching: Annotated[
+        list[str] | None, typer.Option(help="Also pairs with this text in their path; repeatable.")
+    ] = None,
+    hold_out_stills: Annotated[int, typer.Option(min=0, help="Also stills, shaken.")] = 0,
     vgg: Annotated[Path | None, typer.Option(help="Weights of VGG19, for perceptual losses; else L1.")] = None,
-    workers: Annotated[int, typer.Option(min=0, help="Processes that prepare samples.")] = 1,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; measured if not given.")] = None,
+    workers: Annotated[int | None, typer.Option(min=0, help="Processes that prepare crops.")] = None,
     json: Json = False,
 ) -> None:
     """Train every row of a paper's ablation table on one small budget, with the published figures beside ours.
@@ -55,7 +61,8 @@ def main(
     overrides = {name: value for name, value in given.items() if value is not None}
     budget = Budget(length, tuple(options or ()), overrides)
     perceptual = None if vgg is None else perceptual_loss(vgg)
-    ablation = Ablation(open_data(data, stills, clips, hold_out), budget, output, perceptual, workers)
+    held = HoldOut(hold_out, tuple(hold_out_matching or ()), hold_out_stills)
+    ablation = Ablation(open_data(data, stills, clips, held), budget, output, perceptual, workers, threads)
     make_folder(output)
     rows = _train(chosen, ablation)
     command = shlex.join(["python", "-m", "benchmarks.ablations", *sys.argv[1:]])

@@ -23,7 +23,6 @@ from unblur.runtime.errors import BadInput
 from unblur.runtime.files import atomic_file
 from unblur.runtime.metrics import psnr_db, ssim
 from unblur.runtime.spec import OptionValue
-from unblur.train.cli.train import parse_options
 from unblur.train.data import TrainingData, validation_frames
 from unblur.train.loop import VALIDATION_CROP, Length, Schedule, train
 from unblur.train.networks import (
@@ -33,6 +32,7 @@ from unblur.train.networks import (
     find_preset,
     gflop_720p,
 )
+from unblur.train.networks.options import parse_options
 from unblur.train.recipe import Recipe, recipe_of
 from unblur.train.run_folder import LOG_FILE, Report
 
@@ -78,7 +78,8 @@ class Ablation:
     budget: Budget
     out: Path
     perceptual: nn.Module | None = None
-    workers: int = 1
+    workers: int | None = None
+    threads: int | None = None
 
     def blurred(self) -> Quality:
         """The held-out pairs before any network."""
@@ -98,7 +99,7 @@ class Ablation:
             "recipe": json.loads(recipe.to_json()),
             "length": asdict(self.budget.length),
             "data": list(self.data.names),
-            "held_out": len(self.data.held_out),
+            "held_out": len(self.data.held_out) + len(self.data.held_out_stills),
         }
         path = self.out / folder_name(row) / RESULT_FILE
         if path.is_file():
@@ -139,6 +140,7 @@ class Ablation:
             perceptual=self.perceptual if recipe.needs_vgg else None,
             resume=True,
             workers=self.workers,
+            threads=self.threads,
             schedule=Schedule(validate_every=_NEVER),
             on_report=on_report,
         )

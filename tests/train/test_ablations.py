@@ -14,7 +14,7 @@ from benchmarks.ablations.tables import TABLES, Row
 from unblur.runtime.errors import BadInput
 from unblur.runtime.metrics import psnr_db
 from unblur.runtime.quality.pairs import find_pairs, read_pair
-from unblur.train.data import TrainingData, open_training_data
+from unblur.train.data import HoldOut, TrainingData, open_training_data
 from unblur.train.loop import Length
 from unblur.train.networks import PRESETS
 
@@ -36,7 +36,7 @@ SMALL = (
 
 @pytest.fixture
 def data(pairs_folder: Path) -> TrainingData:
-    return open_training_data(pairs_folder, hold_out=1)
+    return open_training_data([pairs_folder], hold_out=HoldOut(1))
 
 
 @pytest.fixture

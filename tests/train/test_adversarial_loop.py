@@ -19,10 +19,11 @@ from safetensors.torch import load_file
 from torch import nn
 
 from unblur.train.adversarial import DiscriminatorTrainer, generator_loss
-from unblur.train.data import CropDataset, TrainingData, open_training_data
+from unblur.train.data import CropDataset, HoldOut, TrainingData, open_training_data
 from unblur.train.loop import Length, Schedule, train
 from unblur.train.losses import ContentLoss
 from unblur.train.networks import DeblurringNetwork, build_network
+from unblur.train.pool import CropPool
 from unblur.train.recipe import Adversarial, AdversarialKind, BlurMix, Recipe
 from unblur.train.run_folder import Report
 
@@ -37,7 +38,7 @@ RECIPE = Recipe(
 
 
 def open_pairs(folder: Path) -> TrainingData:
-    return open_training_data(folder, hold_out=1)
+    return open_training_data([folder], hold_out=HoldOut(1))
 
 
 def networks(dropout: float = 0.1) -> tuple[DeblurringNetwork, nn.Module]:
@@ -52,7 +53,7 @@ def run(data: TrainingData, folder: Path, on_report: Callable[[Report], None]) -
     network, discriminator = networks()
     train(
         network, RECIPE, data, Length(iterations=ITERATIONS), folder, discriminator=discriminator, resume=True,
-        workers=0, schedule=Schedule(report_every=1, checkpoint_s=0), on_report=on_report,
+        workers=0, threads=1, schedule=Schedule(report_every=1, checkpoint_s=0), on_report=on_report,
     )  # fmt: skip
 
 
@@ -88,11 +89,10 @@ def test_the_generator_minimises_content_and_adversarial_loss(
     network, discriminator = networks(dropout=0.0)
     reports: list[Report] = []
     train(
-        network, still, data, Length(iterations=1), tmp_path / "run", discriminator=discriminator, workers=0,
-        on_report=reports.append,
+        network, still, data, Length(iterations=1), tmp_path / "run",
+        discriminator=discriminator, workers=0, threads=1, on_report=reports.append,
     )  # fmt: skip
-    samples = [CropDataset(data, still, 2)[index] for index in range(2)]
-    blurred, sharp = (torch.stack(images) for images in zip(*samples, strict=True))
+    blurred, sharp = CropPool(CropDataset(data, still), still, still.batch).batch(1)
     outputs = network.restorations(blurred)
     content = ContentLoss(still.content, still.over_outputs)(outputs, network.targets(sharp, outputs))
     expected = content + 0.3 * generator_loss(kind, discriminator(outputs[-1]))

@@ -18,7 +18,7 @@ from torch import Tensor
 from tests.fakes.small_networks import NARROW_U
 from unblur.runtime.errors import BadInput, SpecMismatch, UnblurError
 from unblur.runtime.images import write_image
-from unblur.train.data import TrainingData, open_training_data
+from unblur.train.data import HoldOut, TrainingData, open_training_data
 from unblur.train.loop import Length, Schedule, train
 from unblur.train.networks import build_network
 from unblur.train.networks.lprn import LPRN
@@ -30,7 +30,7 @@ RECIPE = Recipe(crop=32, batch=2, learning_rate=5e-3, mix=BlurMix(real=1, shake=
 
 @pytest.fixture
 def data(pairs_folder: Path) -> TrainingData:
-    return open_training_data(pairs_folder, hold_out=1)
+    return open_training_data([pairs_folder], hold_out=HoldOut(1))
 
 
 def network(seed: int = 0):
@@ -44,7 +44,7 @@ def run(data: TrainingData, folder: Path, iterations: int, **options) -> list[Re
     schedule = Schedule(report_every=1, checkpoint_s=0)
     train(
         network(), recipe, data, Length(iterations=iterations), folder,
-        workers=0, schedule=schedule, on_report=reports.append, **options,
+        workers=0, threads=1, schedule=schedule, on_report=reports.append, **options,
     )  # fmt: skip
     return reports
 
@@ -68,7 +68,7 @@ def test_a_run_leaves_weights_log_and_curve(data: TrainingData, tmp_path: Path) 
 
 def test_a_run_bounded_by_time_ends(data: TrainingData, tmp_path: Path) -> None:
     started = time.monotonic()
-    train(network(), RECIPE, data, Length(minutes=0.02), tmp_path / "run", workers=0)
+    train(network(), RECIPE, data, Length(minutes=0.02), tmp_path / "run", workers=0, threads=1)
     assert 1 < time.monotonic() - started < 20
 
 
@@ -85,7 +85,7 @@ def test_a_stopped_run_resumes_to_the_weights_of_an_unbroken_one(data: TrainingD
     with pytest.raises(Stopped):
         train(
             network(), RECIPE, data, Length(iterations=8), tmp_path / "broken",
-            workers=0, schedule=schedule, on_report=stop,
+            workers=0, threads=1, schedule=schedule, on_report=stop,
         )  # fmt: skip
     run(data, tmp_path / "broken", 8, resume=True)
     whole = load_file(tmp_path / "whole" / "lprn-n.safetensors")
@@ -141,7 +141,7 @@ class Cusp(LPRN):
 def test_a_gradient_that_is_not_finite_stops_before_the_step(data: TrainingData, tmp_path: Path) -> None:
     cusp = Cusp(width=8, blocks=1, steps=1, grid=4)
     with pytest.raises(UnblurError, match="the norm of the gradient is nan at iteration 1; the last good"):
-        train(cusp, RECIPE, data, Length(iterations=3), tmp_path / "run", workers=0)
+        train(cusp, RECIPE, data, Length(iterations=3), tmp_path / "run", workers=0, threads=1)
     assert all(torch.isfinite(parameter).all() for parameter in cusp.parameters())
 
 
@@ -153,7 +153,7 @@ def test_pictures_of_any_size_are_padded(tmp_path: Path) -> None:
         for size in (1, 7):
             noise = rng.integers(256, size=(size, 2 * size, 3), dtype=np.uint8)
             write_image(tmp_path / side / f"{size}.png", noise)
-    tiny = open_training_data(tmp_path, hold_out=1)
+    tiny = open_training_data([tmp_path], hold_out=HoldOut(1))
     (report,) = run(tiny, tmp_path / "run", 1)
     assert report.psnr_db is not None
     assert report.ssim is None  # takes 11 pixels

@@ -87,11 +87,16 @@ def test_msrm_dffm_sums_l1_and_its_spectrum_over_scales(
     np.testing.assert_allclose(content("msrm-dffm")(outputs, targets).item(), expected, rtol=1e-5)
 
 
-def test_lprn_averages_over_steps(sharp: Tensor) -> None:
+@pytest.mark.parametrize("iteration", [1, 3])
+def test_lprn_weighs_later_steps_more_and_takes_the_spectrum_every_third_time(
+    iteration: int, sharp: Tensor
+) -> None:
     steps = [image(1), image(2)]
+    spectrum_weight = 0.0 if iteration % 3 else 3 * 0.1 / np.sqrt(sharp.shape[-1] * sharp.shape[-2])
     apart = [(step - sharp).double().numpy() for step in steps]
-    expected = np.mean([np.abs(d).mean() + 0.1 * spectral(d) for d in apart])
-    np.testing.assert_allclose(content("lprn")(steps, [sharp, sharp]).item(), expected, rtol=1e-5)
+    first, second = (np.abs(d).mean() + spectrum_weight * spectral(d) for d in apart)
+    loss = content("lprn")(steps, [sharp, sharp], iteration)
+    np.testing.assert_allclose(loss.item(), (first + 2 * second) / 3, rtol=1e-5)
 
 
 def test_pix2pix_weighs_l1_by_100(sharp: Tensor) -> None:

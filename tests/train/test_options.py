@@ -3,7 +3,7 @@
 import pytest
 
 from unblur.runtime.errors import BadInput
-from unblur.train.cli.train import options_of, parse_options
+from unblur.train.networks.options import options_of, parse_options
 
 
 def test_options_get_the_types_of_the_network() -> None:

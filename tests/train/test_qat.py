@@ -13,7 +13,7 @@ from unblur.runtime.errors import BadInput, CalibrationError
 from unblur.runtime.model.calibration_table import CalibrationTable, TensorRange, preprocessing_of
 from unblur.runtime.spec import ModelSpec
 from unblur.train.checkpoint import load_checkpoint, save_checkpoint
-from unblur.train.data import open_training_data
+from unblur.train.data import HoldOut, open_training_data
 from unblur.train.loop import Length, Schedule, train
 from unblur.train.networks import DeblurringNetwork, build_network
 from unblur.train.qat import FakeQuantized, fine_tuning, round_activation, round_weight
@@ -149,7 +149,7 @@ def test_the_weights_keep_their_names(network: DeblurringNetwork, table: Calibra
 def test_a_run_writes_a_checkpoint_of_the_network_and_goes_on(
     network: DeblurringNetwork, table: CalibrationTable, pairs_folder: Path, tmp_path: Path
 ) -> None:
-    data = open_training_data(pairs_folder, hold_out=1)
+    data = open_training_data([pairs_folder], hold_out=HoldOut(1))
     recipe = replace(fine_tuning(RECIPES["lprn"]), crop=32, batch=2)
     before = network.get_parameter(FIRST).detach().clone()
     for iterations, resume in ((2, False), (4, True)):

@@ -34,3 +34,11 @@ def test_it_warms_up_and_ends_low() -> None:
 )
 def test_it_follows_the_text(system: str, share_done: float, expected: float) -> None:
     assert learning_rate_at(share_done, RECIPES[system]) == pytest.approx(expected, rel=1e-6, abs=1e-12)
+
+
+def test_a_cool_down_brings_the_final_rate_to_zero() -> None:
+    recipe = RECIPES["lprn"]
+    before = 1 - recipe.cooldown_share
+    assert learning_rate_at(before, recipe) == pytest.approx(0.1 * recipe.learning_rate)
+    assert learning_rate_at((1 + before) / 2, recipe) == pytest.approx(0.05 * recipe.learning_rate)
+    assert learning_rate_at(1.0, recipe) == 0

@@ -38,6 +38,11 @@ class DeblurringNetwork(nn.Module, ABC):
     def describe(self) -> ModelSpec:
         """The spec as far as the architecture decides it."""
 
+    @property
+    def image_layers(self) -> Sequence[nn.Module]:
+        """What writes the image or its residual: training computes these layers in float32, whatever the others."""
+        return ()
+
     @abstractmethod
     def restorations(self, blurred: Tensor) -> list[Tensor]:
         """Every supervised output, coarse to fine or first to last step; the last one is the result."""

@@ -10,7 +10,7 @@ between encoder and decoder that sees the same image again and again: h_t = LSTM
 L_t = decoder(h_t). Instance norm averages over the whole frame: every output pixel depends on every input pixel.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -62,6 +62,10 @@ class DeblurGAN(DeblurringNetwork):
         )  # fmt: skip
         self.reconstruct = nn.Conv2d(width, 3, 7)
         start_at_zero(self.reconstruct)
+
+    @property
+    def image_layers(self) -> Sequence[nn.Module]:
+        return (self.reconstruct,)
 
     def restorations(self, blurred: Tensor) -> list[Tensor]:
         return [self._decoded(self._encoded(blurred), blurred)]

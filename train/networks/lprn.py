@@ -141,6 +141,10 @@ class LPRN(DeblurringNetwork):
         nn.init.kaiming_normal_(self.embed.weight, nonlinearity="relu")
         start_at_zero(self.reconstruct)
 
+    @property
+    def image_layers(self) -> Sequence[nn.Module]:
+        return (self.reconstruct,)
+
     def restorations(self, blurred: Tensor) -> list[Tensor]:
         return [F.pixel_shuffle(estimate, self.grid) for estimate in self._estimates(blurred)]
 

@@ -15,7 +15,7 @@ The paper writes "depthwise separable convolution" before the split of an MSRM a
 convolution: a depthwise one here, since the convolutions behind the split mix channels.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -154,6 +154,10 @@ class MSRMDFFM(DeblurringNetwork):
     def _stack(self, channels: int) -> nn.Sequential:
         block = MultiScaleResidualModule if self.msrm else ResidualBlock
         return nn.Sequential(*(block(channels) for _ in range(self.blocks)))
+
+    @property
+    def image_layers(self) -> Sequence[nn.Module]:
+        return list(self.reconstruct)
 
     def restorations(self, blurred: Tensor) -> list[Tensor]:
         return [self._restored(blurred, level, features) for level, features in self._decoded(blurred)]

@@ -13,6 +13,7 @@ What section 5.1 adds, one by one:
     spectral_norm       on the generator (and by its preset on the discriminator)
 """
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
@@ -70,6 +71,10 @@ class Pix2Pix(DeblurringNetwork):
             normalise_spectrally(self, but=self.reconstruct)
         if global_residual:
             start_at_zero(self.reconstruct)
+
+    @property
+    def image_layers(self) -> Sequence[nn.Module]:
+        return (self.reconstruct,)
 
     def restorations(self, blurred: Tensor) -> list[Tensor]:
         features, encoded = blurred, []

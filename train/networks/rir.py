@@ -13,6 +13,7 @@ The paper tests RiR on 1280 x 720 pixels and its large variant, "one extra encod
 1280 x 768: 720 can be halved 4 times and 768 more often, so RiR has 4 levels and the large one 5.
 """
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
@@ -124,6 +125,10 @@ class RiR(DeblurringNetwork):
             normalise_spectrally(self, but=self.reconstruct)
         if global_residual:
             start_at_zero(self.reconstruct)
+
+    @property
+    def image_layers(self) -> Sequence[nn.Module]:
+        return (self.reconstruct,)
 
     def restorations(self, blurred: Tensor) -> list[Tensor]:
         features, encoded = self.head(blurred), []
