@@ -28,7 +28,7 @@ MIN_CLIP_FPS = 100
 """Below that the positions of a moving edge lie so far apart that they show in an average; GoPro has 240."""
 
 SPARE_PX = 32
-"""By so much a prepared crop is larger than the training crop."""
+"""By so much a prepared crop is larger than the training crop, which is another part of it at every use."""
 
 _WINDOWS = 128  # of all clips, decoded in memory
 _LEAST_WINDOWS = 4  # of a clip
@@ -137,13 +137,14 @@ def open_training_data(
 
 
 class CropDataset(Dataset[Tensor]):
-    """Crop `number` is a pair (blurred, sharp) as uint8 (2, side, side, 3); `side` is the training crop and 32.
+    """Crop `number` is a pair (blurred, sharp) as uint8 (2, side, side, 3). side: of the training crop, and 32
+    px more with augmentation.
 
     A function of the recipe's seed and the number alone. Raises BadInput if the recipe's mix leaves nothing.
     """
 
     def __init__(self, data: TrainingData, recipe: Recipe) -> None:
-        self.side = recipe.crop + SPARE_PX
+        self.side = recipe.crop + (0 if recipe.augmentation == "none" else SPARE_PX)
         self._data = data
         self._seed = recipe.seed
         self._image = DecodedImages()

@@ -78,8 +78,8 @@ class Recipe:
     """Everything that decides a training run beside the data and the length.
 
     crop: side of the square training crop in pixels. batch: crops per optimiser step, over all processes.
-    augmentation: crops are mirrored, with "turns" also turned by quarters, with "all" also with their colour
-    channels swapped, at random.
+    augmentation: crops are shifted and mirrored, with "turns" also turned by quarters, with "all" also with their
+    colour channels swapped, at random; with "none" they are as they were prepared.
     content, over_outputs: terms of the content loss, and how they are taken over a network's outputs: their mean,
     their sum, or their mean with weights 1, 2, 3 ... for a recursion whose last steps count most.
     learning_rate: the peak, after a linear warm-up over `warmup_share` of the run; then `decay` brings it to

@@ -79,6 +79,6 @@ def test_orientations(
         square[:32, :32], square[:32, 32:] = photograph[40, 40], photograph[60, 60]
         write_image(tmp_path / side / "square.png", square)
     recipe = replace(RECIPE, augmentation=augmentation, crop=64, batch=600)
-    dataset = CropDataset(open_training_data([tmp_path]), replace(recipe, crop=32))
+    dataset = CropDataset(open_training_data([tmp_path]), replace(recipe, crop=32, augmentation="all"))
     blurred, _ = CropPool(dataset, recipe, 600).batch(1)
     assert len({image.numpy().tobytes() for image in blurred}) == orientations
