@@ -8,6 +8,9 @@ PYTHON ?= python3
 PYTHONS ?= $(PYTHON)
 PRESET ?= lprn-s
 ARGS ?=
+DATA ?= ../shared/data
+# Of lprn-s and of lprn-n, on a CPU; on a GPU "15 8" with ARGS="--batch 64"
+WEIGHTS_MINUTES ?= 720 240
 ONLY ?=
 TORCH := 2.13.0
 
@@ -16,7 +19,7 @@ INSTALLED := .venv/installed
 SKIMAGE = $(shell $(BIN)/python -c 'import importlib.resources as r; print(r.files("skimage") / "data")')
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test bench bundles conformance dist lint format clean
+.PHONY: help setup demo test bench weights bundles conformance dist lint format clean
 
 help:  ## List the targets
 	@sed -n 's/^\([a-z]*\):.*  ## \(.*\)/  make \1	\2/p' $(firstword $(MAKEFILE_LIST))
@@ -45,6 +48,15 @@ lint: $(INSTALLED)  ## Run ruff and mypy
 
 bench: $(INSTALLED)  ## Run the benchmarks, all or those in ONLY; ARGS="--quick", ARGS="--list"
 	$(BIN)/python -m benchmarks $(ONLY) $(ARGS)
+
+weights: $(INSTALLED)  ## Train lprn-s and lprn-n on DATA for WEIGHTS_MINUTES, or go on with it; into runs/
+	set -- $(WEIGHTS_MINUTES); for preset in lprn-s lprn-n; do \
+	  $(BIN)/unblur train $$preset --data $(DATA)/gopro_train --data $(DATA)/pairs_train \
+	    --stills $(DATA)/stills_train --stills $(DATA)/stills_more --clips $(DATA)/clips \
+	    --hold-out 8 --hold-out-matching GOPR0374 --hold-out-stills 20 \
+	    --minutes $$1 --resume -o runs/$$preset $(ARGS) || exit 1; shift; \
+	  $(BIN)/python -m benchmarks.quality runs/$$preset/$$preset.safetensors --data $(DATA) --decide || exit 1; \
+	done
 
 bundles: $(INSTALLED)  ## Make the bundles that ship in the runtime from the weights that ship in train
 	mkdir -p build/photographs

@@ -72,6 +72,13 @@ BENCHMARKS = {
         "--size 180x320 --systems lprn-n --systems lprn-s --systems msrm-dffm --systems pix2pix",
         "--size 180x320 --systems lprn-n",
     ),
+    "train_step": Benchmark(
+        "time of a training step over that of a bare forward and backward",
+        3,
+        "",
+        "lprn-n --iterations 20 --repeats 2",
+    ),
+    "quality": Benchmark("gain of lprn-s in dB on real frames and shaken photographs", 2, f"lprn-s --data {_DATA}"),
     "verdicts": Benchmark("how often a comparison of two models is right", 1.5, "--trials 40", "--trials 5"),
 }
 

@@ -150,6 +150,8 @@ class Ablation:
     def _recipe(self, row: Row) -> tuple[Recipe, str]:
         recipe = recipe_of(row.preset)
         recipe = replace(recipe, **self.budget.overrides)
+        if row.seed is not None:
+            recipe = replace(recipe, seed=row.seed)
         if row.adversarial is not None:
             recipe = recipe.with_adversarial(row.adversarial)
         if recipe.needs_vgg and self.perceptual is None:

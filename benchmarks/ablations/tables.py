@@ -22,12 +22,13 @@ class Published:
 
 @dataclass(frozen=True)
 class Row:
-    """One network of a table. options: of the preset's network. adversarial: replaces that of its recipe."""
+    """One network of a table. options: of the preset's network. adversarial, seed: replace those of its recipe."""
 
     name: str
     preset: str
     options: Mapping[str, OptionValue] = field(default_factory=dict)
     adversarial: Literal["none"] | None = None
+    seed: int | None = None
     published: Published = Published()
 
 
@@ -55,7 +56,26 @@ def _gans(name: str, preset: str, psnr_db: str, ssim: str) -> Row:
     return Row(name, preset, published=Published(psnr_db, ssim))
 
 
+def _edge(name: str, seed: int = 0, psnr_db: str = "", **options: OptionValue) -> Row:
+    return Row(name, "lprn-s", options, published=Published(psnr_db), seed=seed)
+
+
 TABLES: Mapping[str, Table] = {
+    "lprn-edge": Table(
+        "LPRN with a U-shaped base: attention and recursion steps",
+        f"{_LPRN_SOURCE}, table 2",
+        "its own synthetic test set, a plain base network and six steps",
+        (
+            _edge("no attention, 1 step", attention="none", psnr_db="30.08"),
+            _edge("no attention, 1 step, another seed", 1, attention="none", psnr_db="30.08"),
+            _edge("channel attention", attention="channel", psnr_db="30.16"),
+            _edge("spatial attention", attention="spatial", psnr_db="30.14"),
+            _edge("channel and spatial attention", attention="both", psnr_db="30.21"),
+            _edge("channel and spatial attention, another seed", 1, attention="both", psnr_db="30.21"),
+            _edge("no attention, 2 steps", attention="none", steps=2),
+            _edge("no attention, 3 steps", attention="none", steps=3),
+        ),
+    ),
     "lprn-attention": Table(
         "LPRN: feature recalibration",
         f"{_LPRN_SOURCE}, table 2",

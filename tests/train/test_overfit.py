@@ -33,7 +33,7 @@ class Case:
 
 CASES = [
     Case("lprn-n", 200, 5e-3, options={"width": "32,32", "blocks": "1,1,1", "steps": 2}),
-    Case("srn", 120, 5e-3, crop=32, options={"width": 16, "blocks": 1, "kernel": 3}),
+    Case("srn", 160, 5e-3, crop=32, options={"width": 16, "blocks": 1, "kernel": 3}),
     Case("msr-gan", 150, 5e-3, crop=32, options={"width": 24, "blocks": 2, "msrbs": 1, "scales": 2}),
     Case("msrm-dffm", 60, 2e-3, options={"width": 16, "blocks": 1}),
     Case("pix2pix", 100, 2e-3, options={"width": 16, "depth": 4}),
