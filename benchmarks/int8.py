@@ -125,7 +125,8 @@ def written(images: Path, count: int, side: int, model: OnnxModel, folder: Path)
     for index, frame in enumerate(source.frames()):
         write_image(folder / str(count) / f"{index:03}.png", frame)
     sample = find_sample(folder / str(count))
-    np.save(folder / f"{count}.npy", np.concatenate([image.batch(model.spec.multiple_of) for image in sample.images()]))
+    batches = [image.batch(model.spec.multiple_of) for image in sample.images()]
+    np.save(folder / f"{count}.npy", np.concatenate(batches))
     return sample, folder / f"{count}.npy"
 
 

@@ -1,6 +1,6 @@
 """Train the rows of a paper's ablation table on one small budget.
 
-    python -m benchmarks.ablations lprn-edge --data GoPro/train --stills photos --minutes 15 -o ablation
+python -m benchmarks.ablations lprn-edge --data GoPro/train --stills photos --minutes 15 -o ablation
 """
 
 import difflib
