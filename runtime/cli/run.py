@@ -31,7 +31,13 @@ from unblur.runtime.console import log_on_stderr, print_json, progress, stderr, 
 from unblur.runtime.errors import needs_extra
 from unblur.runtime.loops.capture import Reconnect
 from unblur.runtime.loops.live_loop import FrameResult
-from unblur.runtime.loops.session import LiveSession, RunRequest, open_file_session, open_live_session
+from unblur.runtime.loops.session import (
+    DEFAULT_TIMEOUT_S,
+    LiveSession,
+    RunRequest,
+    open_file_session,
+    open_live_session,
+)
 from unblur.runtime.loops.stats import RunSummary
 from unblur.runtime.media.open_media import is_live
 from unblur.runtime.media.url import without_secrets
@@ -72,6 +78,9 @@ def run(
     metrics_host: Annotated[
         str, typer.Option(help="Address of the counters; 0.0.0.0 is all networks.")
     ] = "127.0.0.1",
+    inference_timeout: Annotated[
+        float, typer.Option(min=0.1, help="Seconds that one frame may take before the run ends with an error.")
+    ] = DEFAULT_TIMEOUT_S,
     json: JsonOption = False,
     overrides: SpecOverrides = SpecOverrides(),
 ) -> None:
@@ -89,6 +98,7 @@ def run(
         sinks=tuple(sink),
         options=RunnerOptions(precision, steps, threads, device, overrides=overrides),
         deadline_ms=deadline_ms,
+        timeout_s=inference_timeout,
         gate=BlurGate() if skip_sharp else None,
         reconnect=Reconnect(stall_s=stall_s, retries=retries),
         crf=crf,

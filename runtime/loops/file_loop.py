@@ -5,6 +5,7 @@ with open_file_session(RunRequest("lprn-s", "clip.mp4", sinks=("sharp.mp4",))) a
 """
 
 import dataclasses
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from contextlib import closing
 
 from unblur.runtime.frames import FramePool
 from unblur.runtime.loops.queues import Channel
-from unblur.runtime.loops.restorer import Restorer, naming_frame, restored_shape
+from unblur.runtime.loops.restorer import InferenceTimeout, Restorer, naming_frame, restored_shape
 from unblur.runtime.loops.stats import LoopStats, RunSummary
 from unblur.runtime.media.interfaces import Sink, Source, TimedFrame
 
@@ -28,6 +29,7 @@ def run_file_loop(
     sink: Sink,
     *,
     deadline_ms: float | None = None,
+    timeout_s: float = math.inf,
     stop: threading.Event | None = None,
     on_frame: Callable[[], None] = lambda: None,
 ) -> RunSummary:
@@ -36,14 +38,17 @@ def run_file_loop(
     The source is read in one thread and the sink written in another; the restorer runs in the caller's, which owns
     the device. An exception in any of the three stops all, is raised here once, and leaves the sink unfinished.
 
-    deadline_ms: of each frame; None takes all steps.
+    deadline_ms: of each frame; None takes all steps. timeout_s: of a frame, see InferenceTimeout.
     stop: set it to end early: what was restored so far is written and the sink is finished, if there was a frame.
     on_frame: called after each restored frame, in the caller's thread.
     """
     stop, stats, pool = stop or threading.Event(), LoopStats(), FramePool()
     began_s = time.perf_counter()
     decoded, restored = Channel[TimedFrame](_DEPTH), Channel[TimedFrame](_DEPTH)
-    with ThreadPoolExecutor(max_workers=2, thread_name_prefix="unblur") as threads:
+    with (
+        InferenceTimeout(timeout_s) as timeout,
+        ThreadPoolExecutor(max_workers=2, thread_name_prefix="unblur") as threads,
+    ):
         reading = threads.submit(_read, source, decoded, stats)
         writing = threads.submit(_write, sink, restored, stats)
         with closing(decoded), closing(restored):
@@ -51,7 +56,7 @@ def run_file_loop(
                 if stop.is_set():
                     break
                 out = pool.take(restored_shape(frame.rgb, restorer))
-                with naming_frame(sum(stats.steps.values())):
+                with naming_frame(sum(stats.steps.values())), timeout.frame():
                     result = restorer.restore(frame.rgb, out, deadline_ms=deadline_ms)
                 stats.count_restored(result.steps, result.ms, late=result.late)
                 if not restored.put(dataclasses.replace(frame, rgb=result.rgb)):

@@ -8,6 +8,7 @@ Files go through `run_file_loop`, which drops nothing.
 """
 
 import dataclasses
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,7 +20,7 @@ from unblur.runtime.blur import BlurGate
 from unblur.runtime.frames import FramePool
 from unblur.runtime.loops.capture import CapturedFrame, ReconnectingCapture
 from unblur.runtime.loops.queues import LatestValue
-from unblur.runtime.loops.restorer import RestoredFrame, Restorer, naming_frame, restored_shape
+from unblur.runtime.loops.restorer import InferenceTimeout, RestoredFrame, Restorer, naming_frame, restored_shape
 from unblur.runtime.loops.stats import LoopStats, RunSummary
 from unblur.runtime.loops.systemd import ServiceNotifier
 from unblur.runtime.media.interfaces import Sink, TimedFrame
@@ -60,6 +61,7 @@ def run_live_loop(
     *,
     controls: LiveControls | None = None,
     stop: threading.Event | None = None,
+    timeout_s: float = math.inf,
     on_result: Callable[[FrameResult], None] = lambda result: None,
 ) -> RunSummary:
     """Restore what the capture gives until `stop` is set or the capture ends, then finish the sink.
@@ -73,10 +75,11 @@ def run_live_loop(
     started_s = time.monotonic()
     writer, notifier = _SinkThread(sink, stats), ServiceNotifier()
     try:
-        with writer:
+        with writer, InferenceTimeout(timeout_s) as timeout:
             notifier.ready()
             for captured in _frames(capture, stop, notifier):
-                result = _restore(captured, restorer, controls, pool, stats)
+                with timeout.frame():
+                    result = _restore(captured, restorer, controls, pool, stats)
                 writer.put(result)
                 on_result(result)
     finally:  # a camera that is gone for good leaves its recording whole

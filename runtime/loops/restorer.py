@@ -1,5 +1,9 @@
 """What both loops restore frames with: one model, a ladder of step counts, or a switch between ladders."""
 
+import math
+import os
+import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -56,6 +60,46 @@ def naming_frame(index: int) -> Iterator[None]:
         yield
     except DeviceError as error:
         raise DeviceError(f"frame {index}: {error}") from error
+
+
+class InferenceTimeout:
+    """Ends the process with one line once a frame takes longer than `limit_s` seconds, first use and all.
+
+    A call into a driver or a graph that loops cannot be stopped from Python, nor can it be waited for.
+    """
+
+    def __init__(self, limit_s: float) -> None:
+        self._limit_s = limit_s
+        self._began_s = math.inf
+        self._ended = threading.Event()
+
+    @contextmanager
+    def frame(self) -> Iterator[None]:
+        """One frame is restored inside the block."""
+        self._began_s = time.monotonic()
+        try:
+            yield
+        finally:
+            self._began_s = math.inf
+
+    def __enter__(self) -> "InferenceTimeout":
+        threading.Thread(target=self._watch, name="unblur-timeout", daemon=True).start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._ended.set()
+
+    def _watch(self) -> None:
+        while not self._ended.wait(min(1.0, self._limit_s / 4)):
+            if time.monotonic() - self._began_s > self._limit_s:
+                sys.stderr.write(
+                    f"unblur: a frame took more than {self._limit_s:g} s, the limit of --inference-timeout; "
+                    "does the model loop, or the device hang?\n"
+                )
+                sys.stderr.flush()
+                os._exit(2)
 
 
 class FixedSteps:

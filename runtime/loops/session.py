@@ -24,6 +24,9 @@ from unblur.runtime.media.open_media import DEFAULT_CRF, DEFAULT_RATE, open_sink
 from unblur.runtime.model.deblurrer import Deblurrer
 from unblur.runtime.runner import RunnerOptions
 
+DEFAULT_TIMEOUT_S = 300.0
+"""Of one frame: generous, since a 4K frame on a slow CPU takes minutes."""
+
 
 @dataclass(frozen=True)
 class RunRequest:
@@ -31,6 +34,7 @@ class RunRequest:
 
     options: with `steps` that number alone is run, without a ladder.
     deadline_ms: of a frame. None is the frame time of a camera, and no deadline for a file; inf is none.
+    timeout_s: of a frame, see InferenceTimeout.
     gate: passes sharp frames on. reconnect: when to open it again. Both are for live sources.
     rate: frames per second of a folder of images. loop: begin a file or a folder again at its end.
     """
@@ -40,6 +44,7 @@ class RunRequest:
     sinks: tuple[str, ...]
     options: RunnerOptions = RunnerOptions()
     deadline_ms: float | None = None
+    timeout_s: float = DEFAULT_TIMEOUT_S
     gate: BlurGate | None = None
     reconnect: Reconnect = field(default_factory=Reconnect)
     crf: int = DEFAULT_CRF
@@ -56,11 +61,18 @@ class FileSession:
     restorer: FixedSteps | Ladder
     sink: Sink
     deadline_ms: float | None
+    timeout_s: float = DEFAULT_TIMEOUT_S
 
     def run(self, stop: threading.Event | None = None, on_frame: Callable[[], None] = lambda: None) -> RunSummary:
         """See `run_file_loop`."""
         return run_file_loop(
-            self.source, self.restorer, self.sink, deadline_ms=self.deadline_ms, stop=stop, on_frame=on_frame
+            self.source,
+            self.restorer,
+            self.sink,
+            deadline_ms=self.deadline_ms,
+            timeout_s=self.timeout_s,
+            stop=stop,
+            on_frame=on_frame,
         )
 
 
@@ -72,7 +84,7 @@ def open_file_session(request: RunRequest) -> Iterator[FileSession]:
         _file_restorer(request, source.info) as restorer,
         open_sinks(request.sinks, restored_info(source.info, restorer), crf=request.crf) as sink,
     ):
-        yield FileSession(source, restorer, sink, request.deadline_ms)
+        yield FileSession(source, restorer, sink, request.deadline_ms, request.timeout_s)
 
 
 def _file_restorer(request: RunRequest, info: MediaInfo) -> FixedSteps | Ladder:
@@ -91,6 +103,7 @@ class LiveSession:
     sink: Sink
     controls: LiveControls
     stats: LoopStats = field(default_factory=LoopStats)
+    timeout_s: float = DEFAULT_TIMEOUT_S
 
     def run(
         self,
@@ -106,6 +119,7 @@ class LiveSession:
             self.stats,
             controls=self.controls,
             stop=stop,
+            timeout_s=self.timeout_s,
             on_result=on_result,
         )
 
@@ -128,7 +142,7 @@ def open_live_session(request: RunRequest) -> Iterator[LiveSession]:
             open_sinks(request.sinks, restored_info(info, ladder), crf=request.crf, retry=True) as sink,
         ):
             controls = LiveControls(deadline_ms=_deadline_ms(request, info), gate=request.gate)
-            yield LiveSession(capture, ladder, sink, controls, stats)
+            yield LiveSession(capture, ladder, sink, controls, stats, request.timeout_s)
 
 
 def restored_info(info: MediaInfo, restorer: Restorer) -> MediaInfo:

@@ -1,6 +1,8 @@
 """The loop: every frame once and in order, one error from wherever it came, an end when asked."""
 
 import dataclasses
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -221,3 +223,21 @@ def test_stop_before_the_first_frame_finishes_nothing() -> None:
 
 def assert_no_threads_left() -> None:
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("unblur")]
+
+
+def test_a_frame_that_takes_too_long_ends_the_process_with_one_line() -> None:
+    code = """
+import time
+from unblur.runtime.loops.restorer import InferenceTimeout
+with InferenceTimeout(0.3) as timeout:
+    for _ in range(3):
+        with timeout.frame():
+            time.sleep(0.15)
+    print("in time", flush=True)
+    with timeout.frame():
+        time.sleep(60)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=50)
+    expected = "unblur: a frame took more than 0.3 s, the limit of --inference-timeout; "
+    assert (done.returncode, done.stdout) == (2, "in time\n")
+    assert done.stderr == f"{expected}does the model loop, or the device hang?\n"
