@@ -34,8 +34,10 @@ Values = NDArray[np.float32]
 
 _MULTIPLES = (1, 2, 4, 8, 16, 32, 64, 128, 3, 5, 6, 7, 10, 12, 14, 20, 24, 28, 48, 56, 96)
 _BASE_HW = (64, 96)  # even multiples of every power of two up to 32
-_RANGES = ((0.0, 1.0), (-1.0, 1.0), (-0.5, 0.5), (0.0, 255.0))
-_PREFERRED_DB = 1.0  # a range further down the list is taken only if the image comes back better by this
+_RANGES = ((0.0, 1.0), (-0.5, 0.5), (-1.0, 1.0), (0.0, 255.0))
+_PREFERRED_DB = 3.0  # -0.5 to 0.5 is taken rather than 0 to 1 only if the image comes back better by this,
+_GOOD_DB = 30.0  # and in 0 to 1 worse than this
+_PLAUSIBLE_DB = 20.0  # an image that comes back worse than this was given in a wrong range
 _RESIDUAL_DB = 3.0  # an output is held to be a residual only if that explains it better by this
 _STRIPS = (512, 1536, 3072)  # rows; a network that sees from the middle to the ends of the last sees everything
 _SLOW_S = 2.5  # a strip that took longer is the last
@@ -132,19 +134,25 @@ class _Probe:
         return np.asarray(restored, np.float32)
 
     def guess_values(self) -> tuple[tuple[float, float], OutputKind]:
-        """The value range under which an image comes back most like itself, and whether it or a residual does."""
+        """The value range in which an image comes back much as it was, and whether it or a residual does.
+
+        A wider range makes what a network adds look smaller, so the narrowest that is plausible is taken.
+        """
         clipped = self._clipping_range()
+        if clipped is not None:
+            return clipped, "image"
+        found = [(value_range, *self._likeness(value_range)) for value_range in _RANGES]
+        if found[0][2] < min(found[1][2] - _PREFERRED_DB, _GOOD_DB):
+            found[:2] = found[1::-1]
+        value_range, kind, _ = next((each for each in found if each[2] >= _PLAUSIBLE_DB), found[0])
+        return value_range, kind
+
+    def _likeness(self, value_range: tuple[float, float]) -> tuple[OutputKind, float]:
+        """What the output is, and how like themselves a photograph and a grey image come back, in dB."""
         photo, grey = self._photo(), np.full((1, self.channels, *self._working_hw()), 0.5, np.float32)
-        best: tuple[float, tuple[float, float], OutputKind] | None = None
-        for value_range in _RANGES if clipped is None else (clipped,):
-            errors = [self._errors(values, value_range) for values in (photo, grey)]
-            image, residual = (_db(first + second) for first, second in zip(*errors, strict=True))
-            kind: OutputKind = "residual" if clipped is None and residual > image + _RESIDUAL_DB else "image"
-            score = max(image, residual) if kind == "residual" else image
-            if best is None or score > best[0] + _PREFERRED_DB:
-                best = (score, value_range, kind)
-        assert best is not None  # noqa: S101
-        return best[1], best[2]
+        errors = [self._errors(values, value_range) for values in (photo, grey)]
+        image, residual = (_db(first + second) for first, second in zip(*errors, strict=True))
+        return ("residual", residual) if residual > image + _RESIDUAL_DB else ("image", image)
 
     def receptive_field(self, value_range: tuple[float, float]) -> int:
         """How many pixels away a change still changes the output; 0 if everywhere."""

@@ -305,3 +305,14 @@ def test_a_network_that_gives_nan_fails_and_names_the_frame(tmp_path: Path) -> N
     ):
         session.run()
     assert not sink.exists()
+
+
+@pytest.mark.parametrize("value_range", [(0.0, 1.0), (-0.5, 0.5), (0.0, 255.0)])
+def test_the_range_is_guessed_from_what_comes_back(value_range: tuple[float, float], tmp_path: Path) -> None:
+    """Contrast is lowered around the middle of the range: in another the image comes back darker or lighter."""
+    middle = sum(value_range) / 2
+
+    def contrast() -> ModelProto:
+        return foreign.affine((0.9,) * 3, (0.1 * middle,) * 3)
+
+    assert spec_of(contrast, tmp_path).value_range == value_range
