@@ -61,8 +61,10 @@ class TimedCandidate:
     reason: str = ""
 
     def __str__(self) -> str:
-        time_ms = "" if self.ms is None else f" {self.ms:.3g} ms"
-        return f"{self.precision} on {self.device}{time_ms}"
+        if self.ms is None:
+            return f"{self.precision} on {self.device}"
+        digits = ".3g" if self.ms < 100 else ".0f"
+        return f"{self.precision} on {self.device} {self.ms:{digits}} ms"
 
 
 @dataclass(frozen=True)
