@@ -94,29 +94,19 @@ def calibrate(
     total = sum(macs.values())
     images = SamplePass(sample, model.spec, trial_side(total), trial_count(total))
     candidates = place(model, settings.exclude, cautious=settings.budget_db is None)
-    observed = observe(
-        model,
-        (*candidates.activations, *_implicit(model, candidates, settings)),
-        images.batches(),
-        kind="ranges" if settings.method == "minmax" else "histograms",
-        names=sample.names,
-        progress=stage("observing", len(sample)),
-        state=settings.state,
-    )
+    observed = _observed(model, candidates, images, sample, settings, stage)
     quality = QualityEvaluator(model, images.trials)
 
     def evaluator_of(method: Method, trials: QualityEvaluator) -> CandidateEvaluator:
         ranges = _ranges(model, observed, method, settings)
         return CandidateEvaluator(model, candidates, ranges, macs, trials, stage)
 
-    methods = get_args(Method) if settings.method == "auto" else (settings.method,)
-    evaluators: dict[Method, CandidateEvaluator] = {each: evaluator_of(each, quality) for each in methods}
-    everything = frozenset(candidates.layers)
-    losses_db = {each: evaluator.evaluate(everything).loss_db for each, evaluator in evaluators.items()}
+    evaluators = {method: evaluator_of(method, quality) for method in _methods(settings)}
+    losses_db = {each: evaluator.evaluate(evaluator.everything).loss_db for each, evaluator in evaluators.items()}
     method = min(losses_db, key=lambda each: losses_db[each])
     evaluator, ranges = evaluators[method], _ranges(model, observed, method, settings)
     searcher = evaluator_of(method, quality.for_search())
-    chosen = everything if settings.budget_db is None else _within(settings.budget_db, evaluator, searcher)
+    chosen = _within(settings.budget_db, evaluator, searcher)
     placement, cost = candidates.only(chosen), evaluator.evaluate(chosen)
     needed = (*placement.activations, *_implicit(model, placement, settings))
     table = table_of(
@@ -143,13 +133,31 @@ def calibrate(
     )
 
 
-def _within(budget_db: float, evaluator: CandidateEvaluator, searcher: CandidateEvaluator) -> frozenset[str]:
+def _methods(settings: Settings) -> tuple[Method, ...]:
+    """Those to compare."""
+    return get_args(Method) if settings.method == "auto" else (settings.method,)
+
+
+def _observed(
+    model: OnnxModel, candidates: Placement, images: SamplePass, sample: Sample, settings: Settings, stage: Stage
+) -> dict[str, Observed]:
+    return observe(
+        model,
+        (*candidates.activations, *_implicit(model, candidates, settings)),
+        images.batches(),
+        kind="ranges" if settings.method == "minmax" else "histograms",
+        names=sample.names,
+        progress=stage("observing", len(sample)),
+        state=settings.state,
+    )
+
+
+def _within(budget_db: float | None, evaluator: CandidateEvaluator, searcher: CandidateEvaluator) -> frozenset[str]:
     """The most INT8 that keeps to the budget on all trials; the search sees a few of them, so it may have to be
     repeated with less to spend.
     """
-    everything = frozenset(evaluator.macs)
-    if evaluator.evaluate(everything).loss_db <= budget_db:
-        return everything
+    if budget_db is None or evaluator.evaluate(evaluator.everything).loss_db <= budget_db:
+        return evaluator.everything
     for part in _BUDGET_PARTS:
         chosen = most_int8(searcher.macs, searcher.evaluate, budget_db * part)
         if evaluator.evaluate(chosen).loss_db <= budget_db:

@@ -192,6 +192,11 @@ class CandidateEvaluator:
         self._stage = stage
         self._advance = stage("judging", len(self.macs))
 
+    @property
+    def everything(self) -> frozenset[str]:
+        """All candidates."""
+        return frozenset(self.macs)
+
     def evaluate(self, layers: frozenset[str]) -> Cost:
         """What it costs to have these candidates in INT8; remembered."""
         if layers not in self._costs:
