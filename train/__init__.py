@@ -1,6 +1,6 @@
 """Training: networks, blur synthesis, losses and the loop. Needs the extra [train].
 
-    from unblur.train import Length, build_network, load_checkpoint, open_training_data, recipe_of, train
+    from unblur.train import HoldOut, Length, build_network, load_checkpoint, open_training_data, recipe_of, train
 
     data = open_training_data(pairs=[Path("GoPro/train")], hold_out=HoldOut(pairs=8))
     weights = train(build_network("lprn-n"), recipe_of("lprn-n"), data, Length(minutes=60), Path("run"))
@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from unblur.train.checkpoint import load_checkpoint, save_checkpoint
-    from unblur.train.data import open_training_data
-    from unblur.train.loop import Length, Schedule, train
+    from unblur.train.data import HoldOut, open_training_data
+    from unblur.train.loop import Length, train
     from unblur.train.networks import build_network
     from unblur.train.recipe import Recipe, recipe_of
 
 __all__ = [
+    "HoldOut",
     "Length",
     "Recipe",
-    "Schedule",
     "build_network",
     "load_checkpoint",
     "open_training_data",
@@ -33,8 +33,8 @@ __all__ = [
 
 _MODULES = {
     "checkpoint": ("load_checkpoint", "save_checkpoint"),
-    "data": ("open_training_data",),
-    "loop": ("Length", "Schedule", "train"),
+    "data": ("HoldOut", "open_training_data"),
+    "loop": ("Length", "train"),
     "networks": ("build_network",),
     "recipe": ("Recipe", "recipe_of"),
 }
