@@ -83,13 +83,15 @@ class InferenceTimeout:
             self._began_s = math.inf
 
     def __enter__(self) -> "InferenceTimeout":
-        threading.Thread(target=self._watch, name="unblur-timeout", daemon=True).start()
+        self._thread = threading.Thread(target=self._watch, name="unblur-timeout", daemon=True)
+        self._thread.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._ended.set()
+        self._thread.join()
 
     def _watch(self) -> None:
         while not self._ended.wait(min(1.0, self._limit_s / 4)):
