@@ -105,7 +105,8 @@ class OnnxRunner:
         self._opened()
         check_batch(batch, self._spec.multiple_of)
         if self._spec.fixed_hw not in (None, batch.shape[2:]):
-            raise ValueError(f"the network takes {self._spec.fixed_hw} only, got {batch.shape[2:]}")
+            takes, found = ("x".join(map(str, sides)) for sides in (self._spec.fixed_hw or (), batch.shape[2:]))
+            raise SpecMismatch(f"{self.path} takes {takes} only, got {found}; give --size {takes}")
         if batch.shape != self._batch_shape:
             self._allocate(batch.shape)
         if self._is_direct:

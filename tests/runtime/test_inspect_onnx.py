@@ -316,3 +316,11 @@ def test_the_range_is_guessed_from_what_comes_back(value_range: tuple[float, flo
         return foreign.affine((0.9,) * 3, (0.1 * middle,) * 3)
 
     assert spec_of(contrast, tmp_path).value_range == value_range
+
+
+def test_a_batch_of_another_size_than_the_only_one(tmp_path: Path) -> None:
+    with (
+        OnnxRunner(foreign.write(foreign.fixed, tmp_path)) as runner,
+        pytest.raises(SpecMismatch, match=r"fixed\.onnx takes 64x96 only, got 32x48; give --size 64x96"),
+    ):
+        runner.infer(np.zeros((1, 3, 32, 48), np.float32))
