@@ -247,5 +247,5 @@ RECIPES: Mapping[str, Recipe] = {
 
 
 def recipe_of(preset: str) -> Recipe:
-    """The recipe of a preset; BadInput for an unknown one."""
-    return RECIPES.get(preset) or RECIPES[find_preset(preset).system]
+    """The recipe of a preset, the default one for a system of another package; BadInput for an unknown preset."""
+    return RECIPES.get(preset) or RECIPES.get(find_preset(preset).system, Recipe())

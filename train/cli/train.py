@@ -194,9 +194,9 @@ def _note(report: Report) -> str:
 
 def _list(json: bool) -> None:
     with progress() as bar:
-        advance = stages_on(bar)("counting", len(networks.PRESETS))
+        advance = stages_on(bar)("counting", len(networks.preset_names()))
         rows = []
-        for name in networks.PRESETS:
+        for name in networks.preset_names():
             rows.append(_row(name))
             advance()
     if json:

@@ -10,6 +10,7 @@ import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from importlib.metadata import EntryPoint, entry_points
 
 from torch import nn
 
@@ -31,9 +32,14 @@ __all__ = [
     "Preset",
     "build_network",
     "count_parameters",
+    "find_preset",
     "gflop_720p",
     "network_from_spec",
+    "preset_names",
 ]
+
+
+GROUP = "unblur.networks"  # of the entry points by which packages add presets
 
 
 @dataclass(frozen=True)
@@ -141,13 +147,31 @@ PRESETS: Mapping[str, Preset] = {
 }
 
 
+def preset_names() -> tuple[str, ...]:
+    """All presets: ours, then those of installed packages (entry points of the group "unblur.networks")."""
+    return (*PRESETS, *(entry.name for entry in entry_points(group=GROUP) if entry.name not in PRESETS))
+
+
 def find_preset(name: str) -> Preset:
-    """The preset of that name; BadInput with the nearest name if there is none."""
-    if name not in PRESETS:
-        nearest = difflib.get_close_matches(name, PRESETS, n=1)
-        hint = f"did you mean '{nearest[0]}'? " if nearest else ""
-        raise BadInput(f"unknown preset '{name}'; {hint}`unblur train --list` shows all {len(PRESETS)}")
-    return PRESETS[name]
+    """The preset of that name; BadInput with the nearest name if there is none, or if a package's does not load."""
+    if name in PRESETS:
+        return PRESETS[name]
+    for entry in entry_points(group=GROUP, name=name):
+        return _loaded(entry)
+    names = preset_names()
+    nearest = difflib.get_close_matches(name, names, n=1)
+    hint = f"did you mean '{nearest[0]}'? " if nearest else ""
+    raise BadInput(f"unknown preset '{name}'; {hint}`unblur train --list` shows all {len(names)}")
+
+
+def _loaded(entry: EntryPoint) -> Preset:
+    try:
+        preset = entry.load()
+    except (ImportError, AttributeError) as error:
+        raise BadInput(f"preset '{entry.name}' of {entry.value} does not load: {error}") from error
+    if not isinstance(preset, Preset):
+        raise BadInput(f"preset '{entry.name}' of {entry.value} is a {type(preset).__name__}, expected a Preset")
+    return preset
 
 
 def build_network(preset: str, **options: OptionValue) -> DeblurringNetwork:
@@ -161,9 +185,9 @@ def build_network(preset: str, **options: OptionValue) -> DeblurringNetwork:
 
 def network_from_spec(spec: ModelSpec) -> DeblurringNetwork:
     """The untrained network that a checkpoint's spec describes; SpecMismatch if this version cannot build it."""
-    if spec.preset not in PRESETS or PRESETS[spec.preset].system != spec.system:
+    if spec.preset not in preset_names() or find_preset(spec.preset).system != spec.system:
         raise SpecMismatch(f"unknown system '{spec.system}' or preset '{spec.preset}' in the model spec")
-    preset = PRESETS[spec.preset]
+    preset = find_preset(spec.preset)
     steps: dict[str, OptionValue] = {"steps": spec.steps} if preset.network.recursive or spec.steps > 1 else {}
     try:
         return _construct(preset, spec.preset, {**spec.options, **steps})
