@@ -96,7 +96,7 @@ class Contest:
         ]
 
     def _row(self, tool: str, images: int, seconds: float, peak_mb: float) -> Row:
-        int8 = onnx.load(self.folder / "int8.onnx")
+        int8 = OnnxModel(onnx.load(self.folder / "int8.onnx"), self.fp32.spec, "int8")
         cost = self.evaluator.cost(int8)
         return Row(
             tool, images, -cost.delta_db, -min(cost.deltas_db), int8_share(int8, self.node_macs), seconds, peak_mb
@@ -125,7 +125,7 @@ def written(images: Path, count: int, side: int, model: OnnxModel, folder: Path)
     for index, frame in enumerate(source.frames()):
         write_image(folder / str(count) / f"{index:03}.png", frame)
     sample = find_sample(folder / str(count))
-    batches = [image.batch(model.spec.multiple_of) for image in sample.images()]
+    batches = [image.batch(model.spec) for image in sample.images()]
     np.save(folder / f"{count}.npy", np.concatenate(batches))
     return sample, folder / f"{count}.npy"
 
