@@ -1,6 +1,7 @@
 """A profile looks inside whatever runs: an ONNX file on the CPU, an engine on a GPU in memory."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -59,7 +60,7 @@ def test_layers_of_an_engine(workshop: Workshop, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(gpu_peaks, "_COPIED_BYTES", 1 << 20)  # buffers that take no time to make
     names = [layer.name for layer in engine_layers(REPORT.read_text())]
     workshop.build_variant("int8", inspection=REPORT.read_text(), layer_ms=dict.fromkeys(names, 0.25))
-    request = ProfileRequest(ModelChoice(str(workshop.folder.parent)), PLAN, layers=True)
+    request = ProfileRequest(ModelChoice(str(workshop.folder.parent)), replace(PLAN, tensor=True), layers=True)
     profile = profile_model(request, Control())
     assert profile.device.startswith("cuda:0")
     assert profile.timing is not None
