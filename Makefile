@@ -16,7 +16,6 @@ TORCH := 2.13.0
 
 BIN := .venv/bin
 INSTALLED := .venv/installed
-SKIMAGE = $(shell $(BIN)/python -c 'import importlib.resources as r; print(r.files("skimage") / "data")')
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test bench weights bundles conformance dist lint format clean
@@ -59,10 +58,12 @@ weights: $(INSTALLED)  ## Train lprn-s and lprn-n on DATA for WEIGHTS_MINUTES, o
 	done
 
 bundles: $(INSTALLED)  ## Make the bundles that ship in the runtime from the weights that ship in train
-	mkdir -p build/photographs
-	cp $(addprefix $(SKIMAGE)/,chelsea.png coffee.png motorcycle_left.png rocket.jpg) build/photographs
+	rm -rf build/calibration
+	$(BIN)/python docs/calibration_images.py build/calibration
 	for preset in lprn-n lprn-s; do \
-	  SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(BIN)/unblur deploy $$preset --calibration build/photographs --synthetic-blur \
+	  rm -rf runtime/bundles/$$preset.unblur; \
+	  SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(BIN)/unblur deploy $$preset \
+	    --calibration build/calibration --synthetic-blur --max-images 100 --budget-db 0.6 \
 	    -o runtime/bundles/$$preset.unblur || exit 1; \
 	done
 

@@ -105,7 +105,7 @@ def calibrate(
     losses_db = {each: evaluator.evaluate(evaluator.everything).loss_db for each, evaluator in evaluators.items()}
     method = min(losses_db, key=lambda each: losses_db[each])
     evaluator, ranges = evaluators[method], _ranges(model, observed, method, settings)
-    searcher = evaluator_of(method, quality.for_search())
+    searcher = evaluator_of(method, quality.for_search(evaluator.evaluate(evaluator.everything).deltas_db))
     chosen = _within(settings.budget_db, evaluator, searcher)
     placement, cost = candidates.only(chosen), evaluator.evaluate(chosen)
     needed = (*placement.activations, *_implicit(model, placement, settings))

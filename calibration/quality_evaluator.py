@@ -7,7 +7,7 @@ it INT8 loses.
 
 import copy
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -76,10 +76,12 @@ class QualityEvaluator:
         self._trials = tuple(trials)
         self._expected = list(self._restore(fp32))
 
-    def for_search(self) -> "QualityEvaluator":
-        """The same on a few of the trials, spread over them."""
-        indices = np.linspace(0, len(self._trials) - 1, min(_SEARCH_TRIALS, len(self._trials))).round().astype(int)
+    def for_search(self, deltas_db: Sequence[float] = ()) -> "QualityEvaluator":
+        """The same on a few of the trials: half those that lost most in `deltas_db`, the rest spread over all."""
+        worst = np.argsort(np.asarray(deltas_db))[: _SEARCH_TRIALS // 2]
+        spread = np.linspace(0, len(self._trials) - 1, min(_SEARCH_TRIALS - len(worst), len(self._trials)))
         few = copy.copy(self)
+        indices = np.unique([*worst, *spread.round().astype(int)]).astype(int)
         few._trials = tuple(self._trials[index] for index in indices)
         few._expected = [self._expected[index] for index in indices]
         return few

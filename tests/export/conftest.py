@@ -9,7 +9,8 @@ import torch
 from numpy.typing import NDArray
 from onnx import ModelProto
 
-from unblur.export import source_model
+from unblur.calibration.images import find_sample
+from unblur.export import deployment, source_model
 from unblur.export.fp16 import fp16_from_fp32
 from unblur.export.onnx_from_network import onnx_from_network
 from unblur.runtime.blur import shake_frame
@@ -49,6 +50,20 @@ def checkpoint(network: DeblurringNetwork, tmp_path_factory: pytest.TempPathFact
     path = tmp_path_factory.mktemp("weights") / "small.safetensors"
     save_checkpoint(path, network, RECIPES["lprn"], network.training_data)
     return path
+
+
+@pytest.fixture(scope="session")
+def stepped_bundle(calibration_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle of a network of four recursion steps, with variants at each."""
+    folder = tmp_path_factory.mktemp("stepped")
+    network = small_network(steps=4)
+    save_checkpoint(folder / "small.safetensors", network, RECIPES["lprn"], network.training_data)
+    plan = deployment.DeployPlan(
+        source_model.find_source(str(folder / "small.safetensors")),
+        find_sample(calibration_folder),
+        keep_failed=True,
+    )
+    return deployment.deploy(plan, folder / "stepped.unblur").bundle
 
 
 @pytest.fixture(scope="session")

@@ -109,9 +109,9 @@ def test_steps() -> None:
         step_counts("0")
 
 
-def test_a_bundle_is_built_at_the_steps_that_are_asked_for() -> None:
+def test_a_bundle_is_built_at_the_steps_that_are_asked_for(stepped_bundle: Path) -> None:
     def files(*precisions: Precision, steps: Steps = ()) -> list[str]:
-        return [source.path.name for source in find_sources("lprn-n", precisions, steps)[0]]
+        return [source.path.name for source in find_sources(stepped_bundle, precisions, steps)[0]]
 
     assert files() == ["fp16.onnx"]
     assert files("fp32", steps=(4, 1)) == ["fp32.onnx", "fp32-1.onnx"]
@@ -121,8 +121,8 @@ def test_a_bundle_is_built_at_the_steps_that_are_asked_for() -> None:
         files(steps=(5,))
 
 
-def test_a_model_at_fewer_steps_is_another_engine() -> None:
-    (own, fewer), _ = find_sources("lprn-n", ("fp32",), (4, 1))
+def test_a_model_at_fewer_steps_is_another_engine(stepped_bundle: Path) -> None:
+    (own, fewer), _ = find_sources(stepped_bundle, ("fp32",), (4, 1))
     target, profiles = Target("rtx", 86), [profile_from_text("64x96", 16)]
     keys = [identify(source, target, load_api("rtx"), profiles, BuildOptions()).key for source in (own, fewer)]
     assert ["-fp32-4-" in keys[0], "-fp32-1-" in keys[1]] == [True, True]

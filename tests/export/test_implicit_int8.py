@@ -192,13 +192,13 @@ def test_when_a_cache_is_needed(
     assert needs_cache(targets, options) == needed
 
 
-def test_a_bundle_brings_its_cache(tmp_path: Path) -> None:
+def test_a_bundle_brings_its_cache(stepped_bundle: Path, tmp_path: Path) -> None:
     bundle = tmp_path / "cached.unblur"
     bundle.mkdir()
     for name in ("fp32.onnx", "int8.onnx", "int8-1.onnx", "fp16.onnx"):
-        (bundle / name).write_bytes((SHIPPED / name).read_bytes())
+        (bundle / name).write_bytes((stepped_bundle / name).read_bytes())
     write_cache(bundle / CACHE_FILE, read_source(bundle / "fp32.onnx").model)
-    manifest = read_bundle(SHIPPED).manifest
+    manifest = read_bundle(stepped_bundle).manifest
     kept = tuple(variant for variant in manifest.variants if (bundle / variant.file).is_file())
     seal_bundle(bundle, replace(manifest, variants=kept, golden=()))
     (int8, fp16), _ = find_sources(bundle, ("int8", "fp16"), implicit=True)

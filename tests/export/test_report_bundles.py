@@ -70,8 +70,8 @@ def test_a_report_that_was_edited_is_refused(twin: Path) -> None:
         read_bundles([str(twin)], [])
 
 
-def test_what_was_profiled_is_judged_on_pairs(pairs_folder: Path) -> None:
-    (measured,) = read_bundles(["lprn-n"], [])
+def test_what_was_profiled_is_judged_on_pairs(stepped_bundle: Path, pairs_folder: Path) -> None:
+    (measured,) = read_bundles([str(stepped_bundle)], [])
     measured = replace(measured, profiles=(replace(PROFILE, steps=1), replace(PROFILE, steps=4, precision="int8")))
     judged = with_quality(measured, find_pairs(pairs_folder))
     assert judged.judged is not None

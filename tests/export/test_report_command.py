@@ -49,12 +49,11 @@ def test_profiles_that_are_given_are_shown_and_nothing_is_measured(
 
 
 def test_a_bundle_without_a_profile_is_measured_now(
-    tmp_path: Path, pairs_folder: Path, schema: Draft202012Validator
+    stepped_bundle: Path, tmp_path: Path, pairs_folder: Path, schema: Draft202012Validator
 ) -> None:
     page = tmp_path / "report.html"
-    result = unblur(
-        *("report", "lprn-n", "--seconds", "0.01", "--size", "32x48", "--pairs", pairs_folder, "-o", page, "--json")
-    )
+    measured = ("--seconds", "0.01", "--size", "32x48", "--pairs", pairs_folder)
+    result = unblur("report", stepped_bundle, *measured, "-o", page, "--json")
     assert result.exit_code == 0, result.exception
     document = json.loads(result.stdout)
     schema.validate(document)
@@ -64,7 +63,7 @@ def test_a_bundle_without_a_profile_is_measured_now(
     assert [(each["precision"], each["steps"]) for each in bundle["judged"]["qualities"]] == [
         ("fp32", steps) for steps in (4, 3, 2, 1)
     ]
-    assert "PSNR against milliseconds per frame, of lprn-n fp32" in page.read_text()
+    assert "PSNR against milliseconds per frame, of stepped fp32" in page.read_text()
 
 
 def test_what_is_wrong_is_told_before_anything_is_measured(tmp_path: Path) -> None:

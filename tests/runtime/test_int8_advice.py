@@ -184,7 +184,7 @@ def test_what_an_engine_reports() -> None:
 
 def test_the_shipped_int8_model_on_this_cpu() -> None:
     """Measured: ONNX Runtime finds no INT8 kernel for it, so what is left of INT8 is the converting."""
-    layers = onnx_layers(shipped_presets()["lprn-n"] / "int8-1.onnx", (1, 3, 64, 96), threads=1, runs=2)
+    layers = onnx_layers(shipped_presets()["lprn-n"] / "int8.onnx", (1, 3, 64, 96), threads=1, runs=2)
     whole = [advice for advice in advise(layers, cpu=EPYC) if advice.layer == WHOLE]
     (none,) = (advice for advice in whole if advice.finding.endswith("runs in INT8, but in fp32"))
     (converting,) = (advice for advice in whole if "layers only convert" in advice.finding)
