@@ -244,11 +244,12 @@ def _list_clips(folder: Path) -> list[Path]:
 
 def _clip_windows(clip: Path, most: int, advance: Progress) -> Iterator[PairOfFrames]:
     """Evenly spaced windows of a fast clip, averaged, half of them in linear light; none of a slow clip."""
-    total, rate = _count_and_rate(clip)
+    rate = _rate(clip)
     if rate < MIN_CLIP_FPS:
         _log.warning("%s has %.0f frames/s and is skipped; under %d averages show gaps", clip, rate, MIN_CLIP_FPS)
         return
     rng = np.random.default_rng(list(clip.name.encode()))
+    total = sum(1 for _ in _decode(clip))
     ends = np.unique(np.linspace(min(WINDOW_FRAMES[-1], total), total, most).astype(int)).tolist()
     lengths = dict(zip(ends, rng.choice(WINDOW_FRAMES, len(ends)).tolist(), strict=True))
     latest: deque[Frame] = deque(maxlen=WINDOW_FRAMES[-1])
@@ -260,12 +261,11 @@ def _clip_windows(clip: Path, most: int, advance: Progress) -> Iterator[PairOfFr
     advance()
 
 
-def _count_and_rate(clip: Path) -> tuple[int, float]:
-    """Frames, and frames per second (0 where the container does not say)."""
+def _rate(clip: Path) -> float:
+    """Frames per second, 0 where the container does not say."""
     try:
         with open_container(clip) as container:
-            rate = float(container.streams.video[0].average_rate or 0)
-            return sum(1 for _ in container.decode(video=0)), rate
+            return float(container.streams.video[0].average_rate or 0)
     except (av.FFmpegError, IndexError) as error:
         raise BadInput(f"{clip} cannot be decoded: {error}") from error
 
