@@ -4,14 +4,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 from PIL import Image
 
-from unblur.calibration.onnx_model import OnnxModel, described, write_onnx
+from unblur.calibration.images import find_sample
+from unblur.calibration.int8_from_fp32 import calibrate
+from unblur.calibration.onnx_model import OnnxModel, described, read_onnx, write_onnx
+from unblur.export.onnx_from_network import onnx_from_network
 from unblur.runtime.images import write_image
 from unblur.runtime.model.open_model import find_model
 from unblur.runtime.spec import ModelSpec
+from unblur.train.networks import build_network
 
 WIDTH = 8
 SPEC = ModelSpec(system="test", preset="tiny", steps=2, multiple_of=2, receptive_field=8, pooling="none")
@@ -93,6 +98,20 @@ def pictures(tmp_path: Path) -> Path:
 def trained() -> Path:
     """The smallest network that ships, fp32: what INT8 does to a random one says nothing about a loss."""
     return find_model("lprn-n") / "fp32.onnx"
+
+
+@pytest.fixture(scope="session")
+def stepped(photographs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A network of four steps as fp32.onnx; beside it fp32-1.onnx, fp32-2.onnx and calibration.json."""
+    torch.manual_seed(0)
+    network = build_network("lprn", width=8, blocks=1, grid=4, steps=4).eval()
+    torch.nn.init.normal_(network.get_submodule("reconstruct").weight, std=0.03)
+    folder = tmp_path_factory.mktemp("stepped")
+    for name, steps in (("fp32", 4), ("fp32-1", 1), ("fp32-2", 2)):
+        write_onnx(folder / f"{name}.onnx", onnx_from_network(network.at_steps(steps)))
+    made = calibrate(read_onnx(folder / "fp32.onnx"), find_sample(photographs, synthetic_blur=True))
+    (folder / "calibration.json").write_text(made.table.to_json())
+    return folder / "fp32.onnx"
 
 
 @pytest.fixture(scope="session")

@@ -158,9 +158,9 @@ def _at_steps(fp32_file: Path, steps: int) -> OnnxModel:
     return read_onnx(fp32_file.with_name(f"fp32-{steps}.onnx"))
 
 
-def test_a_table_at_fewer_steps_has_what_these_steps_read(trained: Path) -> None:
-    whole, first = read_onnx(trained), _at_steps(trained, 2)
-    table = read_table(trained.with_name("calibration.json"))
+def test_a_table_at_fewer_steps_has_what_these_steps_read(stepped: Path) -> None:
+    whole, first = read_onnx(stepped), _at_steps(stepped, 2)
+    table = read_table(stepped.with_name("calibration.json"))
     fewer = at_fewer_steps(table, first)
     check_fits(fewer, first)
     assert fewer.reads.keys() == table.reads.keys()
@@ -173,25 +173,25 @@ def test_a_table_at_fewer_steps_has_what_these_steps_read(trained: Path) -> None
             assert seen[tensor].range.magnitude == pytest.approx(expected[name].range.magnitude, rel=1e-4)
 
 
-def test_a_table_at_fewer_steps_goes_by_the_order_of_the_tensors(trained: Path) -> None:
-    renamed = _at_steps(trained, 1)
+def test_a_table_at_fewer_steps_goes_by_the_order_of_the_tensors(stepped: Path) -> None:
+    renamed = _at_steps(stepped, 1)
     weights = {tensor.name for tensor in renamed.graph.initializer}
     for node in renamed.graph.node:
         node.input[:] = [name if name in weights or not name else f"my {name}" for name in node.input]
         node.output[:] = [f"my {name}" for name in node.output]
     for value in (*renamed.graph.input, *renamed.graph.output):
         value.name = f"my {value.name}"
-    table = read_table(trained.with_name("calibration.json"))
+    table = read_table(stepped.with_name("calibration.json"))
     fewer = at_fewer_steps(table, renamed)
     assert fewer.ranges == {
-        f"my {name}": table.ranges[name] for name in at_fewer_steps(table, _at_steps(trained, 1)).ranges
+        f"my {name}": table.ranges[name] for name in at_fewer_steps(table, _at_steps(stepped, 1)).ranges
     }
 
 
-def test_a_table_does_not_go_up_to_more_steps(trained: Path) -> None:
-    table = at_fewer_steps(read_table(trained.with_name("calibration.json")), _at_steps(trained, 1))
+def test_a_table_does_not_go_up_to_more_steps(stepped: Path) -> None:
+    table = at_fewer_steps(read_table(stepped.with_name("calibration.json")), _at_steps(stepped, 1))
     with pytest.raises(CalibrationError, match=r"its number of tensors that '.*' reads is 1, the model's 2"):
-        at_fewer_steps(table, _at_steps(trained, 2))
+        at_fewer_steps(table, _at_steps(stepped, 2))
 
 
 def test_equal_tables_do_not_differ(table: CalibrationTable) -> None:

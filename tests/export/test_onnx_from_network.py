@@ -22,9 +22,8 @@ _SCRIPT = """
 import hashlib, sys
 sys.path.insert(0, {folder!r})
 from conftest import small_network
-from unblur.calibration.onnx_model import onnx_bytes
 from unblur.export.onnx_from_network import onnx_from_network
-print(hashlib.sha256(onnx_bytes(onnx_from_network(small_network()))).hexdigest())
+print(hashlib.sha256(onnx_from_network(small_network()).data).hexdigest())
 """
 
 
@@ -33,8 +32,8 @@ def _weights(model: OnnxModel) -> dict[str, int]:
 
 
 def test_the_graph_is_valid_and_says_what_it_is(fp32: OnnxModel, network: DeblurringNetwork) -> None:
-    onnx.checker.check_model(fp32, full_check=True)
-    assert [opset.version for opset in fp32.opset_import if not opset.domain] == [20]
+    onnx.checker.check_model(fp32.proto, full_check=True)
+    assert [opset.version for opset in fp32.proto.opset_import if not opset.domain] == [20]
     assert fp32.spec == network.spec
     assert fp32.precision == "fp32"
     for value, name in ((fp32.graph.input[0], "blurred"), (fp32.graph.output[0], "restored")):

@@ -66,6 +66,7 @@ def test_a_cold_start_counts_the_imports(tiny_onnx: Path) -> None:
     assert json.loads(done.stdout)["cold_ms"]["import"] > 10
 
 
+@pytest.mark.realtime  # the signal comes two seconds after the start
 def test_ctrl_c_keeps_what_was_measured(tiny_onnx: Path, tmp_path: Path) -> None:
     out = tmp_path / "profile.json"
     threading.Timer(2, os.kill, (os.getpid(), signal.SIGINT)).start()
