@@ -12,7 +12,7 @@ import venv
 import zipfile
 from pathlib import Path
 
-MOST_BUNDLE_BYTES = 10_000_000
+MOST_BUNDLE_BYTES = 17_000_000
 
 IMAGE = """
 from pathlib import Path
