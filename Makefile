@@ -15,6 +15,7 @@ ONLY ?=
 TORCH := 2.13.0
 
 BIN := .venv/bin
+SKIMAGE = $(shell $(BIN)/python -c 'import importlib.resources as r; print(r.files("skimage") / "data")')
 INSTALLED := .venv/installed
 
 .DEFAULT_GOAL := help
@@ -60,10 +61,14 @@ weights: $(INSTALLED)  ## Train lprn-s and lprn-n on DATA for WEIGHTS_MINUTES, o
 bundles: $(INSTALLED)  ## Make the bundles that ship in the runtime from the weights that ship in train
 	rm -rf build/calibration
 	$(BIN)/python docs/calibration_images.py build/calibration
+	rm -rf build/photographs build/pairs
+	mkdir -p build/photographs
+	cp $(addprefix $(SKIMAGE)/,astronaut.png chelsea.png coffee.png motorcycle_left.png rocket.jpg) build/photographs
+	$(BIN)/unblur data synth build/photographs -o build/pairs --lens 0
 	for preset in lprn-n lprn-s; do \
 	  rm -rf runtime/bundles/$$preset.unblur; \
 	  SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(BIN)/unblur deploy $$preset \
-	    --calibration build/calibration --synthetic-blur --max-images 100 --budget-db 0.6 \
+	    --calibration build/calibration --synthetic-blur --max-images 100 --budget-db 0.6 --pairs build/pairs \
 	    -o runtime/bundles/$$preset.unblur || exit 1; \
 	done
 

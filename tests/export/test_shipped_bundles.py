@@ -56,7 +56,7 @@ def test_every_number_of_steps_comes_in_every_precision(preset: str) -> None:
 
 
 def test_deploying_again_gives_the_shipped_bundle(tmp_path: Path) -> None:
-    """As `make bundles`."""
+    """As `make bundles`, but for the pairs that quality is measured on."""
     assert write_crops(tmp_path / "images") >= 64
     sample = find_sample(tmp_path / "images", synthetic_blur=True)
     plan = DeployPlan(find_source("lprn-n"), sample, int8=Settings("auto", budget_db=0.6))
