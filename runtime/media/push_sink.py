@@ -126,7 +126,7 @@ def _fd(pipe: object) -> int:
 
 
 _FIRST_WAIT_S, _MOST_WAIT_S = 1.0, 30.0
-_CONNECT_S = 5.0  # that the start waits for a first connection, to report a wrong address at once
+_CONNECT_S = 3.0  # that the start waits for a first connection, to report a wrong address; below _PATIENCE_S
 _FLUSH_S = 1.0
 
 
@@ -146,7 +146,7 @@ class RetryingSink(AbstractContextManager["RetryingSink"]):
         self._first_error: BadInput | None = None
 
     def __enter__(self) -> "RetryingSink":
-        """Raises BadInput if the first attempt fails within 5 seconds; a server may be stuck for longer."""
+        """Raises BadInput if the first attempt fails within 3 seconds; a server may be stuck for longer."""
         self._thread = threading.Thread(target=self._run, name="unblur-push", daemon=True)
         self._thread.start()
         with self._changed:
