@@ -79,6 +79,13 @@ def test_our_own_int8_model_has_no_warning_and_names_what_remains_in_float(
     assert made.int8_macs > 0.95
 
 
+def test_the_gates_of_a_network_remain_in_float(stepped: Path, photographs: Path) -> None:
+    made = calibrate(read_onnx(stepped), find_sample(photographs, synthetic_blur=True), Settings(implicit=False))
+    notes = {(finding.rule, finding.what) for finding in lint(made.model.proto)}
+    assert ("float-layer", "Conv: attention gate") in notes
+    assert ("float-operator", "Sigmoid: an error of a gate scales everything after it") in notes
+
+
 _RESIDUAL = [_node("Relu", ["x"], "r"), _node("Add", ["y", "r"], "t"), _node("Relu", ["t"], "z1")]
 
 

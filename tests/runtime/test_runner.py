@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from unblur.runtime.errors import BadInput, BundleError, SpecMismatch, UnblurError
+from unblur.runtime.errors import BadInput, BundleError, SpecMismatch
 from unblur.runtime.model import open_model as runner_module
 from unblur.runtime.model.bundle import MANIFEST, BundleManifest, seal_bundle
 from unblur.runtime.model.open_model import find_model, open_runner, shipped_presets
@@ -82,5 +82,5 @@ def test_a_bundle_whose_manifest_mislabels_a_variant(tiny_bundle: Path, make_onn
     shutil.copy(make_onnx(precision="fp16"), tiny_bundle / "fp32.onnx")
     manifest = BundleManifest.from_json((tiny_bundle / MANIFEST).read_text(), where="test")
     seal_bundle(tiny_bundle, manifest)
-    with pytest.raises(UnblurError, match=r"fp32\.onnx is fp16, asked for fp32"):
+    with pytest.raises(SpecMismatch, match=r"fp32\.onnx is fp16, asked for fp32"):
         open_runner(tiny_bundle, RunnerOptions("fp32"))

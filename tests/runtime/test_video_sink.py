@@ -277,7 +277,7 @@ def test_a_disk_that_fills_at_any_moment(make_clip: MakeClip, tmp_path: Path, su
     copy(clip, whole, crf=4)
     out = tmp_path / "out"
     out.mkdir()
-    for limit in (10, whole.stat().st_size // 2, whole.stat().st_size * 9 // 10):
+    for limit in (10, whole.stat().st_size // 2, whole.stat().st_size - 200):  # within the index
         command = [sys.executable, "-c", FULL_DISK, str(clip), str(out / f"a{suffix}"), str(limit)]
         result = subprocess.run(command, capture_output=True, text=True, check=False)
         assert result.returncode == 1
