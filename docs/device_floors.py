@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple, get_args
 
 from unblur.runtime.profile.roofline import OPERATIONS_A_CLOCK
-from unblur.runtime.runner import Precision
+from unblur.runtime.spec import Precision
 
 PAGE = Path(__file__).with_name("devices.md")
 BEGIN, END = "<!-- written by docs/device_floors.py -->\n", "<!-- end -->\n"
