@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from unblur.runtime.blur import BlurGate
+from unblur.runtime.cli.live import print_summary
 from unblur.runtime.cli.options import (
     CredentialsOption,
     DeadlineOption,
@@ -22,7 +23,6 @@ from unblur.runtime.cli.options import (
     source_address,
     with_overrides,
 )
-from unblur.runtime.cli.run import print_summary
 from unblur.runtime.console import log_on_stderr, print_json, stderr, stop_on_signals
 from unblur.runtime.errors import BadInput
 from unblur.runtime.files import read_secret

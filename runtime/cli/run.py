@@ -1,17 +1,14 @@
 """`unblur run`: deblur an image, a folder of images, a video, or a camera."""
 
-import dataclasses
 import sys
 import threading
-import time
-from collections.abc import Callable
-from contextlib import ExitStack
 from fractions import Fraction
 from typing import Annotated
 
 import typer
 
 from unblur.runtime.blur import BlurGate
+from unblur.runtime.cli.live import print_document, requests_of, run_camera, run_cameras
 from unblur.runtime.cli.options import (
     CredentialsOption,
     DeadlineOption,
@@ -27,22 +24,18 @@ from unblur.runtime.cli.options import (
     source_address,
     with_overrides,
 )
-from unblur.runtime.console import log_on_stderr, print_json, progress, stderr, stdout, stop_on_signals
-from unblur.runtime.errors import needs_extra
+from unblur.runtime.console import log_on_stderr, progress, stdout, stop_on_signals
 from unblur.runtime.loops.capture import Reconnect
-from unblur.runtime.loops.live_loop import FrameResult
 from unblur.runtime.loops.session import (
     DEFAULT_TIMEOUT_S,
-    LiveSession,
     RunRequest,
     open_file_session,
-    open_live_session,
 )
 from unblur.runtime.loops.stats import RunSummary
 from unblur.runtime.media.open_media import is_live
 from unblur.runtime.media.url import without_secrets
 from unblur.runtime.runner import RunnerOptions
-from unblur.runtime.spec import Precision, SpecOverrides
+from unblur.runtime.spec import SpecOverrides
 
 _LOST, _INTERRUPTED = 1, 130
 
@@ -51,7 +44,11 @@ _LOST, _INTERRUPTED = 1, 130
 def run(
     model: ModelArgument,
     source: Annotated[
-        str, typer.Option(help="Image, folder of images, video file, or camera: rtsp://, v4l2://, csi://0, ...")
+        list[str],
+        typer.Option(
+            help="Image, folder of images, video file, or camera: rtsp://, v4l2://, csi://0, ... "
+            "Repeatable for cameras, with one --sink each."
+        ),
     ],
     sink: Annotated[
         list[str],
@@ -88,13 +85,14 @@ def run(
 
     A video keeps its times, size, colours and sound, and no frame is left out. Of a camera the newest frame is
     taken, so that it never lags, with as many recursion steps as there is time for; it is opened again when it
-    fails. Ctrl-C and SIGTERM finish the sink with what was restored so far.
-    Exit code 0 if all was restored, 1 if frames of a damaged video were lost, 2 if it could not be done, 130 if
-    a file was interrupted.
+    fails. Ctrl-C and SIGTERM finish the sink with what was restored so far. Several cameras share one model and
+    take turns.
+    Exit code 0 if all was restored, 1 if frames of a damaged video were lost or one of several cameras failed, 2 if
+    it could not be done, 130 if a file was interrupted.
     """
     request = RunRequest(
         model=model,
-        source=source_address(source, credentials),
+        source=source_address(source[0], credentials),
         sinks=tuple(sink),
         options=RunnerOptions(precision, steps, threads, device, overrides=overrides),
         deadline_ms=deadline_ms,
@@ -107,9 +105,12 @@ def run(
         max_pixels=max_pixels,
     )
     with log_on_stderr(), stop_on_signals() as stop:
-        if is_live(source):
-            metrics = None if metrics_port is None else (metrics_host, metrics_port)
-            _run_camera(request, stop, metrics, json=json)
+        metrics = None if metrics_port is None else (metrics_host, metrics_port)
+        if len(source) > 1:
+            addresses = [source_address(address, credentials) for address in source]
+            run_cameras(requests_of(request, addresses), stop, metrics, json=json)
+        elif is_live(source[0]):
+            run_camera(request, stop, metrics, json=json)
         else:
             _run_files(request, stop, json=json)
 
@@ -128,14 +129,10 @@ def _run_files(request: RunRequest, stop: threading.Event, *, json: bool) -> Non
         device, precision = runner.device, runner.precision
     sink = " and ".join(map(without_secrets, request.sinks))
     if json:
-        _print_document(summary, device, precision)
+        print_document(summary, device, precision)
     else:
         _print_summary(summary, sink, f"{device}, {precision}")
     _exit_unless_whole(summary, request.source, sink)
-
-
-def _print_document(summary: RunSummary, device: str, precision: Precision) -> None:
-    print_json({**dataclasses.asdict(summary), "device": device, "precision": precision})
 
 
 def _print_summary(summary: RunSummary, sink: str, how: str) -> None:
@@ -159,68 +156,3 @@ def _exit_unless_whole(summary: RunSummary, source: str, sink: str) -> None:
             f"{sink} holds the other {summary.frames}\n"
         )
         raise typer.Exit(_LOST)
-
-
-_LINE_EVERY_S = 1.0
-
-
-def _run_camera(
-    request: RunRequest, stop: threading.Event, metrics: tuple[str, int] | None = None, *, json: bool = False
-) -> None:
-    """Run until `stop` is set or the camera is gone for good, then print what was done."""
-    with ExitStack() as stack:
-        session = stack.enter_context(open_live_session(request))
-        if metrics is not None:
-            with needs_extra("metrics"):
-                from unblur.runtime.loops.prometheus import serve_metrics
-            port = stack.enter_context(serve_metrics(session.stats, *metrics))
-            stderr.print(f"counters at http://{metrics[0]}:{port}/metrics", soft_wrap=True)
-        _print_rungs(session)
-        summary = session.run(stop, on_result=_status_line(session))
-        runner = session.ladder.runner
-        device, precision = runner.device, runner.precision
-    if json:
-        _print_document(summary, device, precision)
-    else:
-        print_summary(summary, request)
-
-
-def _print_rungs(session: LiveSession) -> None:
-    rungs = ", ".join(f"{cost.steps} steps {cost.ms:.0f} ms" for cost in session.ladder.costs)
-    deadline_ms = session.controls.deadline_ms
-    deadline = "no deadline" if deadline_ms is None else f"deadline {deadline_ms:.0f} ms"
-    stderr.print(f"{session.capture.info.name}: {rungs}; {deadline}", soft_wrap=True, markup=False)
-
-
-def _status_line(session: LiveSession) -> Callable[[FrameResult], None]:
-    """On a terminal, one line that is written over every second."""
-    shown_s = time.monotonic()
-
-    def show(result: FrameResult) -> None:
-        nonlocal shown_s
-        if time.monotonic() - shown_s < _LINE_EVERY_S:
-            return
-        shown_s = time.monotonic()
-        stats, recent = session.stats, session.stats.total.recent()
-        latency = f"{recent['p50']:.0f} ms, p99 {recent['p99']:.0f} ms" if recent else "-"
-        stderr.print(
-            f"{stats.written} frames, {stats.dropped} dropped, {latency}, {result.restored.steps} steps, "
-            f"{stats.late} late, {stats.reconnects} reconnects  ",
-            end="\r",
-            soft_wrap=True,
-        )
-
-    return show if stderr.is_terminal else lambda result: None
-
-
-def print_summary(summary: RunSummary, request: RunRequest) -> None:
-    """One line on stdout."""
-    latency = f", latency p50 {summary.latency_ms['p50']:.0f} ms" if summary.latency_ms else ""
-    steps = ", ".join(f"{frames} at {count}" for count, frames in summary.steps.items())
-    stdout.print(
-        f"restored {summary.frames} frames in {summary.seconds:.1f} s ({summary.fps:.2f} fps{latency}; "
-        f"{summary.dropped} dropped, {summary.late} late, {summary.counters['reconnects']} reconnects; "
-        f"steps: {steps or '-'}): {' and '.join(map(without_secrets, request.sinks))}",
-        markup=False,
-        soft_wrap=True,
-    )

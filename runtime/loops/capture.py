@@ -74,10 +74,19 @@ class ReconnectingCapture:
     """
 
     def __init__(
-        self, open_source: Callable[[], Source], stats: LoopStats, reconnect: Reconnect = Reconnect()
+        self,
+        open_source: Callable[[], Source],
+        stats: LoopStats,
+        reconnect: Reconnect = Reconnect(),
+        *,
+        on_frame: Callable[[], object] = lambda: None,
     ) -> None:
-        """open_source: called once on entering, which raises what it raises, and for every reconnect."""
+        """open_source: called once on entering, which raises what it raises, and for every reconnect.
+
+        on_frame: called in the capture thread when there is a new frame to take.
+        """
         self._open_source = open_source
+        self._on_frame = on_frame
         self._stats = stats
         self._reconnect = reconnect
         self._latest = LatestValue[CapturedFrame]()
@@ -97,8 +106,8 @@ class ReconnectingCapture:
 
     @property
     def ended(self) -> bool:
-        """No more frames will come."""
-        return self._latest.closed
+        """No more frames will come, and the last one was taken."""
+        return self._latest.closed and self._latest.empty
 
     def take(self, timeout_s: float) -> CapturedFrame | None:
         """The newest frame that was not taken yet; None if there is none within `timeout_s`, or at the end.
@@ -107,12 +116,11 @@ class ReconnectingCapture:
         """
         deadline_s = time.monotonic() + timeout_s
         while not self.ended:
-            self._leave_if_stalled()
-            wait_s = min(deadline_s - time.monotonic(), self._reconnect.stall_s / 4)
-            if wait_s <= 0:
-                return None
-            captured = self._latest.take(wait_s)
-            if captured is not None:
+            if not self._latest.closed:
+                self._leave_if_stalled()
+            left_s = deadline_s - time.monotonic()
+            captured = self._latest.take(max(0.0, min(left_s, self._reconnect.stall_s / 4)))
+            if captured is not None or left_s <= 0:
                 return captured
         if self._error is not None:
             raise self._error
@@ -206,6 +214,7 @@ class ReconnectingCapture:
         self._stats.captured += 1
         if self._latest.put(CapturedFrame(frame, self._last_s)):
             self._stats.dropped += 1
+        self._on_frame()
 
     def _may_retry(self, why: str, error: UnblurError | None) -> bool:
         """Count a failure; False, and the capture ends with an error, if there were too many in a row."""

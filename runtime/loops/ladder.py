@@ -139,6 +139,11 @@ class Ladder:
         """That of the rung of most steps."""
         return self.rungs[-1].runner
 
+    def at_size(self, size_hw: tuple[int, int]) -> "Ladder":
+        """A ladder of its own on the same models, timed at another size; closing it leaves them open."""
+        rungs = [Deblurrer(rung.runner) for rung in self.rungs]
+        return Ladder(rungs, size_hw, quality_db=[cost.db for cost in self.costs], clock=self._clock)
+
     def restore(
         self, frame_rgb: Frame, out: Frame, *, deadline_ms: float | None = None, most_steps: int | None = None
     ) -> RestoredFrame:

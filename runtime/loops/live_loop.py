@@ -25,7 +25,8 @@ from unblur.runtime.loops.stats import LoopStats, RunSummary
 from unblur.runtime.loops.systemd import ServiceNotifier
 from unblur.runtime.media.interfaces import Sink, TimedFrame
 
-_POLL_S = 0.5  # how soon a stop is noticed while no frame comes
+POLL_S = 0.5
+"""How soon a stop is noticed while no frame comes."""
 
 
 @dataclass
@@ -73,13 +74,13 @@ def run_live_loop(
     controls, stop = controls or LiveControls(), stop or threading.Event()
     pool = FramePool()
     started_s = time.monotonic()
-    writer, notifier = _SinkThread(sink, stats), ServiceNotifier()
+    writer, notifier = SinkThread(sink, stats), ServiceNotifier()
     try:
         with writer, InferenceTimeout(timeout_s) as timeout:
             notifier.ready()
             for captured in _frames(capture, stop, notifier):
                 with timeout.frame():
-                    result = _restore(captured, restorer, controls, pool, stats)
+                    result = restore_captured(captured, restorer, controls, pool, stats)
                 writer.put(result)
                 on_result(result)
     finally:  # a camera that is gone for good leaves its recording whole
@@ -94,16 +95,17 @@ def _frames(
 ) -> Iterator[CapturedFrame]:
     while not stop.is_set():
         notifier.alive()
-        captured = capture.take(_POLL_S)
+        captured = capture.take(POLL_S)
         if captured is not None:
             yield captured
         elif capture.ended:
             return
 
 
-def _restore(
+def restore_captured(
     captured: CapturedFrame, restorer: Restorer, controls: LiveControls, pool: FramePool, stats: LoopStats
 ) -> FrameResult:
+    """Restore a frame, or pass it on if the gate finds it sharp, and count it. pool: for the restored frames."""
     began_s = time.monotonic()
     stats.wait.add((began_s - captured.at_s) * 1e3)
     before = captured.frame
@@ -123,7 +125,7 @@ def _restore(
     return FrameResult(before, after, restored, captured.at_s)
 
 
-class _SinkThread:
+class SinkThread:
     """Writes the newest result in a thread of its own, so that a slow sink costs frames and not latency."""
 
     def __init__(self, sink: Sink, stats: LoopStats) -> None:
@@ -144,7 +146,7 @@ class _SinkThread:
         if self._latest.put(result):
             self._stats.dropped_at_sink += 1
 
-    def __enter__(self) -> "_SinkThread":
+    def __enter__(self) -> "SinkThread":
         self._writing = self._thread.submit(self._write_all)
         return self
 

@@ -1,4 +1,4 @@
-"""The counters of a live loop for Prometheus. Needs the extra [metrics].
+"""The counters of the cameras of a process for Prometheus. Needs the extra [metrics].
 
 Nothing is done per frame: a scrape reads the counters that the loop keeps anyway.
 """
@@ -6,7 +6,7 @@ Nothing is done per frame: a scrape reads the counters that the loop keeps anywa
 import asyncio
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
@@ -15,32 +15,44 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from unblur.runtime.errors import BadInput
-from unblur.runtime.loops.stats import LoopStats
+from unblur.runtime.loops.stats import LatencyHistogram, LoopStats
 
 _BOUNDS_MS = (1, 2, 5, 10, 20, 33, 50, 67, 100, 200, 500, 1000, 2000, 5000)
 
 
 class LiveCollector(Collector):
-    """`unblur_<counter>_total`, `unblur_steps_total{steps}` and the histogram `unblur_stage_seconds{stage}`."""
+    """`unblur_<counter>_total{camera}`, `unblur_steps_total{camera,steps}` and the histogram
+    `unblur_stage_seconds{camera,stage}`.
+    """
 
-    def __init__(self, stats: LoopStats) -> None:
-        self._stats = stats
+    def __init__(self, cameras: Mapping[str, LoopStats]) -> None:
+        self._cameras = cameras
 
     def collect(self) -> Iterator[Metric]:
-        for name, count in self._stats.counters.items():
-            yield CounterMetricFamily(f"unblur_{name}", f"Frames or events: {name}, see LoopStats.", value=count)
-        steps = CounterMetricFamily(
-            "unblur_steps", "Frames restored with so many recursion steps.", labels=["steps"]
-        )
-        for count, frames in sorted(self._stats.steps.items()):
-            steps.add_metric([str(count)], frames)
+        for name in LoopStats().counters:
+            text = f"Frames or events: {name}, see LoopStats."
+            counter = CounterMetricFamily(f"unblur_{name}", text, labels=["camera"])
+            for camera, stats in self._cameras.items():
+                counter.add_metric([camera], stats.counters[name])
+            yield counter
+        text = "Frames restored with so many recursion steps."
+        steps = CounterMetricFamily("unblur_steps", text, labels=["camera", "steps"])
+        text = "Time of a frame in each stage."
+        stages = HistogramMetricFamily("unblur_stage_seconds", text, labels=["camera", "stage"])
+        for camera, stats in self._cameras.items():
+            for count, frames in sorted(stats.steps.items()):
+                steps.add_metric([camera, str(count)], frames)
+            for stage, histogram in stats.stages.items():
+                stages.add_metric([camera, stage], _buckets(histogram), sum_value=histogram.sum_ms / 1e3)
         yield steps
-        stages = HistogramMetricFamily("unblur_stage_seconds", "Time of a frame in each stage.", labels=["stage"])
-        for name, histogram in self._stats.stages.items():
-            below = histogram.counts_below(_BOUNDS_MS)
-            buckets = [(str(bound / 1e3), count) for bound, count in zip(_BOUNDS_MS, below, strict=True)]
-            stages.add_metric([name], [*buckets, ("+Inf", histogram.count)], sum_value=histogram.sum_ms / 1e3)
         yield stages
+
+
+def _buckets(histogram: LatencyHistogram) -> list[tuple[str, float]]:
+    """(upper bound in seconds, durations up to it)"""
+    below = histogram.counts_below(_BOUNDS_MS)
+    bounds = [str(bound / 1e3) for bound in _BOUNDS_MS]
+    return [*zip(bounds, below, strict=True), ("+Inf", histogram.count)]
 
 
 _REQUEST_S = 2.0  # for a request to arrive
@@ -86,13 +98,14 @@ class _Connections:
 
 
 @contextmanager
-def serve_metrics(stats: LoopStats, host: str, port: int) -> Iterator[int]:
+def serve_metrics(cameras: Mapping[str, LoopStats], host: str, port: int) -> Iterator[int]:
     """Serve them at http://host:port/metrics inside the block; gives the port, a free one for port 0.
 
+    cameras: the counters of each, by the name that is its label.
     Raises BadInput if the address cannot be had.
     """
     registry = CollectorRegistry()
-    registry.register(LiveCollector(stats))
+    registry.register(LiveCollector(cameras))
     loop = asyncio.new_event_loop()
     connections = _Connections(registry)
     try:

@@ -86,3 +86,8 @@ class LatestValue(Generic[ItemT]):
     @property
     def closed(self) -> bool:
         return self._closed
+
+    @property
+    def empty(self) -> bool:
+        """There is nothing to take right now."""
+        return self._item is None

@@ -125,9 +125,12 @@ class LiveSession:
 
 
 @contextmanager
-def open_live_session(request: RunRequest) -> Iterator[LiveSession]:
+def open_live_session(
+    request: RunRequest, *, shared: Ladder | None = None, on_frame: Callable[[], object] = lambda: None
+) -> Iterator[LiveSession]:
     """Open the source, then the ladder for its size, then the sinks for its size; close them in turn.
 
+    shared: a ladder whose models to use instead of opening the request's. on_frame: see ReconnectingCapture.
     Raises what each of them raises: nothing runs until all are there.
     """
     stats = LoopStats()
@@ -135,10 +138,10 @@ def open_live_session(request: RunRequest) -> Iterator[LiveSession]:
     def connect() -> Source:
         return open_source(request.source, max_pixels=request.max_pixels)
 
-    with ReconnectingCapture(connect, stats, request.reconnect) as capture:
+    with ReconnectingCapture(connect, stats, request.reconnect, on_frame=on_frame) as capture:
         info = capture.info
         with (
-            open_rungs(request, info) as ladder,
+            _rungs(request, info, shared) as ladder,
             open_sinks(request.sinks, restored_info(info, ladder), crf=request.crf, retry=True) as sink,
         ):
             controls = LiveControls(deadline_ms=_deadline_ms(request, info), gate=request.gate)
@@ -153,6 +156,10 @@ def restored_info(info: MediaInfo, restorer: Restorer) -> MediaInfo:
 def open_rungs(request: RunRequest, info: MediaInfo) -> Ladder:
     """The ladder of a request, timed on frames of the source's size."""
     return open_ladder(request.model, info.size_hw or UNKNOWN_SIZE_HW, request.options)
+
+
+def _rungs(request: RunRequest, info: MediaInfo, shared: Ladder | None) -> Ladder:
+    return open_rungs(request, info) if shared is None else shared.at_size(info.size_hw or UNKNOWN_SIZE_HW)
 
 
 def _deadline_ms(request: RunRequest, info: MediaInfo) -> float | None:

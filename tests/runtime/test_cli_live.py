@@ -77,13 +77,34 @@ def test_people_get_a_sentence_and_prometheus_its_counters(tiny_bundle: Path) ->
         while time.monotonic() < deadline_s:
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
                 text = answer.read().decode()
-            if re.search(r"unblur_written_total [1-9]", text):
+            if re.search(r"unblur_written_total\{.+\} [1-9]", text):
                 break
         process.send_signal(signal.SIGINT)
         stdout, _ = process.communicate(timeout=20)
     assert process.returncode == 0
-    assert 'unblur_steps_total{steps="1"}' in text, "no rung fits 0 ms, so the lowest is taken"
+    assert re.search(r'unblur_steps_total\{camera="test://moving\?.+",steps="1"\}', text), (
+        "no rung fits 0 ms, so the lowest is taken"
+    )
     assert re.fullmatch(r"restored \d+ frames in .+ late, 0 reconnects; steps: \d+ at 1\): null:\n", stdout)
+
+
+def test_two_cameras_on_one_model_and_the_first_ends_alone(tiny_bundle: Path, tmp_path: Path) -> None:
+    sinks = [tmp_path / "door.mkv", tmp_path / "yard.mkv"]
+    options = [option for sink in sinks for option in ("--sink", str(sink))]
+    options += ["--source", CAMERA, "--retries", "0", "--metrics-port", "0", "--json"]
+    with running(tiny_bundle, f"{CAMERA}&frames=30", *options) as process:
+        port = read_until(process, r"counters at http://127\.0\.0\.1:(\d+)/metrics")[1]
+        time.sleep(2)
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
+            text = answer.read().decode()
+        process.send_signal(signal.SIGTERM)
+        stdout, stderr = process.communicate(timeout=20)
+    assert process.returncode == 0, stderr
+    written = dict(re.findall(r'unblur_written_total\{camera="test://moving.+?fps=50&blur=6(.*?)"\} (\d+)', text))
+    assert set(written) == {"&frames=30", ""}
+    first, second = json.loads(stdout)["cameras"]
+    assert first["frames"] == frames_of(sinks[0]) == int(written["&frames=30"])
+    assert 30 >= first["frames"] < second["frames"] == frames_of(sinks[1])
 
 
 def test_the_gate_passes_a_sharp_camera_on(tiny_bundle: Path) -> None:
@@ -111,6 +132,14 @@ def test_a_source_with_an_end_ends_the_run_and_its_recording(tiny_bundle: Path, 
         (("--sink", "sharp.png"), "sharp.png is one image, but test://moving"),
         (("--sink", "ftp://host/x"), "ftp://host/x has the unknown scheme 'ftp:'"),
         (("--sink", "null:", "--steps", "9"), "has no fp32 variant at 9 steps"),
+        (
+            ("--source", CAMERA, "--sink", "null:"),
+            "got 2 times --source and 1 times --sink; give one --sink for each --source, in the same order",
+        ),
+        (
+            ("--source", "b.mp4", "--sink", "null:", "--sink", "null:"),
+            "b.mp4 is a file; several sources have to be",
+        ),
     ],
 )
 def test_bad_options_are_one_line(tiny_bundle: Path, options: tuple[str, ...], message: str) -> None:
