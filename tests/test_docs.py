@@ -163,8 +163,8 @@ def test_every_make_target_that_is_named_exists() -> None:
 
 
 def test_the_command_table_is_the_help() -> None:
-    table = dict(re.findall(r"^\| `unblur (\w+)` \| (.+?) \|$", README.read_text(), re.MULTILINE))
+    table = dict(re.findall(r"^\| `unblur ([\w-]+)` \| (.+?) \|$", README.read_text(), re.MULTILINE))
     command = [Path(sys.executable).with_name("unblur"), "--help"]
     environment = os.environ | {"COLUMNS": "250", "TERM": "dumb"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    assert table == dict(re.findall(r"^│ (\w+) +(.+?) +│$", done.stdout, re.MULTILINE))
+    assert table == dict(re.findall(r"^│ (\w[\w-]*) +(.+?) +│$", done.stdout, re.MULTILINE))

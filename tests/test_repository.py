@@ -38,6 +38,7 @@ IMPORTED_PACKAGES: Mapping[str, set[str]] = {
     | {"torch", "safetensors", "onnx", "onnxscript", "onnxsim", "jinja2", "markupsafe", "matplotlib"},
 }
 OPTIONAL: Mapping[str, set[str]] = {  # each in the one module that needs it, which is imported where it is there
+    "export/triton.py": {"tritonclient", "google"},
     "runtime/tensorrt/cuda_pycuda.py": {"pycuda"},
     "runtime/preview/app.py": {"starlette"},
     "runtime/preview/host.py": {"starlette", "uvicorn", "h11"},

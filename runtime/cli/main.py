@@ -54,6 +54,9 @@ COMMANDS: dict[str, CommandEntry] = {
         "unblur.calibration.cli.calibrate", _DEPLOY, "Quantise a model to INT8 within a dB budget.", "export"
     ),
     "build": CommandEntry("unblur.export.cli.build", _DEPLOY, "Build TensorRT engines from a model.", "tensorrt"),
+    "export-triton": CommandEntry(
+        "unblur.export.cli.export_triton", _DEPLOY, "Write a bundle as models of a Triton server.", "triton"
+    ),
     "lint": CommandEntry(
         "unblur.calibration.cli.lint",
         _DEPLOY,
@@ -134,7 +137,7 @@ def load_command(name: str) -> Command:
     entry = COMMANDS[name]
     began, new = time.perf_counter(), entry.module not in sys.modules
     with needs_extra(entry.extra):
-        target = getattr(import_module(entry.module), name)
+        target = getattr(import_module(entry.module), name.replace("-", "_"))
     if new:
         loading_ms[name] = (time.perf_counter() - began) * 1e3
     if isinstance(target, typer.Typer):

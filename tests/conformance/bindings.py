@@ -46,14 +46,15 @@ def unpack(binding: Binding, cache: Path) -> tuple[Path, Path]:
     folder = cache / binding.requirement
     stand_ins = folder / "lib"
     if not stand_ins.is_dir():
-        wheel = _download(binding, folder)
+        wheel = download(binding.requirement, folder)
         with zipfile.ZipFile(wheel) as archive:
             archive.extractall(folder)
         _compile(stand_ins, binding.version.partition(".")[0])
     return folder, stand_ins
 
 
-def _download(binding: Binding, folder: Path) -> Path:
+def download(requirement: str, folder: Path) -> Path:
+    """The wheel of a requirement such as "tensorrt-rtx==1.7.1.116", put in `folder`; NoWheel if there is none."""
     options = [
         "--no-deps",
         "--only-binary",
@@ -63,12 +64,12 @@ def _download(binding: Binding, folder: Path) -> Path:
         "--dest",
         str(folder),
     ]
-    command = [sys.executable, "-m", "pip", "download", *options, binding.requirement]
+    command = [sys.executable, "-m", "pip", "download", *options, requirement]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     wheels = list(folder.glob("*.whl"))
     if done.returncode != 0 or not wheels:
         reason = done.stderr.strip().splitlines()[-1:] or ["pip gave no reason"]
-        raise NoWheel(f"{binding.requirement}: {reason[0]}")
+        raise NoWheel(f"{requirement}: {reason[0]}")
     return wheels[0]
 
 

@@ -14,12 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from bindings import Binding, NoWheel, unpack  # beside this file, no package
+from touched import Touch, touched
 
 HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE))
-
-from bindings import Binding, NoWheel, unpack  # noqa: E402  # beside this file, no package
-from touched import Touch, touched  # noqa: E402
 
 RTX = Binding("tensorrt-rtx", "1.7.1.116", "tensorrt_rtx")
 BINDINGS = (
@@ -76,13 +74,6 @@ BY_HAND = [
     Touch("TensorIOMode", "INPUT"),
     Touch("TensorIOMode", "OUTPUT"),
 ]
-
-
-@pytest.fixture(scope="session")
-def cache(request: pytest.FixtureRequest) -> Path:
-    """Kept between runs, outside of what git tracks."""
-    assert request.config.cache is not None
-    return Path(request.config.cache.mkdir("conformance"))
 
 
 @pytest.fixture(scope="session", params=BINDINGS, ids=lambda binding: f"{binding.package}-{binding.version}")
