@@ -5,6 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from unblur.train.networks import build_network
 from unblur.train.networks.blocks import SelfAttention, after_every_third, cell_means
 
 
@@ -27,8 +28,22 @@ def test_it_is_the_non_local_block_when_every_position_is_a_cell() -> None:
     nn.init.constant_(block.gamma, 0.7)
     query, key, value = (conv(x).flatten(2) for conv in (block.query, block.key, block.value))
     weights = torch.einsum("nci,ncj->nij", query, key).softmax(2)
-    expected = x + 0.7 * torch.einsum("nij,ncj->nci", weights, value).view_as(x)
-    torch.testing.assert_close(block(x), expected)
+    attended = torch.einsum("nij,ncj->nci", weights, value).view(2, -1, 6, 6)
+    torch.testing.assert_close(block(x), x + 0.7 * F.conv2d(attended, block.output.weight, block.output.bias))
+
+
+def test_the_gates_of_the_papers_can_close_and_those_of_lprn_cannot() -> None:
+    features = torch.rand(1, 8, 8, 8)
+    lprn = build_network("lprn", width=8, blocks=1)
+    for gates, weight in (
+        (lprn.channel, 0.5),
+        (build_network("msrm-dffm", width=8, blocks=1).encode[0][0].attention, 0.0),
+        (build_network("rir", width=8, levels=1).encode[0].body[0].body[1], 0.0),
+        (build_network("pix2pix-all", width=8, depth=4).bottleneck, 0.0),
+    ):
+        nn.init.constant_(gates.excite.bias, -100.0)
+        seen = features.repeat(1, gates.squeeze.in_channels // 8, 1, 1)
+        torch.testing.assert_close(gates.eval()(seen), weight * seen)
 
 
 def test_it_starts_as_the_identity() -> None:

@@ -8,7 +8,7 @@ from safetensors import safe_open
 from unblur.runtime.errors import SpecMismatch
 from unblur.train.checkpoint import shipped_checkpoint
 from unblur.train.networks import PRESETS
-from unblur.train.recipe import RECIPES, Adversarial, LossTerm, Recipe, recipe_of
+from unblur.train.recipe import RECIPES, Adversarial, LossTerm, Recipe, full_iterations, recipe_of
 
 
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
@@ -68,6 +68,21 @@ def test_every_preset_has_a_recipe_that_fits() -> None:
     for name, preset in PRESETS.items():
         recipe = recipe_of(name)
         assert recipe.adversarial is None or preset.discriminator is not None, name
+
+
+@pytest.mark.parametrize(
+    ("preset", "iterations"),
+    [
+        ("srn-edrb1", 262_875),  # 2000 epochs of 2103 pairs, 16 at a time
+        ("msr-gan", 450_000),
+        ("msrm-dffm", 1_577_250),  # 3000 epochs, 4 at a time
+        ("pix2pix-all", 26_288),  # 50 epochs
+        ("rir-large", 157_725),  # 300 epochs
+        ("deblurgan-edges", 157_725),
+    ],
+)
+def test_full_runs_are_as_long_as_the_papers(preset: str, iterations: int) -> None:
+    assert full_iterations(preset, recipe_of(preset).batch) == iterations
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,7 @@ def test_residual_block_has_two_series_of_convolution_and_attention() -> None:
 def test_large_is_larger_and_an_untrained_network_returns_its_input() -> None:
     assert count_parameters(build_network("rir-large", width=8)) > count_parameters(build_network("rir", width=8))
     blurred = two_images()
-    torch.testing.assert_close(build_network("rir", width=8)(blurred), blurred)
+    torch.testing.assert_close(build_network("rir", width=8, spectral_norm=False)(blurred), blurred)
 
 
 def test_spec_rebuilds_the_network() -> None:

@@ -31,7 +31,12 @@ def test_list_is_one_json_document(monkeypatch: pytest.MonkeyPatch) -> None:
     ("arguments", "message"),
     [
         (["lprn-z", "--stills", "s", "-o", "r", "--iterations", "1"], "did you mean"),
-        (["lprn-n", "--stills", "s", "-o", "r"], "either --minutes or --iterations"),
+        (["lprn-n", "--stills", "s", "-o", "r"], "in one way: --minutes, --iterations or --full"),
+        (
+            ["lprn-n", "--stills", "s", "-o", "r", "--full", "--minutes", "1"],
+            "no text says how long lprn-n is trained",
+        ),
+        (["srn", "--stills", "s", "-o", "r", "--full", "--minutes", "1"], "in one way: --minutes, --iterations or"),
         (["lprn-n", "-o", "r", "--iterations", "1"], "nothing to train on"),
         (["lprn-n", "--stills", "absent", "-o", "r", "--iterations", "1"], "absent is not a folder"),
         (["lprn-n", "--attention", "some", "-o", "r", "--iterations", "1"], "attention is 'some'"),

@@ -22,7 +22,7 @@ from unblur.train.losses import perceptual_loss
 from unblur.train.networks import DeblurringNetwork, build_network, count_parameters, find_preset, gflop_720p
 from unblur.train.networks.options import parse_options
 from unblur.train.qat import fine_tuning, open_fake_quantized
-from unblur.train.recipe import AdversarialKind, ContentKind, Recipe, recipe_of
+from unblur.train.recipe import AdversarialKind, ContentKind, Recipe, full_iterations, recipe_of
 from unblur.train.run_folder import Report
 
 Folders = list[Path] | None
@@ -36,6 +36,7 @@ def train(
     output: Annotated[Path | None, output_option("Folder of the run.")] = None,
     minutes: Annotated[float | None, typer.Option(min=0.01, help="Train for this long.")] = None,
     iterations: Annotated[int | None, typer.Option(min=1, help="Train for this many iterations.")] = None,
+    full: Annotated[bool, typer.Option("--full", help="Train for as many crops as the paper did.")] = False,
     resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint in the run's folder.")] = False,
     hold_out: Annotated[int, typer.Option(min=0, help="Pairs of the first folder kept for validation.")] = 8,
     hold_out_matching: Annotated[
@@ -91,7 +92,7 @@ def train(
     network = tuned or _network(system, recipe.seed, options or (), **named)
     discriminator = _discriminator(preset, recipe)
     perceptual = _perceptual(recipe, vgg)
-    length = length_of(minutes, iterations)
+    length = length_of(minutes, iterations, full_iterations(preset, recipe.batch) if full else None)
     held = HoldOut(hold_out if data else 0, tuple(hold_out_matching or ()), hold_out_stills)
     with log_on_stderr():
         training_data = open_data(data, stills, clips, held)
@@ -180,11 +181,11 @@ def open_data(data: Folders, stills: Folders, clips: Folders, hold_out: HoldOut)
         )
 
 
-def length_of(minutes: float | None, iterations: int | None) -> Length:
-    """The length of a run as typed; BadInput unless it is given in exactly one way."""
-    if (minutes is None) == (iterations is None):
-        raise BadInput("give the length of the training as either --minutes or --iterations")
-    return Length(iterations=iterations, minutes=minutes)
+def length_of(minutes: float | None, iterations: int | None, full: int | None = None) -> Length:
+    """The length of a run as typed; BadInput unless it is given in one way. full: the paper's iterations."""
+    if [minutes, iterations, full].count(None) != 2:
+        raise BadInput("give the length of the training in one way: --minutes, --iterations or --full")
+    return Length(iterations=iterations or full, minutes=minutes)
 
 
 def _note(report: Report) -> str:

@@ -1,5 +1,6 @@
 """Blocks that several networks share."""
 
+from collections.abc import Callable
 from typing import Literal, cast
 
 import torch
@@ -65,12 +66,12 @@ def image_from_logits(logits: Tensor, blurred: Tensor | None = None) -> Tensor:
     return torch.sigmoid(logits) if blurred is None else blurred + torch.tanh(logits)
 
 
-def gate(logits: Tensor) -> Tensor:
-    """Weights between 0.5 and 1.5, 1 at zero.
+def open_gate(logits: Tensor) -> Tensor:
+    """Weights between 0.5 and 1.5, 1 at zero: the gates of LPRN.
 
     The published gates are plain sigmoids. Trained from scratch inside a recursion they close permanently within a
     few hundred steps (shutting the residual off is the quickest way to lose the noise of an untrained network),
-    so ours can halve a signal but not silence it.
+    so these can halve a signal but not silence it.
     """
     return 0.5 + torch.sigmoid(logits)
 
@@ -80,25 +81,35 @@ class ChannelAttention(nn.Module):
 
     pooling: "global" averages the whole frame, as published. "local" averages a window of 20 x 20
     positions around each position, so a tile of a frame gives what the frame gives (compare Chu et al. 2022, TLC);
-    it needs H and W to be multiples of 4 positions.
+    it needs H and W to be multiples of 4 positions. gate: logits -> weights.
     """
 
-    def __init__(self, channels: int, pooling: AttentionPooling, reduction: int = 8) -> None:
+    def __init__(
+        self,
+        channels: int,
+        pooling: AttentionPooling = "global",
+        *,
+        gate: Callable[[Tensor], Tensor] = torch.sigmoid,
+        reduction: int = 8,
+    ) -> None:
         super().__init__()
         hidden = max(channels // reduction, 4)
         self.pooling = pooling
+        self.gate = gate
         self.squeeze = nn.Conv2d(channels, hidden, 1)
         self.excite = nn.Conv2d(hidden, channels, 1)
 
     def forward(self, features: Tensor) -> Tensor:
         if self.pooling == "global":
-            return features * self._gate(features.mean((2, 3), keepdim=True))
+            return features * self._weights(features.mean((2, 3), keepdim=True))
         cells = F.avg_pool2d(features, LOCAL_POOLING_CELL)
         window = F.avg_pool2d(cells, _WINDOW_CELLS, stride=1, padding=_WINDOW_CELLS // 2, count_include_pad=False)
-        return features * F.interpolate(self._gate(window), scale_factor=float(LOCAL_POOLING_CELL), mode="bilinear")
+        return features * F.interpolate(
+            self._weights(window), scale_factor=float(LOCAL_POOLING_CELL), mode="bilinear"
+        )
 
-    def _gate(self, averages: Tensor) -> Tensor:
-        return gate(self.excite(F.relu(self.squeeze(averages))))
+    def _weights(self, averages: Tensor) -> Tensor:
+        return self.gate(self.excite(F.relu(self.squeeze(averages))))
 
 
 class SpatialAttention(nn.Module):
@@ -113,7 +124,7 @@ class SpatialAttention(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         mean = features.mean(1, keepdim=True)
         peak = features.amax(1, keepdim=True)
-        return features * gate(self.conv(torch.cat([mean, peak], 1)))
+        return features * open_gate(self.conv(torch.cat([mean, peak], 1)))
 
 
 class ConvLSTM(nn.Module):
@@ -158,12 +169,12 @@ def initialise_xavier(network: nn.Module, gain: float = 1.0) -> None:
 
 
 class SelfAttention(nn.Module):
-    """Non-local block: x + gamma * attention, every position looking at the whole frame.
+    """Non-local block: x + gamma * v(attention), every position looking at the whole frame.
 
     "Blind Deblurring using GANs", section 4.1.1 (Wang et al. 2017; gamma, zero at first, and 1/8 of the channels
-    for queries and keys: Zhang et al. 2018). There every position looks at every other, which at 1280 x 720 would
-    take gigabytes. Here keys and values come from the means of `grid` x `grid` cells, so the map is (N, positions,
-    grid^2) at any size.
+    between the 1 x 1 convolutions: Zhang et al. 2018). Its f, g, h and v are query, key, value and output. There
+    every position looks at every other, which at 1280 x 720 would take gigabytes. Here keys and values come from
+    the means of `grid` x `grid` cells, so the map is (N, positions, grid^2) at any size.
     """
 
     def __init__(self, channels: int, grid: int) -> None:
@@ -172,14 +183,15 @@ class SelfAttention(nn.Module):
         self.grid = grid
         self.query = nn.Conv2d(channels, hidden, 1)
         self.key = nn.Conv2d(channels, hidden, 1)
-        self.value = nn.Conv2d(channels, channels, 1)
+        self.value = nn.Conv2d(channels, hidden, 1)
+        self.output = nn.Conv2d(hidden, channels, 1)
         self.gamma = nn.Parameter(torch.zeros(1))
 
     def forward(self, features: Tensor) -> Tensor:
         cells = cell_means(features, self.grid)
         scores = self.query(features).flatten(2).transpose(1, 2) @ self.key(cells).flatten(2)
         attended = self.value(cells).flatten(2) @ scores.softmax(2).transpose(1, 2)
-        weighed: Tensor = self.gamma * attended.view_as(features)
+        weighed: Tensor = self.gamma * self.output(attended.unflatten(2, features.shape[2:]))
         return features + weighed
 
 
@@ -215,10 +227,10 @@ def after_every_third(blocks: list[nn.Module], widths: list[int], grid: int) -> 
     ]
 
 
-def normalise_spectrally(network: nn.Module, *, but: nn.Module | None = None) -> None:
-    """Put spectral normalisation, by one power iteration a training step, on every convolution except `but`."""
+def normalise_spectrally(network: nn.Module) -> None:
+    """Put spectral normalisation, by one power iteration a step, on every convolution; none may be zero."""
     for module in list(network.modules()):
-        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d) and module is not but:
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
             spectral_norm(module)
 
 

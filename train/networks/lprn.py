@@ -35,6 +35,7 @@ from unblur.train.networks.blocks import (
     ChannelAttention,
     ResidualBlock,
     SpatialAttention,
+    open_gate,
     start_at_zero,
 )
 
@@ -135,7 +136,9 @@ class LPRN(DeblurringNetwork):
         self.embed = nn.Conv2d(image_channels, widths[0], 3, padding=1)
         self.head = nn.Conv2d(image_channels, widths[0], 3, padding=1, bias=False)
         self.body = _base_network(base, widths, _base_sizes("blocks", blocks))
-        self.channel = ChannelAttention(2 * widths[0], pooling) if self._has_channel_gate else nn.Identity()
+        self.channel = (
+            ChannelAttention(2 * widths[0], pooling, gate=open_gate) if self._has_channel_gate else nn.Identity()
+        )
         self.spatial = SpatialAttention() if self._has_spatial_gate else nn.Identity()
         self.reconstruct = nn.Conv2d(2 * widths[0], image_channels, 3, padding=1)
         nn.init.kaiming_normal_(self.embed.weight, nonlinearity="relu")

@@ -42,7 +42,7 @@ class MultiScaleResidualModule(nn.Module):
         self.depthwise = nn.Conv2d(channels, channels, 3, padding=1, groups=channels)
         self.chain = nn.ModuleList(ConvReLU(part, part) for _ in range(_SPLITS))
         self.merge = nn.Conv2d(channels, channels, 1)
-        self.attention = ChannelAttention(channels, "global")
+        self.attention = ChannelAttention(channels)
 
     def forward(self, features: Tensor) -> Tensor:
         first, *others = self.depthwise(features).chunk(_SPLITS, 1)

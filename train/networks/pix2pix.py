@@ -65,11 +65,11 @@ class Pix2Pix(DeblurringNetwork):
             encode = after_every_third(encode, widths, attention_grid)
             decode = after_every_third(decode, widths[-2::-1], attention_grid)
         self.encode, self.decode = nn.ModuleList(encode), nn.ModuleList(decode)
-        self.bottleneck = ChannelAttention(widths[-1], "global") if channel_attention else nn.Identity()
+        self.bottleneck = ChannelAttention(widths[-1]) if channel_attention else nn.Identity()
         self.reconstruct = nn.ConvTranspose2d(2 * width, 3, 4, 2, 1)
         if spectral_norm:
-            normalise_spectrally(self, but=self.reconstruct)
-        if global_residual:
+            normalise_spectrally(self)
+        elif global_residual:
             start_at_zero(self.reconstruct)
 
     @property

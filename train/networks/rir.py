@@ -40,10 +40,10 @@ class AttentiveResidualBlock(nn.Module):
         super().__init__()
         self.body = nn.Sequential(
             nn.Conv2d(channels, channels, 3, padding=1),
-            ChannelAttention(channels, "global"),
+            ChannelAttention(channels),
             nn.ReLU(),
             nn.Conv2d(channels, channels, 3, padding=1),
-            ChannelAttention(channels, "global"),
+            ChannelAttention(channels),
         )
 
     def forward(self, features: Tensor) -> Tensor:
@@ -122,8 +122,8 @@ class RiR(DeblurringNetwork):
         self.merge = nn.ModuleList(nn.Conv2d(2 * channels, channels, 1) for channels in widths[-2:0:-1])
         self.reconstruct = nn.Conv2d(width, 3, 3, padding=1)
         if spectral_norm:
-            normalise_spectrally(self, but=self.reconstruct)
-        if global_residual:
+            normalise_spectrally(self)
+        elif global_residual:
             start_at_zero(self.reconstruct)
 
     @property
