@@ -17,8 +17,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast, get_args
 
-from unblur.calibration.onnx_model import OnnxModel, read_onnx
+from unblur.calibration.onnx_model import OnnxModel, onnx_bytes, read_onnx
 from unblur.calibration.trt_cache import TensorRTCache, read_cache, table_from_cache, version_from_text
+from unblur.export.fp16 import half_ends
 from unblur.export.timing_cache import TimingCache
 from unblur.export.trt_api import ParseProblem, Settings, TrtApi, dla_refusal, dla_types_weakly
 from unblur.runtime.errors import BadInput, EngineMismatch, SpecMismatch
@@ -299,9 +300,11 @@ def _build(
     weakly = source.calibration is not None or (on_dla and dla_types_weakly(api.version))
     builder = api.create_builder()
     network = api.create_network(builder, weakly_typed=weakly)
-    problems = api.parse(network, source.data)
+    problems = api.parse(network, _parsed(source, weakly=weakly))
     if problems:
         raise EngineMismatch(_unsupported(source, api, problems[0]))
+    if not (weakly or on_dla):
+        api.allow_formats(network)
     config = api.create_config(builder, network, _settings(identity, detailed), weakly_typed=weakly)
     for profile in identity.profiles:
         api.add_profile(builder, config, source.input, profile)
@@ -327,6 +330,11 @@ def _build(
 
     on_gpu = api.not_on_dla(network, config) if on_dla else ()
     return Built(engine, record, api.layers(network), inspection, keep_timings, on_gpu)
+
+
+def _parsed(source: Source, *, weakly: bool) -> bytes:
+    """The graph that an engine is built from: in fp16 and INT8 its ends are float16 too."""
+    return source.data if weakly or source.precision == "fp32" else onnx_bytes(half_ends(source.model))
 
 
 def _calibration_text(source: Source, api: TrtApi) -> str | None:

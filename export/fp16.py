@@ -1,10 +1,11 @@
 """fp32 graph -> typed fp16 graph.
 
 Precision lives in the graph, never in a builder flag: the one way that TensorRT 10, 11 and TensorRT-RTX all accept
-(strong typing). Inputs and outputs stay float32, so a caller feeds every precision the same way.
+(strong typing). Inputs and outputs of a file stay float32, so a caller feeds every precision the same way; those of
+an engine become float16 when it is built.
 """
 
-from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
 
 from unblur.calibration.onnx_model import GraphView, OnnxModel, described, sort_nodes, strip_provenance
@@ -111,6 +112,60 @@ def _drop_round_trips(model: ModelProto) -> None:
     for node in casts.values():
         if node.output[0] not in used:
             model.graph.node.remove(node)
+
+
+def half_ends(model: OnnxModel) -> ModelProto:
+    """The graph of an fp16 or INT8 model with float16 at both ends too, as an engine takes and gives it.
+
+    A caller on a GPU then converts a frame to float16 at once, and nothing is cast in between.
+    """
+    proto = model.copied()
+    view = GraphView(proto)
+    for value in (*proto.graph.input, *proto.graph.output):
+        if value.type.tensor_type.elem_type == TensorProto.FLOAT:
+            value.type.tensor_type.elem_type = TensorProto.FLOAT16
+            (_end_in_half if value.name in view.producer else _begin_in_half)(proto, view, value.name)
+    sort_nodes(proto.graph)
+    return proto
+
+
+def _begin_in_half(proto: ModelProto, view: GraphView, name: str) -> None:
+    """Whoever casts the input takes it as it is; the others, in float32, a cast of it."""
+    for node in view.consumers.get(name, []):
+        if _is_cast(node, TensorProto.FLOAT16):
+            _read_instead(view, node.output[0], name)
+            proto.graph.node.remove(node)
+        elif node.op_type != "Shape":
+            node.input[list(node.input).index(name)] = f"{name}_float32"
+    if any(f"{name}_float32" in node.input for node in proto.graph.node):
+        proto.graph.node.append(_cast(name, f"{name}_float32", TensorProto.FLOAT))
+
+
+def _end_in_half(proto: ModelProto, view: GraphView, name: str) -> None:
+    """The output is what is cast to it now, or a cast of it."""
+    last = view.producer[name]
+    if _is_cast(last, TensorProto.FLOAT) and last.input[0] in view.producer:
+        half = last.input[0]
+        proto.graph.node.remove(last)
+        outputs = view.producer[half].output
+        outputs[list(outputs).index(half)] = name
+        _read_instead(view, half, name)
+        return
+    outputs = last.output
+    outputs[list(outputs).index(name)] = f"{name}_float32"
+    _read_instead(view, name, f"{name}_float32")
+    proto.graph.node.append(_cast(f"{name}_float32", name, TensorProto.FLOAT16))
+
+
+def _read_instead(view: GraphView, before: str, after: str) -> None:
+    for node in view.consumers.get(before, []):
+        for index, name in enumerate(node.input):
+            if name == before:
+                node.input[index] = after
+
+
+def _cast(source: str, target: str, kind: int) -> NodeProto:
+    return helper.make_node("Cast", [source], [target], name=f"cast_{target}", to=kind)
 
 
 def _is_cast(node: NodeProto, kind: int) -> bool:

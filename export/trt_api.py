@@ -137,6 +137,14 @@ class TrtApi:
             ParseProblem("", "", self.last_error())
         ]
 
+    def allow_formats(self, network: Any) -> None:
+        """Let the builder choose by its timings how float16 lies at the ends: planar, in pairs or in eights."""
+        formats = self._trt.TensorFormat
+        allowed = 1 << int(formats.LINEAR) | 1 << int(formats.CHW2) | 1 << int(formats.HWC8)
+        ends = (network.get_input(0), network.get_output(0))
+        for tensor in (each for each in ends if each.dtype == self._trt.DataType.HALF):
+            tensor.allowed_formats = allowed
+
     def create_config(self, builder: Any, network: Any, settings: Settings, *, weakly_typed: bool) -> Any:
         """The settings in the words of this version; EngineMismatch if it has none for one of them."""
         trt, config = self._trt, builder.create_builder_config()

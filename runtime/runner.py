@@ -4,6 +4,7 @@ Torch, ONNX Runtime, TensorRT and the fake of the tests all fit `Runner`, so par
 loops never ask which one they hold.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Literal, Protocol, runtime_checkable
@@ -12,6 +13,7 @@ import numpy as np
 
 from unblur.runtime.frames import Batch, Frame
 from unblur.runtime.spec import Device, ModelSpec, Precision, SpecOverrides
+from unblur.runtime.yuv import YuvFrame
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,51 @@ class FrameRunner(Protocol):
 
     def infer_frame(self, frame_rgb: Frame, out: Frame) -> None:
         """Restore a frame, uint8 RGB (H, W, 3) of any size, into `out` of the same shape, which may be the same."""
+        ...
+
+
+SizeRange = tuple[tuple[int, int], tuple[int, int]]
+"""The least and the largest height and width, in pixels."""
+
+
+@runtime_checkable
+class SizedRunner(Protocol):
+    """A runner that takes batches of some sizes only."""
+
+    @property
+    def sizes(self) -> Sequence[SizeRange]:
+        """Of single images; each is enough."""
+        ...
+
+
+@runtime_checkable
+class YuvRunner(Protocol):
+    """A runner that takes frames as cameras give them, in 1.5 bytes a pixel, and converts them to RGB itself."""
+
+    def infer_yuv(self, frame: YuvFrame, out: Frame) -> None:
+        """As `FrameRunner.infer_frame`, of a YUV frame."""
+        ...
+
+
+@runtime_checkable
+class OverlappingRunner(Protocol):
+    """A runner that copies frames while it computes another: two may be under way."""
+
+    def begin_frame(self, frame: Frame | YuvFrame, out: Frame) -> None:
+        """Begin to restore a frame into `out`, which is filled when `end_frame` has returned for it."""
+        ...
+
+    def end_frame(self) -> None:
+        """Wait for the frame that was begun first."""
+        ...
+
+
+@runtime_checkable
+class SharingRunner(Protocol):
+    """A runner whose scratch memory can be another's too, if they are never used at the same time."""
+
+    def share_memory(self, other: Runner) -> None:
+        """Use one piece of memory with `other` from now on; of no effect on a runner of another kind."""
         ...
 
 

@@ -14,7 +14,14 @@ from contextlib import closing
 
 from unblur.runtime.frames import FramePool
 from unblur.runtime.loops.queues import Channel
-from unblur.runtime.loops.restorer import InferenceTimeout, Restorer, naming_frame, restored_shape
+from unblur.runtime.loops.restorer import (
+    InferenceTimeout,
+    Overlap,
+    RestoredFrame,
+    Restorer,
+    naming_frame,
+    restored_shape,
+)
 from unblur.runtime.loops.stats import LoopStats, RunSummary
 from unblur.runtime.media.interfaces import Sink, Source, TimedFrame
 
@@ -45,6 +52,15 @@ def run_file_loop(
     stop, stats, pool = stop or threading.Event(), LoopStats(), FramePool()
     began_s = time.perf_counter()
     decoded, restored = Channel[TimedFrame](_DEPTH), Channel[TimedFrame](_DEPTH)
+    overlap = Overlap(restorer, deadline_ms)
+
+    def hand_over(frame: TimedFrame, result: RestoredFrame) -> bool:
+        stats.count_restored(result.steps, result.ms, late=result.late)
+        taken = restored.put(dataclasses.replace(frame, rgb=result.rgb))
+        if taken:
+            on_frame()
+        return taken
+
     with (
         InferenceTimeout(timeout_s) as timeout,
         ThreadPoolExecutor(max_workers=2, thread_name_prefix="unblur") as threads,
@@ -55,13 +71,14 @@ def run_file_loop(
             for frame in decoded:
                 if stop.is_set():
                     break
-                out = pool.take(restored_shape(frame.rgb, restorer))
+                out = pool.take(restored_shape(frame.image, restorer))
                 with naming_frame(sum(stats.steps.values())), timeout.frame():
-                    result = restorer.restore(frame.rgb, out, deadline_ms=deadline_ms)
-                stats.count_restored(result.steps, result.ms, late=result.late)
-                if not restored.put(dataclasses.replace(frame, rgb=result.rgb)):
+                    done = overlap.restore(frame, out)
+                if not all(hand_over(*each) for each in done):
                     break
-                on_frame()
+            with naming_frame(sum(stats.steps.values())), timeout.frame():
+                done = overlap.rest()
+            all(hand_over(*each) for each in done)
     reading.result()
     writing.result()
     if stats.written:

@@ -23,8 +23,9 @@ from unblur.runtime.loops.restorer import RestoredFrame
 from unblur.runtime.model.bundle import Bundle, read_bundle
 from unblur.runtime.model.deblurrer import Deblurrer
 from unblur.runtime.model.open_model import find_model
-from unblur.runtime.runner import Runner, RunnerOptions
+from unblur.runtime.runner import Runner, RunnerOptions, SharingRunner
 from unblur.runtime.spec import Precision
+from unblur.runtime.yuv import YuvFrame
 
 _log = logging.getLogger(__name__)
 
@@ -145,7 +146,12 @@ class Ladder:
         return Ladder(rungs, size_hw, quality_db=[cost.db for cost in self.costs], clock=self._clock)
 
     def restore(
-        self, frame_rgb: Frame, out: Frame, *, deadline_ms: float | None = None, most_steps: int | None = None
+        self,
+        frame: Frame | YuvFrame,
+        out: Frame,
+        *,
+        deadline_ms: float | None = None,
+        most_steps: int | None = None,
     ) -> RestoredFrame:
         """Restore a frame into `out` with the most steps that fit.
 
@@ -155,7 +161,7 @@ class Ladder:
         while most_steps is not None and rung > 0 and self.costs[rung].steps > most_steps:
             rung -= 1
         began_s = self._clock()
-        rgb = self.rungs[rung](frame_rgb, out=out)
+        rgb = self.rungs[rung](frame, out=out)
         elapsed_ms = (self._clock() - began_s) * 1e3
         self._controller.observe(rung, elapsed_ms)
         late = deadline_ms is not None and elapsed_ms > deadline_ms
@@ -214,6 +220,8 @@ def _open_fewer(bundle: Bundle, top: Deblurrer, options: RunnerOptions) -> list[
             rung = Deblurrer(bundle.path, at_count)
             if rung.runner.device == top.runner.device:
                 rungs.append(stack.enter_context(rung))
+                if isinstance(rung.runner, SharingRunner):  # one rung at a time computes
+                    rung.runner.share_memory(top.runner)
             else:
                 rung.close()
                 left_out.append(count)
@@ -277,12 +285,17 @@ class LadderSwitch:
         self._asked = None if precision == self.precision else precision
 
     def restore(
-        self, frame_rgb: Frame, out: Frame, *, deadline_ms: float | None = None, most_steps: int | None = None
+        self,
+        frame: Frame | YuvFrame,
+        out: Frame,
+        *,
+        deadline_ms: float | None = None,
+        most_steps: int | None = None,
     ) -> RestoredFrame:
         """See `Ladder.restore`."""
         if self._asked is not None:
             self._change(self._asked)
-        return self.ladder.restore(frame_rgb, out, deadline_ms=deadline_ms, most_steps=most_steps)
+        return self.ladder.restore(frame, out, deadline_ms=deadline_ms, most_steps=most_steps)
 
     def _change(self, precision: Precision) -> None:
         try:

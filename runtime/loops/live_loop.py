@@ -24,6 +24,7 @@ from unblur.runtime.loops.restorer import InferenceTimeout, RestoredFrame, Resto
 from unblur.runtime.loops.stats import LoopStats, RunSummary
 from unblur.runtime.loops.systemd import ServiceNotifier
 from unblur.runtime.media.interfaces import Sink, TimedFrame
+from unblur.runtime.runner import YuvRunner
 
 POLL_S = 0.5
 """How soon a stop is noticed while no frame comes."""
@@ -117,9 +118,10 @@ def restore_captured(
     else:
         if worth is not None:
             most_steps = worth
-        out = pool.take(restored_shape(before.rgb, restorer))
+        out = pool.take(restored_shape(before.image, restorer))
         with naming_frame(sum(stats.steps.values())):
-            restored = restorer.restore(before.rgb, out, deadline_ms=controls.deadline_ms, most_steps=most_steps)
+            given = before.image if isinstance(restorer.runner, YuvRunner) else before.rgb
+            restored = restorer.restore(given, out, deadline_ms=controls.deadline_ms, most_steps=most_steps)
     stats.count_restored(restored.steps, (time.monotonic() - began_s) * 1e3, late=restored.late)
     after = dataclasses.replace(before, rgb=restored.rgb)
     return FrameResult(before, after, restored, captured.at_s)

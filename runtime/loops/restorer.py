@@ -5,16 +5,19 @@ import os
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Protocol
+from typing import Protocol, cast
 
 from unblur.runtime.errors import DeviceError
 from unblur.runtime.frames import Frame
+from unblur.runtime.media.interfaces import TimedFrame
 from unblur.runtime.model.deblurrer import Deblurrer
 from unblur.runtime.runner import Runner
+from unblur.runtime.yuv import YuvFrame
 
 
 @dataclass(frozen=True)
@@ -38,18 +41,23 @@ class Restorer(Protocol):
         ...
 
     def restore(
-        self, frame_rgb: Frame, out: Frame, *, deadline_ms: float | None = None, most_steps: int | None = None
+        self,
+        frame: Frame | YuvFrame,
+        out: Frame,
+        *,
+        deadline_ms: float | None = None,
+        most_steps: int | None = None,
     ) -> RestoredFrame:
-        """Restore uint8 RGB (H, W, 3) into `out` of the same shape, with the most steps that fit.
+        """Restore uint8 RGB (H, W, 3), or YUV, into `out` of the same shape, with the most steps that fit.
 
         deadline_ms: None is no limit. most_steps: None is no limit; the fewest there are if that is more.
         """
         ...
 
 
-def restored_shape(frame_rgb: Frame, restorer: Restorer) -> tuple[int, int, int]:
+def restored_shape(frame: Frame | YuvFrame, restorer: Restorer) -> tuple[int, int, int]:
     """Of what a frame is restored to."""
-    height, width = restorer.runner.spec.output_hw((frame_rgb.shape[0], frame_rgb.shape[1]))
+    height, width = restorer.runner.spec.output_hw((frame.shape[0], frame.shape[1]))
     return height, width, 3
 
 
@@ -115,14 +123,27 @@ class FixedSteps:
         return self._deblurrer.runner
 
     def restore(
-        self, frame_rgb: Frame, out: Frame, *, deadline_ms: float | None = None, most_steps: int | None = None
+        self,
+        frame: Frame | YuvFrame,
+        out: Frame,
+        *,
+        deadline_ms: float | None = None,
+        most_steps: int | None = None,
     ) -> RestoredFrame:
         """Restore with all steps, whatever the limits; see `Restorer.restore`."""
         began_s = time.perf_counter()
-        rgb = self._deblurrer(frame_rgb, out=out)
+        rgb = self._deblurrer(frame, out=out)
         elapsed_ms = (time.perf_counter() - began_s) * 1e3
         late = deadline_ms is not None and elapsed_ms > deadline_ms
         return RestoredFrame(rgb, self._deblurrer.spec.steps, elapsed_ms, late)
+
+    def begin(self, frame: Frame | YuvFrame, out: Frame) -> bool:
+        """See `Deblurrer.begin`."""
+        return self._deblurrer.begin(frame, out)
+
+    def end(self) -> None:
+        """See `Deblurrer.end`."""
+        self._deblurrer.end()
 
     def __enter__(self) -> "FixedSteps":
         return self
@@ -131,3 +152,36 @@ class FixedSteps:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._deblurrer.close()
+
+
+class Overlap:
+    """Restores frames in order; where the runner overlaps them, one begins before the one before it has ended."""
+
+    def __init__(self, restorer: Restorer, deadline_ms: float | None) -> None:
+        """deadline_ms: see `Restorer`; a frame that has one does not wait for another."""
+        self._restorer = restorer
+        self._deadline_ms = deadline_ms
+        self._begun: deque[tuple[TimedFrame, Frame, float]] = deque()
+
+    def restore(self, frame: TimedFrame, out: Frame) -> list[tuple[TimedFrame, RestoredFrame]]:
+        """Restore a frame into `out`, or begin to; the frames that are done now, with this one or before it."""
+        began_s = time.perf_counter()
+        if self._begins(frame, out):
+            self._begun.append((frame, out, began_s))
+            return [self._end()] if len(self._begun) > 1 else []
+        done = self.rest()
+        return [*done, (frame, self._restorer.restore(frame.rgb, out, deadline_ms=self._deadline_ms))]
+
+    def rest(self) -> list[tuple[TimedFrame, RestoredFrame]]:
+        """End the frames that are under way."""
+        return [self._end() for _ in range(len(self._begun))]
+
+    def _begins(self, frame: TimedFrame, out: Frame) -> bool:
+        overlaps = self._deadline_ms is None and isinstance(self._restorer, FixedSteps)
+        return overlaps and cast(FixedSteps, self._restorer).begin(frame.image, out)
+
+    def _end(self) -> tuple[TimedFrame, RestoredFrame]:
+        cast(FixedSteps, self._restorer).end()
+        frame, out, began_s = self._begun.popleft()
+        elapsed_ms = (time.perf_counter() - began_s) * 1e3
+        return frame, RestoredFrame(out, self._restorer.runner.spec.steps, elapsed_ms, late=False)

@@ -17,6 +17,7 @@ from av.video.reformatter import VideoReformatter
 
 from unblur.runtime.errors import BadInput
 from unblur.runtime.frames import Frame
+from unblur.runtime.yuv import YuvFrame
 
 Chroma = Literal["420", "422", "444"]
 
@@ -123,3 +124,15 @@ class ColourConverter:
             dst_color_range=self._range,
             interpolation=_INTERPOLATION,
         )
+
+
+def rgb_from_yuv(frame: YuvFrame) -> Frame:
+    """A camera's frame as uint8 RGB (H, W, 3), on the CPU."""
+    height, width = frame.layout.size_hw
+    image = VideoFrame(width, height, "yuv420p")
+    for plane, samples in zip(image.planes, frame.planes(), strict=True):
+        rows = np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, plane.line_size)
+        rows[:, : samples.shape[1]] = samples
+    matrix = 1 if frame.layout.matrix == "709" else 5
+    tags = dataclasses.replace(REC709, matrix=matrix, range=_FULL if frame.layout.full_range else _LIMITED)
+    return ColourConverter(tags).rgb_from(image)

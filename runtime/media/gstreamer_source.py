@@ -14,16 +14,18 @@ import subprocess
 import threading
 import weakref
 from collections import deque
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
 from types import TracebackType
+from typing import cast, get_args
 
 from unblur.runtime.errors import BadInput
 from unblur.runtime.frames import Frame, FramePool
 from unblur.runtime.media.interfaces import TIME_BASE, MediaInfo, StreamClock, TimedFrame
 from unblur.runtime.media.url import Size, without_secrets
+from unblur.runtime.yuv import Matrix, YuvFormat, YuvFrame, YuvLayout
 
 _HEADER = struct.Struct(
     ">BBxxHIQ44x"
@@ -37,9 +39,11 @@ _DEFAULT_RATE = Fraction(25)
 
 @dataclass(frozen=True)
 class GdpFrame:
-    """rgb: uint8 (H, W, 3). time_s: on the pipeline's clock; None if it has none. rate: images per second."""
+    """image: uint8 RGB (H, W, 3), or YUV as the pipeline gives it. time_s: on the pipeline's clock; None if it has
+    none. rate: images per second.
+    """
 
-    rgb: Frame
+    image: Frame | YuvFrame
     time_s: Fraction | None
     rate: Fraction
 
@@ -51,20 +55,50 @@ class _Caps:
     height: int
     width: int
     rate: Fraction
+    yuv: YuvLayout | None
 
     @classmethod
     def parse(cls, text: str) -> "_Caps":
         """From `video/x-raw, format=(string)RGB, width=(int)96, height=(int)64, framerate=(fraction)30/1, ...`."""
         fields = dict(re.findall(r"([\w-]+)=\(\w+\)([^,;\x00]+)", text))
-        if fields.get("format") != "RGB" or not {"width", "height"} <= fields.keys():
-            raise BadInput(f"expected RGB frames from the pipeline, got {text}")
+        pixels = fields.get("format")
+        if pixels not in ("RGB", *get_args(YuvFormat)) or not {"width", "height"} <= fields.keys():
+            raise BadInput(f"expected RGB, NV12 or I420 frames from the pipeline, got {text}")
         numerator, _, denominator = fields.get("framerate", "0/1").partition("/")
         rate = Fraction(int(numerator), int(denominator))  # 0/1 is a rate that varies
-        return cls(int(fields["height"]), int(fields["width"]), rate or _DEFAULT_RATE)
+        height, width = int(fields["height"]), int(fields["width"])
+        yuv = None
+        if pixels != "RGB":
+            matrix, full_range = _colours(fields.get("colorimetry", ""), height)
+            yuv = YuvLayout.of(cast(YuvFormat, pixels), (height, width), matrix, full_range=full_range)
+        return cls(height, width, rate or _DEFAULT_RATE, yuv)
 
     @property
     def row_bytes(self) -> int:
         return -(-3 * self.width // _ROW_ALIGNMENT) * _ROW_ALIGNMENT
+
+    @property
+    def nbytes(self) -> int:
+        return self.height * self.row_bytes if self.yuv is None else self.yuv.nbytes
+
+
+# GStreamer's names, and the numbers RANGE:MATRIX:TRANSFER:PRIMARIES of those that have none; 0 is not known.
+_NAMED = {"bt601": "2:4:16:4", "bt709": "2:3:5:1"}
+_MATRICES: Mapping[str, Matrix] = {"4": "601", "3": "709"}
+_SD_HEIGHT = 576
+
+
+def _colours(colorimetry: str, height: int) -> tuple[Matrix, bool]:
+    """Matrix and whether the range is full; where nothing is said, what GStreamer takes for that height."""
+    numbers = _NAMED.get(colorimetry, colorimetry or "0:0:0:0").split(":")
+    if len(numbers) == 4 and numbers[1] == "0":
+        numbers[1] = "4" if height <= _SD_HEIGHT else "3"
+    if len(numbers) != 4 or numbers[1] not in _MATRICES:
+        raise BadInput(
+            f"the frames of the pipeline have the colours '{colorimetry}', expected BT.601 or BT.709; add "
+            "! videoconvert ! video/x-raw,format=RGB"
+        )
+    return _MATRICES[numbers[1]], numbers[0] == "1"
 
 
 class GdpReader:
@@ -87,17 +121,20 @@ class GdpReader:
                 raise BadInput(f"expected the GStreamer Data Protocol {_MAJOR}, got version {major}")
             if kind == _BUFFER and caps is not None:
                 time_s = None if time_ns == _NO_TIME else Fraction(time_ns, 10**9)
-                yield GdpFrame(self._picture(caps, length), time_s, caps.rate)
+                yield GdpFrame(self._image(caps, length), time_s, caps.rate)
                 continue
             payload = self._payload(length)
             if kind == _CAPS:
                 caps = self._checked(_Caps.parse(payload.decode("ascii", "replace")))
 
-    def _picture(self, caps: _Caps, length: int) -> Frame:
-        if length != caps.height * caps.row_bytes:
-            raise BadInput(f"expected {caps.height * caps.row_bytes} bytes a frame from the pipeline, got {length}")
-        rows = self._pool.take((caps.height, caps.row_bytes))
-        self._read_whole(rows.data.cast("B"))
+    def _image(self, caps: _Caps, length: int) -> Frame | YuvFrame:
+        if length != caps.nbytes:
+            raise BadInput(f"expected {caps.nbytes} bytes a frame from the pipeline, got {length}")
+        data = self._pool.take((caps.nbytes,))
+        self._read_whole(data.data)
+        if caps.yuv is not None:
+            return YuvFrame(data, caps.yuv)
+        rows = data.reshape(caps.height, caps.row_bytes)
         return rows[:, : 3 * caps.width].reshape(caps.height, caps.width, 3)
 
     def _payload(self, length: int) -> bytearray:
@@ -136,7 +173,8 @@ class GdpReader:
 
 _LAUNCH = "gst-launch-1.0"
 
-_TAIL = "videoconvert ! video/x-raw,format=RGB ! gdppay ! fdsink sync=false fd="
+# Nothing is converted here where the pipeline gives one of these.
+_TAIL = "videoconvert ! video/x-raw,format={NV12,I420,RGB} ! gdppay ! fdsink sync=false fd="
 
 _SILENCE_S = 10.0  # longer than the patience of the capture, which then reports why
 _GOODBYE_S = 1.0  # for a pipeline to stop by itself: nvargus-daemon needs that, or the camera stays taken
@@ -161,7 +199,7 @@ def csi_pipeline(sensor: int, wanted: CsiFormat) -> str:
         f"nvarguscamerasrc sensor-id={sensor} ! video/x-raw(memory:NVMM),format=NV12,"
         f"width={wanted.size.width},height={wanted.size.height},"
         f"framerate={wanted.fps.numerator}/{wanted.fps.denominator} "
-        f"! nvvidconv flip-method={wanted.flip} ! video/x-raw,format=I420"
+        f"! nvvidconv flip-method={wanted.flip} ! video/x-raw,format=NV12"
     )
 
 
@@ -197,7 +235,7 @@ class GStreamerSource(AbstractContextManager["GStreamerSource"]):
         """Returns at the end of the pipeline; raises BadInput if it failed."""
         picture, self._first = self._first, None
         while picture is not None:
-            yield TimedFrame(picture.rgb, self._clock.at(picture.time_s), 1 / picture.rate)
+            yield TimedFrame(picture.image, self._clock.at(picture.time_s), 1 / picture.rate)
             picture = next(self._pictures, None)
 
     def __exit__(
@@ -219,7 +257,7 @@ class GStreamerSource(AbstractContextManager["GStreamerSource"]):
 
 
 def _info(first: GdpFrame, name: str) -> MediaInfo:
-    height, width = first.rgb.shape[:2]
+    height, width = first.image.shape[:2]
     return MediaInfo(
         path=None,
         kind="live",

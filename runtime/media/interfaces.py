@@ -13,26 +13,50 @@ from types import TracebackType
 from typing import Literal, Protocol
 
 from unblur.runtime.frames import Frame
-from unblur.runtime.media.colour import REC709, Chroma, Colour
+from unblur.runtime.media.colour import REC709, Chroma, Colour, rgb_from_yuv
+from unblur.runtime.yuv import YuvFrame
 
 MediaKind = Literal["image", "folder", "video", "live"]
+
+
+class _Rgb:
+    """A field that is given as RGB, or as YUV, which is converted when it is first asked for."""
+
+    def __get__(self, frame: "TimedFrame | None", owner: type) -> Frame:
+        if frame is None:
+            raise AttributeError  # the field has no default
+        if not isinstance(frame.image, YuvFrame):
+            return frame.image
+        if "converted" not in vars(frame):
+            vars(frame)["converted"] = rgb_from_yuv(frame.image)
+        converted: Frame = vars(frame)["converted"]
+        return converted
+
+    def __set__(self, frame: "TimedFrame", image: Frame | YuvFrame) -> None:
+        vars(frame)["image"] = image
 
 
 @dataclass(frozen=True)
 class TimedFrame:
     """One image of a stream.
 
-    rgb: uint8 (H, W, 3), upright.
+    rgb: uint8 (H, W, 3), upright. A camera's may be given as YUV; `image` is what was given.
     time_s: presentation time in seconds, exact, never decreasing within a stream.
     duration_s: how long it is shown; 0 where the container does not say.
     name, icc_profile: file name and colour profile of an image that came from a file; None in a video.
     """
 
-    rgb: Frame
+    rgb: _Rgb = _Rgb()
     time_s: Fraction = Fraction(0)
     duration_s: Fraction = Fraction(0)
     name: str | None = None
     icc_profile: bytes | None = None
+
+    @property
+    def image(self) -> Frame | YuvFrame:
+        """What a runner that takes YUV is given."""
+        given: Frame | YuvFrame = vars(self)["image"]
+        return given
 
 
 @dataclass(frozen=True)

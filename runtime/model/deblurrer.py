@@ -14,7 +14,7 @@ from types import TracebackType
 
 import numpy as np
 
-from unblur.runtime.frames import Batch, Frame, check_frame
+from unblur.runtime.frames import Batch, Frame, Padding, check_frame
 from unblur.runtime.model.open_model import open_runner
 from unblur.runtime.model.tiles import (
     TilePlan,
@@ -23,9 +23,11 @@ from unblur.runtime.model.tiles import (
     max_pixels_of,
     plan_fixed_tiles,
     plan_tiles,
+    plan_tiles_within,
 )
-from unblur.runtime.runner import FrameRunner, Runner, RunnerOptions
+from unblur.runtime.runner import FrameRunner, OverlappingRunner, Runner, RunnerOptions, SizedRunner, YuvRunner
 from unblur.runtime.spec import ModelSpec
+from unblur.runtime.yuv import YuvFrame
 
 DEFAULT_MODEL = "lprn-s"
 
@@ -36,7 +38,8 @@ class Deblurrer:
     model: a shipped preset, a bundle folder, an .onnx file, or a Runner, which stays the caller's to close.
     options: how to open it; of no effect on a Runner.
     tile: most pixels given to the network at once; larger frames are cut into tiles that overlap. Less takes less
-        memory and more time, since the overlaps are computed twice. Default: what stays below about 3 GiB.
+        memory and more time, since the overlaps are computed twice. Default: what stays below about 3 GiB; of an
+        engine, the largest size that it was built for.
     """
 
     def __init__(
@@ -48,7 +51,7 @@ class Deblurrer:
     ) -> None:
         self._is_owner = isinstance(model, (str, Path))
         self._runner = open_runner(model, options) if isinstance(model, (str, Path)) else model
-        self._tile = max_pixels_of(self._runner.spec) if tile is None else tile
+        self._tile = tile
         self._plan: TilePlan | None = None
         self._buffer: Batch = np.empty((1, 3, 0, 0), np.float32)
 
@@ -62,22 +65,27 @@ class Deblurrer:
 
     def plan(self, size_hw: tuple[int, int]) -> TilePlan:
         """How frames of that size are cut; one tile if they are not. ValueError if `tile` is too small for it."""
+        if self._tile is None and isinstance(self._runner, SizedRunner):
+            return plan_tiles_within(size_hw, self.spec, self._runner.sizes)
         if self.spec.fixed_hw is not None:
             return plan_fixed_tiles(size_hw, self.spec)
         return plan_tiles(
             size_hw,
             multiple_of=self.spec.multiple_of,
             halo=affordable_halo_of(self.spec),
-            max_pixels=self._tile,
+            max_pixels=max_pixels_of(self.spec) if self._tile is None else self._tile,
         )
 
-    def __call__(self, frame_rgb: Frame, out: Frame | None = None) -> Frame:
+    def __call__(self, frame_rgb: Frame | YuvFrame, out: Frame | None = None) -> Frame:
         """Restore one frame.
 
-        frame_rgb: uint8 (H, W, 3). out: an array of the restored shape, `spec.scale` times the size, to fill and
-        return instead of a new one; it may be `frame_rgb` itself unless the frame is tiled or scaled. Raises
-        TypeError or ValueError for another type or shape, DeviceError if the network gives NaN or infinity.
+        frame_rgb: uint8 (H, W, 3), or YUV as a camera gives it, which a GPU takes as it is. out: an array of the
+        restored shape, `spec.scale` times the size, to fill and return instead of a new one; it may be `frame_rgb`
+        itself unless the frame is tiled or scaled. Raises TypeError or ValueError for another type or shape,
+        DeviceError if the network gives NaN or infinity.
         """
+        if isinstance(frame_rgb, YuvFrame):
+            return self._restore_yuv(frame_rgb, out)
         check_frame(frame_rgb)
         plan = self._prepare((frame_rgb.shape[0], frame_rgb.shape[1]))
         shape = (*self.spec.output_hw(plan.size_hw), 3)
@@ -87,11 +95,41 @@ class Deblurrer:
             raise ValueError(f"out is {out.dtype} {out.shape}, expected uint8 {shape}")
         elif plan.count > 1 and np.may_share_memory(out, frame_rgb):
             raise ValueError(f"out shares memory with a frame that needs {plan.count} tiles; give another array")
-        if plan.count == 1 and isinstance(self._runner, FrameRunner):
+        if self._is_whole(plan) and isinstance(self._runner, FrameRunner):
             self._runner.infer_frame(frame_rgb, out)
         else:
             infer_tiles(self._runner, frame_rgb, plan, self._buffer, out)
         return out
+
+    def begin(self, frame: Frame | YuvFrame, out: Frame) -> bool:
+        """Begin to restore a frame into `out`, filled when `end` has returned; two may be under way.
+
+        False, and nothing is begun, where the runner does not overlap frames or this one has to be tiled.
+        """
+        whole = self._is_whole(self._prepare((frame.shape[0], frame.shape[1])))
+        if whole and isinstance(self._runner, OverlappingRunner):
+            self._runner.begin_frame(frame, out)
+            return True
+        return False
+
+    def end(self) -> None:
+        """Wait for the frame that was begun first."""
+        assert isinstance(self._runner, OverlappingRunner)  # noqa: S101
+        self._runner.end_frame()
+
+    def _restore_yuv(self, frame: YuvFrame, out: Frame | None) -> Frame:
+        plan = self._prepare(frame.layout.size_hw)
+        if not (self._is_whole(plan) and isinstance(self._runner, YuvRunner)):
+            return self(frame.rgb(), out)
+        out = np.empty((*self.spec.output_hw(plan.size_hw), 3), np.uint8) if out is None else out
+        self._runner.infer_yuv(frame, out)
+        return out
+
+    def _is_whole(self, plan: TilePlan) -> bool:
+        """Whether the runner takes the frame at once and pads it itself."""
+        return plan.count == 1 and (
+            plan.tile_hw == Padding.to_multiple(plan.size_hw, self.spec.multiple_of).padded_hw
+        )
 
     def close(self) -> None:
         """Close the runner if it was opened here."""

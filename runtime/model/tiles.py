@@ -16,7 +16,7 @@ import numpy as np
 
 from unblur.runtime.errors import SpecMismatch
 from unblur.runtime.frames import Batch, Frame, Padding, batch_from_frame, check_finite, frame_from_batch
-from unblur.runtime.runner import Runner
+from unblur.runtime.runner import Runner, SizeRange
 from unblur.runtime.spec import ModelSpec
 
 _PIXELS_PER_GRID_CELL = 3 << 19
@@ -135,6 +135,39 @@ def plan_fixed_tiles(size_hw: tuple[int, int], spec: ModelSpec) -> TilePlan:
     return TilePlan(size_hw, padded_hw, spec.fixed_hw, rows, columns)
 
 
+def plan_tiles_within(size_hw: tuple[int, int], spec: ModelSpec, sizes: Sequence[SizeRange]) -> TilePlan:
+    """The plan for a runner that takes these sizes only: one tile if it can be, else tiles of the largest size.
+
+    A side that is shorter than the runner takes is padded to it. Raises SpecMismatch if tiles of the largest size
+    have no room for the halo.
+    """
+    padded_hw = Padding.to_multiple(size_hw, spec.multiple_of).padded_hw
+    for low, high in sizes:
+        if all(least <= side <= most for least, side, most in zip(low, padded_hw, high, strict=True)):
+            return _whole_plan(size_hw, padded_hw)
+    low, high = max(sizes, key=lambda limits: math.prod(limits[1]))
+    tile_hw = (min(max(padded_hw[0], low[0]), high[0]), min(max(padded_hw[1], low[1]), high[1]))
+    padded_hw = (max(padded_hw[0], tile_hw[0]), max(padded_hw[1], tile_hw[1]))
+    halo = affordable_halo_of(spec)
+    if any(
+        side > tile and tile - 2 * halo < spec.multiple_of for side, tile in zip(padded_hw, tile_hw, strict=True)
+    ):
+        takes, found = ("x".join(map(str, sides)) for sides in (high, size_hw))
+        raise SpecMismatch(
+            f"the engine takes at most {takes}, and tiles of that size have no room for a halo of {halo} pixels "
+            f"on each side, so an image of {found} cannot be cut; build one with `unblur build --size {found}`"
+        )
+    rows, columns = (
+        _aligned_spans(side, tile, halo, spec.multiple_of) for side, tile in zip(padded_hw, tile_hw, strict=True)
+    )
+    return TilePlan(size_hw, padded_hw, tile_hw, rows, columns)
+
+
+def _whole_plan(size_hw: tuple[int, int], padded_hw: tuple[int, int]) -> TilePlan:
+    rows, columns = ((Span(0, 0, side),) for side in padded_hw)
+    return TilePlan(size_hw, padded_hw, padded_hw, rows, columns)
+
+
 def infer_tiles(runner: Runner, frame: Frame, plan: TilePlan, buffer: Batch, out: Frame) -> None:
     """Restore `frame`, uint8 RGB (H, W, 3), into `out`, `spec.scale` times as large.
 
@@ -202,6 +235,15 @@ def _fixed_spans(length: int, side: int, halo: int) -> tuple[Span, ...]:
         return (Span(0, 0, length),)
     count = -(-(length - 2 * halo) // (side - 2 * halo))
     return _spans_at([i * (length - side) // (count - 1) for i in range(count)], length, side)
+
+
+def _aligned_spans(length: int, side: int, halo: int, multiple_of: int) -> tuple[Span, ...]:
+    """As `_fixed_spans`, beginning at multiples; all arguments are multiples themselves."""
+    if length == side:
+        return (Span(0, 0, length),)
+    count = -(-(length - 2 * halo) // (side - 2 * halo))
+    starts = [i * (length - side) // (count - 1) // multiple_of * multiple_of for i in range(count)]
+    return _spans_at(starts, length, side)
 
 
 def _window(length: int, count: int, halo: int, multiple_of: int) -> int:

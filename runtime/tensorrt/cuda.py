@@ -43,6 +43,10 @@ class HostMemory(Protocol):
 class Event(Protocol):
     """A mark on a stream; the GPU notes the time at which it comes to it."""
 
+    def wait(self) -> None:
+        """Sleep until the GPU has come to it; an error of the work before it is raised here."""
+        ...
+
     def elapsed_ms(self, since: "Event") -> float:
         """Time from the mark `since` to this one; both must be done. Exact to about 0.5 us."""
         ...
@@ -80,8 +84,12 @@ class Stream(Protocol):
         """Record what `enqueue` puts on this stream instead of doing it."""
         ...
 
-    def record(self) -> Event:
-        """Enqueue a new mark. Not while capturing."""
+    def record(self, event: Event | None = None) -> Event:
+        """Enqueue a mark, `event` again or a new one. Not while capturing."""
+        ...
+
+    def wait_for(self, event: Event) -> None:
+        """Let what is enqueued from now on begin when the GPU has come to where `event` was last recorded."""
         ...
 
     def wait(self) -> None:
@@ -102,7 +110,10 @@ class Module(Protocol):
         arguments: Sequence[int | float],
         stream: Stream,
     ) -> None:
-        """Enqueue a kernel: two addresses, then 32-bit integers and floats. grid, block: columns x rows."""
+        """Enqueue a kernel. grid, block: columns x rows.
+
+        arguments: two addresses, then the members of a struct, 32-bit integers and floats.
+        """
         ...
 
     def free(self) -> None: ...

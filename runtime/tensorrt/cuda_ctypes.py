@@ -1,6 +1,7 @@
 """CUDA through the driver itself, for machines without pycuda. Names and signatures: cuda.h."""
 
 import ctypes
+import struct
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -13,7 +14,7 @@ from unblur.runtime.tensorrt.cuda_driver import CapturedGraph, Device, DriverErr
 
 _NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING: does not wait for the default stream, on which others may work
 _DEVICE_MAP = 2  # CU_MEMHOSTALLOC_DEVICEMAP
-_TIMED = 0  # CU_EVENT_DEFAULT
+_TIMED = 1  # CU_EVENT_BLOCKING_SYNC
 _SLEEP_ON = 1 | 2  # CU_EVENT_BLOCKING_SYNC | CU_EVENT_DISABLE_TIMING
 _OUT_OF_MEMORY = 2
 
@@ -93,8 +94,13 @@ class _Stream:
     def capture(self, enqueue: Callable[[], None]) -> Graph:
         return CapturedGraph(self.handle, enqueue)
 
-    def record(self) -> Event:
-        return _Event(self._stream)
+    def record(self, event: Event | None = None) -> Event:
+        recorded = _event_of(event or _Event())
+        call("cuEventRecord", recorded.handle, self._stream)
+        return recorded
+
+    def wait_for(self, event: Event) -> None:
+        call("cuStreamWaitEvent", self._stream, _event_of(event).handle, 0)
 
     def wait(self) -> None:
         call("cuEventRecord", self._done, self._stream)
@@ -110,22 +116,26 @@ class _Stream:
 
 
 class _Event:
-    """Recorded as it is made."""
+    def __init__(self) -> None:
+        self.handle = ctypes.c_void_p()
+        call("cuEventCreate", ctypes.byref(self.handle), _TIMED)
 
-    def __init__(self, stream: ctypes.c_void_p) -> None:
-        self._event = ctypes.c_void_p()
-        call("cuEventCreate", ctypes.byref(self._event), _TIMED)
-        call("cuEventRecord", self._event, stream)
+    def wait(self) -> None:
+        call("cuEventSynchronize", self.handle)
 
     def elapsed_ms(self, since: Event) -> float:
-        if not isinstance(since, _Event):
-            raise TypeError(f"expected an event of the same device, got {type(since).__name__}")
         ms = ctypes.c_float()
-        call("cuEventElapsedTime", ctypes.byref(ms), since._event, self._event)
+        call("cuEventElapsedTime", ctypes.byref(ms), _event_of(since).handle, self.handle)
         return ms.value
 
     def free(self) -> None:
-        call("cuEventDestroy_v2", self._event)
+        call("cuEventDestroy_v2", self.handle)
+
+
+def _event_of(event: Event) -> _Event:
+    if not isinstance(event, _Event):
+        raise TypeError(f"expected an event of the same device, got {type(event).__name__}")
+    return event
 
 
 class _Module:
@@ -146,11 +156,9 @@ class _Module:
             function = ctypes.c_void_p()
             call("cuModuleGetFunction", ctypes.byref(function), self._module, kernel.encode())
             self._functions[kernel] = function
-        addresses, others = arguments[:2], arguments[2:]
-        values = [
-            *(ctypes.c_ulonglong(int(address)) for address in addresses),
-            *(ctypes.c_float(value) if isinstance(value, float) else ctypes.c_int(value) for value in others),
-        ]
+        kinds = "".join("f" if isinstance(value, float) else "i" for value in arguments[2:])
+        members = ctypes.create_string_buffer(struct.pack(kinds, *arguments[2:]))
+        values = [*(ctypes.c_ulonglong(int(address)) for address in arguments[:2]), members]
         pointers = (ctypes.c_void_p * len(values))(*map(ctypes.addressof, values))
         sizes = (*grid, 1, *block, 1, 0)
         call("cuLaunchKernel", self._functions[kernel], *sizes, ctypes.c_void_p(stream.handle), pointers, None)

@@ -106,9 +106,15 @@ class _Stream:
     def capture(self, enqueue: Callable[[], None]) -> Graph:
         return CapturedGraph(self.handle, enqueue)
 
-    def record(self) -> Event:
+    def record(self, event: Event | None = None) -> Event:
         with _device_errors():
-            return _Event(self._stream)
+            recorded = _event_of(event or _Event())
+            recorded.event.record(self._stream)
+            return recorded
+
+    def wait_for(self, event: Event) -> None:
+        with _device_errors():
+            self._stream.wait_for_event(_event_of(event).event)
 
     def wait(self) -> None:
         with _device_errors():
@@ -127,20 +133,25 @@ class _Stream:
 
 
 class _Event:
-    """Recorded as it is made."""
+    def __init__(self) -> None:
+        self.event: Any = driver.Event(driver.event_flags.BLOCKING_SYNC)
 
-    def __init__(self, stream: Any) -> None:
-        self._event: Any = driver.Event()
-        self._event.record(stream)
+    def wait(self) -> None:
+        with _device_errors():
+            self.event.synchronize()
 
     def elapsed_ms(self, since: Event) -> float:
-        if not isinstance(since, _Event):
-            raise TypeError(f"expected an event of the same device, got {type(since).__name__}")
         with _device_errors():
-            return float(self._event.time_since(since._event))
+            return float(self.event.time_since(_event_of(since).event))
 
     def free(self) -> None:
-        self._event = None
+        self.event = None
+
+
+def _event_of(event: Event) -> _Event:
+    if not isinstance(event, _Event):
+        raise TypeError(f"expected an event of the same device, got {type(event).__name__}")
+    return event
 
 
 class _Module:

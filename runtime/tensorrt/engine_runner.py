@@ -3,20 +3,24 @@
     with EngineRunner(Path("lprn-s.unblur/engines/tensorrt-10.3.0-sm87-fp16-6-0a1b2c3d4e.engine")) as runner:
         runner.infer_frame(blurred_rgb, out=sharp_rgb)
 
-What is done for one frame, on the runner's own stream; from the second frame of a size on, as one CUDA graph:
+What is done for one frame; from the second frame of a size on, what the GPU computes is one CUDA graph:
 
     discrete GPU     pinned -> copy -> kernel -> engine -> kernel -> copy -> pinned
     integrated GPU   mapped         -> kernel -> engine -> kernel         -> mapped
 
-A Jetson's GPU reads and writes mapped memory directly but does not cache it, so the kernels, which touch every
-byte once, work on it, while the engine's own input and output lie in memory that the GPU caches.
+Frames are uint8 RGB, or YUV 4:2:0 as cameras give it; the kernels write and read the engine's own type, float16
+for fp16 and INT8. `begin_frame` and `end_frame` overlap the copies of two frames with the network of another, see
+engine_buffers.py. A Jetson's GPU reads and writes mapped memory directly but does not cache it, so the kernels,
+which touch every byte once, work on it, while the engine's own tensors lie in memory that the GPU caches.
+(Not yet run on a GPU.)
 """
 
 import threading
 import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from itertools import pairwise
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
@@ -34,16 +38,17 @@ from unblur.runtime.frames import (
     frame_from_batch,
     not_finite,
 )
-from unblur.runtime.runner import InferenceTiming, check_batch
+from unblur.runtime.runner import InferenceTiming, Runner, SizeRange, check_batch
 from unblur.runtime.spec import ModelSpec, Precision
-from unblur.runtime.tensorrt.cuda import Cuda, Event
+from unblur.runtime.tensorrt.cuda import Cuda
 from unblur.runtime.tensorrt.engine_buffers import (
-    HEADER_BYTES,
+    SLOTS,
     BatchWork,
     EngineBuffers,
     EngineWork,
     FrameWork,
     Session,
+    Slot,
     Work,
 )
 from unblur.runtime.tensorrt.engine_file import (
@@ -54,43 +59,19 @@ from unblur.runtime.tensorrt.engine_file import (
     read_record,
     this_platform,
 )
+from unblur.runtime.tensorrt.engine_timing import run_timed, timing_of
 from unblur.runtime.tensorrt.open_cuda import open_cuda
 from unblur.runtime.tensorrt.trt import Execution, TensorRT, load_tensorrt
+from unblur.runtime.yuv import YuvFrame, batch_from_yuv
 
 
-def run_timed(session: Session, buffers: EngineBuffers, batch: Batch, restored: Batch) -> InferenceTiming:
-    """Put a batch through the engine into `restored`, and return where its time went.
+@dataclass(frozen=True)
+class _Begun:
+    """A frame under way in a slot, and where it is to be restored to."""
 
-    session: of an EngineWork for batches of this shape. `host_ms` is what the CPU's clock shows beyond the GPU's.
-    """
-    session.prepare()  # captures once, which is not part of an inference
-    started = time.perf_counter()
-    buffers.source.write(batch)
-    copy_in, device, copy_out = _gpu_ms(session, buffers, batch.nbytes, restored.nbytes)
-    buffers.target.read(restored)
-    whole = (time.perf_counter() - started) * 1e3
-    return InferenceTiming(max(0.0, whole - copy_in - device - copy_out), copy_in, device, copy_out)
-
-
-def _gpu_ms(session: Session, buffers: EngineBuffers, in_bytes: int, out_bytes: int) -> list[float]:
-    """Upload, execute, download; the time of each in ms."""
-    stream = buffers.stream
-    with ExitStack() as marks:
-
-        def mark() -> Event:
-            event = stream.record()
-            marks.callback(event.free)
-            return event
-
-        events = [mark()]
-        buffers.source.upload(in_bytes, stream)
-        events.append(mark())
-        session.launch()
-        events.append(mark())
-        buffers.target.download(out_bytes, stream)
-        events.append(mark())
-        stream.wait()
-        return [later.elapsed_ms(earlier) for earlier, later in pairwise(events)]
+    slot: Slot
+    out: Frame
+    started_s: float
 
 
 class EngineRunner:
@@ -99,8 +80,8 @@ class EngineRunner:
     engine: the file, its record beside it. cuda, trt: the GPU and TensorRT to use; default those of this machine.
     graph: False enqueues every frame anew, which is easier to look at in a profiler.
 
-    All memory is allocated here, for the largest size that the engine takes. After an error of the GPU nothing
-    more is computed: what a frame would show is then unknown.
+    All memory for frames is allocated here, for the largest size that the engine takes. After an error of the GPU
+    nothing more is computed: what a frame would show is then unknown.
 
     Raises EngineMismatch if the engine cannot run here, DeviceError if there is no GPU, driver or memory,
     MissingExtra if TensorRT is not installed.
@@ -115,19 +96,20 @@ class EngineRunner:
         self._trt = trt or load_tensorrt(record.identity.flavour)
         check_engine(record, device_facts(self._cuda, self._trt))
         self.path = engine
-        self.path = engine
         self._record = record
         self._graphs = graph
         self._lock = threading.Lock()
         self._is_open = True
         self._failure = ""
         self._session: Session | None = None
+        self._begun: deque[_Begun] = deque()
+        self._frames = 0
         self._values = NetworkValues(record.spec)
         self._taken: Batch = np.empty((0, 3, 0, 0), np.float32)
         self._restored: Batch = np.empty((0, 3, 0, 0), np.float32)
         data = read_engine(engine, record)
         with self._cuda.current(), ExitStack() as opening:
-            execution = Execution(self._trt, data, record)
+            execution = Execution(self._trt, data, record, self._cuda)
             opening.callback(execution.close)
             self._buffers = EngineBuffers(opening, self._cuda, execution, record)
             self._opened = opening.pop_all()
@@ -139,6 +121,11 @@ class EngineRunner:
     @property
     def record(self) -> EngineRecord:
         return self._record
+
+    @property
+    def sizes(self) -> Sequence[SizeRange]:
+        """Of its profiles."""
+        return [(_hw(profile.minimum), _hw(profile.maximum)) for profile in self._record.identity.profiles]
 
     @property
     def device(self) -> str:
@@ -157,10 +144,10 @@ class EngineRunner:
         check_batch(batch, self.spec.multiple_of)
         with self._exclusively():
             session = self._session_for(BatchWork(batch.shape))
-            self._buffers.source.write(self._network_batch(batch))
+            self._buffers.write(self._network_batch(batch))
             session.run()
             # A copy: memory of the driver must not be seen by a caller who may keep it beyond `close`.
-            self._buffers.target.read(self._restored_like(batch))
+            self._buffers.read(self._restored_like(batch))
             self._to_rgb(batch)
         return self._restored
 
@@ -182,7 +169,7 @@ class EngineRunner:
         times: dict[str, list[float]] = {}
         with self._exclusively():
             session = self._session_for(BatchWork(batch.shape))
-            self._buffers.source.write(batch)
+            self._buffers.write(self._network_batch(batch))
             self._buffers.execution.report_layers(lambda name, ms: times.setdefault(name, []).append(ms))
             for _ in range(runs):
                 session.run()
@@ -193,25 +180,78 @@ class EngineRunner:
 
         out: of the same shape; it may be `frame_rgb` itself. Errors as of `infer`.
         """
-        check_frame(frame_rgb)
-        check_frame(out)
-        padding = Padding.to_multiple((frame_rgb.shape[0], frame_rgb.shape[1]), self.spec.multiple_of)
-        shape = (*self.spec.output_hw(padding.size_hw), 3)
-        if out.shape != shape:
-            raise ValueError(f"out is {out.shape}, expected {shape}")
+        self._begin_frame(frame_rgb, out, begun=0)
+        self.end_frame()
+
+    def infer_yuv(self, frame: YuvFrame, out: Frame) -> None:
+        """As `infer_frame`, of a frame that is converted to RGB on the GPU."""
+        self._begin_frame(frame, out, begun=0)
+        self.end_frame()
+
+    def timed_infer_frame(self, frame_rgb: Frame, out: Frame) -> InferenceTiming:
+        """As `infer_frame`, with its timing; the kernels are part of `device_ms`."""
         if self._values.is_residual:
-            self._infer_frame_on_cpu(frame_rgb, padding, out)
+            began_s = time.perf_counter()
+            self.infer_frame(frame_rgb, out)
+            return InferenceTiming((time.perf_counter() - began_s) * 1e3, 0.0, 0.0, 0.0)
+        self._begin_frame(frame_rgb, out, begun=0)
+        begun, slot = self._begun[0], self._begun[0].slot
+        self.end_frame()
+        return timing_of(begun.started_s, (slot.began, slot.uploaded, slot.computed, slot.downloaded))
+
+    def begin_frame(self, frame: Frame | YuvFrame, out: Frame) -> None:
+        """Begin to restore a frame into `out`, which is filled when `end_frame` has returned for it.
+
+        Two may be under way, ValueError for a third; meanwhile nothing else may be asked for. `frame` may be
+        overwritten at once. Errors as of `infer`.
+        """
+        self._begin_frame(frame, out, begun=SLOTS - 1)
+
+    def _begin_frame(self, frame: Frame | YuvFrame, out: Frame, *, begun: int) -> None:
+        size_hw = (frame.shape[0], frame.shape[1])
+        padding = Padding.to_multiple(size_hw, self.spec.multiple_of)
+        self._check_frames(frame, out, (*self.spec.output_hw(size_hw), 3))
+        if self._values.is_residual:
+            self._infer_frame_on_cpu(frame, padding, out)
             return
-        with self._exclusively():
-            session = self._session_for(FrameWork(padding))
-            self._buffers.source.write(frame_rgb)
-            self._buffers.target.write(np.zeros(HEADER_BYTES, np.uint8))
-            session.run()
-            header = np.empty(HEADER_BYTES, np.uint8)
-            self._buffers.target.read(header)
-            self._buffers.target.read(out, HEADER_BYTES)
-        if header[0]:
+        started_s = time.perf_counter()
+        layout, data = (frame.layout, frame.pixels) if isinstance(frame, YuvFrame) else (None, frame)
+        with self._exclusively(begun):
+            session = self._session_for(FrameWork(padding, layout))
+            slot = self._frames % SLOTS
+            self._buffers.slots[slot].write(data)
+            session.begin(slot)
+            self._begun.append(_Begun(self._buffers.slots[slot], out, started_s))
+            self._frames += 1
+
+    def end_frame(self) -> None:
+        """Wait for the frame that was begun first; its `out` is then filled. DeviceError if the GPU fails."""
+        if self._values.is_residual:
+            return
+        with self._exclusively(begun=SLOTS):
+            begun = self._begun.popleft()
+            begun.slot.downloaded.wait()
+            is_finite = begun.slot.read(begun.out)
+        if not is_finite:
             raise not_finite(self.spec)
+
+    def share_memory(self, other: Runner) -> None:
+        """Compute in one piece of scratch memory with another engine, the larger of theirs.
+
+        Only for runners that are never used at the same time. Does nothing for a runner of another kind, or where
+        TensorRT allocates that memory itself (before 10.1).
+        """
+        if not isinstance(other, EngineRunner) or self._cuda.device != other._cuda.device:
+            return
+        with self._exclusively(), other._exclusively():
+            mine, theirs = self._buffers.execution.memory, other._buffers.execution.memory
+            if mine is None or theirs is None:
+                return
+            self._end_session()  # a captured graph holds the address
+            other._end_session()
+            larger = max(mine, theirs, key=lambda memory: memory.nbytes)
+            for runner in (self, other):
+                runner._buffers.execution.share(larger)
 
     def close(self) -> None:
         """Free everything, last made first; waits for a call in another thread. A second call does nothing."""
@@ -223,8 +263,7 @@ class EngineRunner:
                 closing.enter_context(suppress(DeviceError))
             closing.enter_context(self._cuda.current())
             closing.push(self._opened)
-            if self._session is not None:
-                closing.callback(self._session.free)
+            closing.callback(self._end_session)
 
     def __enter__(self) -> "EngineRunner":
         return self
@@ -235,8 +274,11 @@ class EngineRunner:
         self.close()
 
     @contextmanager
-    def _exclusively(self) -> Iterator[None]:
-        """The context is current and no other thread is here; after an error of the GPU nothing more is done."""
+    def _exclusively(self, begun: int = 0) -> Iterator[None]:
+        """The context is current and no other thread is here; after an error of the GPU nothing more is done.
+
+        begun: frames that may be under way.
+        """
         if not self._lock.acquire(blocking=False):
             raise DeviceError("the engine is busy in another thread; open one runner for each thread")
         try:
@@ -244,6 +286,8 @@ class EngineRunner:
                 raise ValueError("the runner is closed")
             if self._failure:
                 raise DeviceError(f"the engine failed before: {self._failure}; open it again")
+            if len(self._begun) > begun:
+                raise ValueError(f"{len(self._begun)} frames are under way, end them first")
             with self._cuda.current():
                 yield
         except DeviceError as error:
@@ -252,9 +296,17 @@ class EngineRunner:
         finally:
             self._lock.release()
 
-    def _infer_frame_on_cpu(self, frame_rgb: Frame, padding: Padding, out: Frame) -> None:
+    def _check_frames(self, frame: Frame | YuvFrame, out: Frame, shape: tuple[int, int, int]) -> None:
+        if not isinstance(frame, YuvFrame):
+            check_frame(frame)
+        check_frame(out)
+        if out.shape != shape:
+            raise ValueError(f"out is {out.shape}, expected {shape}")
+
+    def _infer_frame_on_cpu(self, frame: Frame | YuvFrame, padding: Padding, out: Frame) -> None:
         """Convert and add a residual here: the kernels do not."""
-        restored = self.infer(batch_from_frame(frame_rgb, padding))
+        convert = batch_from_yuv if isinstance(frame, YuvFrame) else batch_from_frame
+        restored = self.infer(convert(frame, padding))  # type: ignore[arg-type]  # each its own
         check_finite(restored, self.spec)
         frame_from_batch(restored, padding.scaled(self.spec.scale), out=out)
 
@@ -282,17 +334,27 @@ class EngineRunner:
         """The session for this work: the last one, or a new one in its place."""
         if self._session is None or self._session.work != work:
             captures = self._may_capture(work)  # refuses a size that the engine does not take
-            if self._session is not None:
-                self._session.free()
-                self._session = None
+            self._end_session()
             self._session = Session(work, self._buffers, graph=captures)
         return self._session
+
+    def _end_session(self) -> None:
+        """Wait for the GPU and free what was captured."""
+        session, self._session = self._session, None
+        if self._begun:
+            self._buffers.downloads.wait()
+        if session is not None:
+            session.free()
 
     def _may_capture(self, work: Work) -> bool:
         """TensorRT-RTX compiles kernels for a dynamic shape in the background; a graph would keep the slow ones."""
         identity = self._record.identity
         profile = identity.profiles[self._record.profile_for(work.batch_shape)]
         return self._graphs and (identity.flavour == "tensorrt" or profile.is_fixed)
+
+
+def _hw(shape: tuple[int, ...]) -> tuple[int, int]:
+    return shape[2], shape[3]
 
 
 def device_facts(cuda: Cuda, trt: TensorRT) -> DeviceFacts:

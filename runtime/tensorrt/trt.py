@@ -6,10 +6,17 @@ becomes part of ours.
 
 import importlib
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import cache
+from math import prod
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from unblur.runtime.errors import DeviceError, EngineMismatch, MissingExtra
+from unblur.runtime.frames import Batch
+from unblur.runtime.tensorrt.cuda import Cuda, DeviceMemory
 from unblur.runtime.tensorrt.engine_file import FLAVOUR_NAMES, EngineRecord, Flavour
 
 MODULES: Mapping[Flavour, str] = {"tensorrt": "tensorrt", "rtx": "tensorrt_rtx"}
@@ -70,16 +77,84 @@ def load_tensorrt(flavour: Flavour) -> TensorRT:
     return loaded
 
 
+@dataclass(frozen=True)
+class TensorFormat:
+    """How an engine takes or gives a batch: (N, C / lanes, H, W, lanes), C rounded up.
+
+    half: float16, not float32. lanes: channels side by side, 2 in TensorRT's CHW2, 8 in HWC8; 1 is planar.
+    """
+
+    half: bool = False
+    lanes: int = 1
+
+    @property
+    def dtype(self) -> type[np.floating]:
+        return np.float16 if self.half else np.float32
+
+    def nbytes(self, shape: tuple[int, ...]) -> int:
+        """Of a batch (N, C, H, W)."""
+        return prod(self._stored(shape)) * np.dtype(self.dtype).itemsize
+
+    def packed(self, batch: Batch) -> NDArray[np.floating]:
+        """A batch (N, C, H, W) as the engine takes it; what float16 cannot hold becomes infinite."""
+        stored = np.zeros(self._stored(batch.shape), self.dtype)
+        with np.errstate(over="ignore"):
+            for channel in range(batch.shape[1]):
+                stored[:, channel // self.lanes, :, :, channel % self.lanes] = batch[:, channel]
+        return stored
+
+    def unpacked(self, memory: NDArray[np.uint8], shape: tuple[int, ...]) -> NDArray[np.floating]:
+        """The batch (N, C, H, W) in `nbytes` bytes of memory."""
+        stored = memory.view(self.dtype).reshape(self._stored(shape))
+        planes: NDArray[np.floating] = stored.transpose(0, 1, 4, 2, 3).reshape(shape[0], -1, *shape[2:])
+        return planes[:, : shape[1]]
+
+    def _stored(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        return (shape[0], -(-shape[1] // self.lanes), *shape[2:], self.lanes)
+
+
+PLANAR_FLOAT = TensorFormat()
+
+_ALIGNMENT = 256
+"""Of context memory, as of any allocation of CUDA; also the least of it."""
+
+
+class ContextMemory:
+    """Scratch memory of execution contexts that never execute at the same time; freed with the last of them."""
+
+    def __init__(self, cuda: Cuda, nbytes: int) -> None:
+        self.nbytes = max(nbytes, _ALIGNMENT)
+        self._memory: DeviceMemory = cuda.alloc(self.nbytes)
+        self._users = 0
+
+    @property
+    def address(self) -> int:
+        return self._memory.address
+
+    def taken(self) -> "ContextMemory":
+        """The same with one user more."""
+        self._users += 1
+        return self
+
+    def release(self) -> None:
+        """One user less."""
+        self._users -= 1
+        if self._users == 0:
+            self._memory.free()
+
+
 class Execution:
     """An engine that is loaded and has buffers bound; made, used and closed with the CUDA context current.
 
+    memory: what it computes in, which `share` may exchange; None where TensorRT allocates it itself, before 10.1.
     Raises EngineMismatch if TensorRT refuses the engine or if the engine is not what its record says,
     DeviceError if there is no memory for it.
     """
 
-    def __init__(self, trt: TensorRT, engine: bytes, record: EngineRecord) -> None:
+    def __init__(self, trt: TensorRT, engine: bytes, record: EngineRecord, cuda: Cuda) -> None:
         self._trt = trt
         self._record = record
+        self.memory: ContextMemory | None = None
         trt.errors.clear()
         self._runtime: Any = trt.module.Runtime(trt.logger)
         if record.identity.options.version_compatible:
@@ -90,11 +165,37 @@ class Execution:
                 f"{trt} refused the engine ({trt.last_words()}); build it again with `unblur build`"
             )
         self._check_tensors()
-        self._context: Any = self._engine.create_execution_context()
+        self._context: Any = self._create_context()
         if self._context is None:
             raise DeviceError(f"{trt} has no memory to execute the engine ({trt.last_words()})")
+        if self._manages_memory:
+            self.share(ContextMemory(cuda, self._engine.device_memory_size_v2))
         self._profile = 0
         self._profiler: Any = None
+
+    @property
+    def ends(self) -> tuple[TensorFormat, TensorFormat]:
+        """How the engine takes and gives batches of the present profile."""
+        return self.ends_of(self._profile)
+
+    def ends_of(self, profile: int) -> tuple[TensorFormat, TensorFormat]:
+        """How the engine takes and gives batches of a profile: the builder has chosen what was fastest."""
+        half = self._trt.module.DataType.HALF
+        taken, given = (
+            TensorFormat(
+                self._engine.get_tensor_dtype(name) == half,
+                max(self._engine.get_tensor_components_per_element(name, profile), 1),
+            )
+            for name in (self._record.input, self._record.output)
+        )
+        return taken, given
+
+    def share(self, memory: ContextMemory) -> None:
+        """Compute in that memory, which must be large enough, from now on; no work may be under way."""
+        before, self.memory = self.memory, memory.taken()
+        self._context.set_device_memory(memory.address, memory.nbytes)
+        if before is not None:
+            before.release()
 
     def set_shape(self, shape: tuple[int, ...], stream: int) -> None:
         """Choose the profile that holds a batch of this shape, and the shape; EngineMismatch if there is none."""
@@ -130,23 +231,35 @@ class Execution:
         self._context.profiler = self._profiler
 
     def close(self) -> None:
-        """Free it in the order that TensorRT asks for: context, engine, runtime."""
+        """Free it in the order that TensorRT asks for: context, its memory, engine, runtime."""
         self._context = None
+        if self.memory is not None:
+            self.memory.release()
+            self.memory = None
         self._profiler = None
         self._engine = None
         self._runtime = None
 
+    @property
+    def _manages_memory(self) -> bool:
+        return hasattr(self._engine, "device_memory_size_v2")
+
+    def _create_context(self) -> Any:
+        if not self._manages_memory:
+            return self._engine.create_execution_context()
+        strategies = self._trt.module.ExecutionContextAllocationStrategy
+        return self._engine.create_execution_context(strategies.USER_MANAGED)
+
     def _check_tensors(self) -> None:
         modes, types = self._trt.module.TensorIOMode, self._trt.module.DataType
         names = [self._engine.get_tensor_name(index) for index in range(self._engine.num_io_tensors)]
-        found = {name: (self._engine.get_tensor_mode(name), self._engine.get_tensor_dtype(name)) for name in names}
-        if found != {
-            self._record.input: (modes.INPUT, types.FLOAT),
-            self._record.output: (modes.OUTPUT, types.FLOAT),
-        }:
+        found = {name: self._engine.get_tensor_mode(name) for name in names}
+        kinds = {self._engine.get_tensor_dtype(name) for name in names}
+        expected = {self._record.input: modes.INPUT, self._record.output: modes.OUTPUT}
+        if found != expected or not kinds <= {types.FLOAT, types.HALF}:
             raise EngineMismatch(
                 f"the engine has the tensors {', '.join(names)}, expected {self._record.input} and "
-                f"{self._record.output} in float; build it again with `unblur build`"
+                f"{self._record.output} in float or half; build it again with `unblur build`"
             )
 
     def _demand(self, done: bool, what: str) -> None:

@@ -7,8 +7,8 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from unblur.calibration.onnx_model import OnnxModel, described
-from unblur.export.fp16 import fp16_from_fp32, int8_fp16_from_int8
+from unblur.calibration.onnx_model import OnnxModel, described, onnx_bytes, open_session
+from unblur.export.fp16 import fp16_from_fp32, half_ends, int8_fp16_from_int8
 from unblur.export.onnx_from_network import onnx_from_network
 from unblur.runtime.errors import BadInput
 from unblur.runtime.metrics import psnr_float_db
@@ -41,6 +41,32 @@ def test_the_graph_is_typed_and_its_ends_are_float32(fp16: OnnxModel) -> None:
     assert Counter(node.op_type for node in fp16.graph.node)["Cast"] == 2
     weights = [tensor for tensor in fp16.graph.initializer if tensor.name.endswith(("weight", "bias"))]
     assert {tensor.data_type for tensor in weights} == {TensorProto.FLOAT16}
+
+
+def test_the_ends_of_an_engine_are_float16(fp16: OnnxModel, photographs: list[NDArray[np.float32]]) -> None:
+    """Nothing is cast there any more, and nothing else is computed than in the file."""
+    engine = onnx.load_from_string(onnx_bytes(half_ends(fp16)))
+    onnx.checker.check_model(engine, full_check=True)
+    assert {end.type.tensor_type.elem_type for end in (*engine.graph.input, *engine.graph.output)} == {
+        TensorProto.FLOAT16
+    }
+    assert "Cast" not in {node.op_type for node in engine.graph.node}
+    images = photographs[0].astype(np.float16)
+    (restored,) = open_session(engine).run(None, {"blurred": images})
+    assert restored.dtype == np.float16
+    np.testing.assert_array_equal(restored, _restore(fp16, images.astype(np.float32)).astype(np.float16))
+
+
+def test_what_needs_float32_at_the_ends_gets_a_cast(
+    fp32: OnnxModel, photographs: list[NDArray[np.float32]]
+) -> None:
+    """As where the image itself is compared."""
+    engine = half_ends(fp32)
+    onnx.checker.check_model(engine, full_check=True)
+    assert Counter(node.op_type for node in engine.graph.node)["Cast"] == 2
+    images = photographs[0].astype(np.float16)
+    (restored,) = open_session(engine).run(None, {"blurred": images})
+    assert psnr_float_db(restored.astype(np.float32), _restore(fp32, images.astype(np.float32))) > 65
 
 
 def test_metadata_opset_and_shared_weights_are_kept(fp32: OnnxModel, fp16: OnnxModel) -> None:

@@ -34,10 +34,12 @@ class Workshop:
 
     folder: Path
     device: Device = ADA
+    seed: int | None = None
+    version: str = "10.3.0"
 
     def __post_init__(self) -> None:
-        self.cuda = FakeCuda(self.device)
-        self.module = FakeTensorRT(self.cuda)
+        self.cuda = FakeCuda(self.device, seed=self.seed)
+        self.module = FakeTensorRT(self.cuda, self.version)
         self.trt = TensorRT(self.module, "tensorrt")
 
     def build(

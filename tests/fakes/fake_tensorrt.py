@@ -18,6 +18,7 @@ from fake_cuda import FakeCuda
 
 from unblur.runtime.errors import DeviceError
 from unblur.runtime.model.onnx_runner import OnnxRunner
+from unblur.runtime.tensorrt.trt import TensorFormat
 
 
 class Severity(Enum):
@@ -31,19 +32,22 @@ class EngineText:
     """What is in a fake engine file. profiles: (minimum, maximum) shapes. onnx: path of a file to execute.
 
     noise: standard deviation of what is added to the output of the ONNX file. stale: every output is that of the
-    execution before.
+    execution before. lanes: of its tensors, see TensorFormat. scratch: bytes that it computes in, 0 is those of the
+    largest batch.
     """
 
     profiles: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]
     input: str = "blurred"
     output: str = "restored"
     dtype: str = "FLOAT"
+    lanes: int = 1
     gain: float = 0.5
     bias: float = 0.25
     enlarges: int = 1
     onnx: str = ""
     noise: float = 1e-5
     stale: bool = False
+    scratch: int = 0
     can_be_captured: bool = True
     inspection: str = '{"Layers": ["convolution"], "Bindings": []}'
     layer_ms: dict[str, float] = field(default_factory=dict)
@@ -72,6 +76,11 @@ class FakeTensorRT:
     class DataType(Enum):
         FLOAT = 0
         HALF = 1
+        INT8 = 2
+
+    class ExecutionContextAllocationStrategy(Enum):
+        STATIC = 0
+        USER_MANAGED = 2
 
     def __init__(self, cuda: FakeCuda, version: str = "10.3.0") -> None:
         self.__version__ = version
@@ -126,10 +135,23 @@ class _Engine:
     def create_engine_inspector(self) -> "_Inspector":
         return _Inspector(self)
 
-    def create_execution_context(self) -> "_Context | None":
-        largest = max(math.prod(maximum) for _, maximum in self.text.profiles)
+    def get_tensor_components_per_element(self, name: str, profile: int) -> int:
+        return self.text.lanes if self.text.lanes > 1 else -1
+
+    @property
+    def scratch_bytes(self) -> int:
+        return self.text.scratch or 4 * max(math.prod(maximum) for _, maximum in self.text.profiles)
+
+    def __getattr__(self, name: str) -> int:
+        if name == "device_memory_size_v2" and self.runtime.trt.__version__ != "10.0.1":
+            return self.scratch_bytes
+        raise AttributeError(name)
+
+    def create_execution_context(self, strategy: Enum | None = None) -> "_Context | None":
+        if strategy is FakeTensorRT.ExecutionContextAllocationStrategy.USER_MANAGED:
+            return _Context(self, None)
         try:
-            return _Context(self, self.runtime.trt.cuda.alloc(4 * largest))
+            return _Context(self, self.runtime.trt.cuda.alloc(self.scratch_bytes))
         except DeviceError:
             self.runtime.refuse("Error Code 2: OutOfMemory (Requested size was 4 bytes.)")
             return None
@@ -151,6 +173,7 @@ class _Context:
     def __init__(self, engine: _Engine, scratch) -> None:  # type: ignore[no-untyped-def]
         self.engine = engine
         self._scratch = scratch
+        self._memory = (scratch.address, scratch.array.nbytes) if scratch else (0, 0)
         self._profile = 0
         self._shape: tuple[int, ...] | None = None
         self._addresses: dict[str, int] = {}
@@ -160,7 +183,11 @@ class _Context:
         engine.runtime.trt.live.add(self)
 
     def __del__(self) -> None:
-        self._scratch.free()
+        if self._scratch is not None:
+            self._scratch.free()
+
+    def set_device_memory(self, memory: int, size: int) -> None:
+        self._memory = memory, size
 
     def set_optimization_profile_async(self, index: int, stream: int) -> bool:
         self._profile, self._shape, self._warm = index, None, None
@@ -192,27 +219,29 @@ class _Context:
         queue = trt.cuda.streams[stream]
         if trt.fails:
             return self.engine.runtime.refuse(trt.fails)
-        if self._shape is None or len(self._addresses) != 2:
-            return self.engine.runtime.refuse("enqueueV3: shape or address is not set")
+        if self._shape is None or len(self._addresses) != 2 or self._memory[1] < self.engine.scratch_bytes:
+            return self.engine.runtime.refuse("enqueueV3: shape, address or memory is not set")
         if queue.captured is not None and (self._warm != self._shape or not text.can_be_captured):
             return self.engine.runtime.refuse("operation not permitted when stream is capturing")
         self._warm = shape = self._shape
         source, target = self._addresses[text.input], self._addresses[text.output]
-        queue.put(lambda: self._compute(source, target, shape))
+        memory = self._memory[0]  # a graph keeps it
+        queue.put(lambda: self._compute(source, target, memory, shape))
         return True
 
-    def _compute(self, source: int, target: int, shape: tuple[int, ...]) -> None:
+    def _compute(self, source: int, target: int, memory: int, shape: tuple[int, ...]) -> None:
         trt, text = self.engine.runtime.trt, self.engine.text
-        nbytes = 4 * math.prod(shape)
-        batch = trt.cuda.at(source, nbytes).view(np.float32).reshape(shape)
-        restored = trt.cuda.at(target, nbytes).view(np.float32).reshape(shape)
+        end = TensorFormat(text.dtype == "HALF", text.lanes)
+        trt.cuda.at(memory, self.engine.scratch_bytes)[:] = 0x5A
+        batch = end.unpacked(trt.cuda.at(source, end.nbytes(shape)), shape).astype(np.float32)
         if text.onnx:
             with OnnxRunner(Path(text.onnx), threads=1, graph_optimization=False) as runner:
                 batch = runner.infer(batch)
             batch = batch + np.random.default_rng(7).normal(0, text.noise, shape).astype(np.float32)
         if text.stale:
             batch, self._before = self._before if self._before is not None else batch, batch.copy()
-        restored[:] = np.float32(text.gain) * batch + np.float32(text.bias)
+        restored = end.packed(np.float32(text.gain) * batch + np.float32(text.bias))
+        trt.cuda.at(target, restored.nbytes)[:] = restored.reshape(-1).view(np.uint8)
         if self.profiler is not None:
             for name, ms in text.layer_ms.items():
                 self.profiler.report_layer_time(name, ms * (1 + trt.executions % 3))

@@ -17,6 +17,10 @@
 #include <vector>
 
 #define __global__
+#define __device__
+static unsigned short half_from_float(float value)
+{ _Float16 half = (_Float16)value; unsigned short bits; memcpy(&bits, &half, 2); return bits; }
+static float float_from_half(unsigned short bits) { _Float16 half; memcpy(&half, &bits, 2); return (float)half; }
 struct Index { int x, y; };
 static Index blockIdx, threadIdx, blockDim;
 #include "KERNELS"
@@ -144,7 +148,7 @@ CUresult cuStreamDestroy_v2(Stream *stream) { return disown(stream); }
 CUresult cuEventCreate(Event **event, unsigned flags)
 {
     *event = own(new Event{!(flags & 2), false, {}}); // CU_EVENT_DISABLE_TIMING
-    return flags == 0 || flags == 3 ? OK : INVALID; // for times, or to sleep on
+    return flags == 1 || flags == 3 ? OK : INVALID; // to sleep on, with and without times
 }
 CUresult cuEventDestroy_v2(Event *event) { return disown(event); }
 CUresult cuEventRecord(Event *event, Stream *stream)
@@ -154,6 +158,10 @@ CUresult cuEventRecord(Event *event, Stream *stream)
     event->recorded = true;
     event->at = Clock::now();
     return OK;
+}
+CUresult cuStreamWaitEvent(Stream *stream, Event *event, unsigned flags)
+{
+    return live.count(stream) && live.count(event) && !flags ? OK : INVALID_HANDLE;
 }
 CUresult cuEventSynchronize(Event *event) { return live.count(event) ? OK : INVALID_HANDLE; }
 CUresult cuEventElapsedTime(float *ms, Event *start, Event *end)
@@ -200,7 +208,9 @@ CUresult cuModuleLoadDataEx(std::string **module, const void *image, unsigned, i
 CUresult cuModuleUnload(std::string *module) { return disown(module); }
 CUresult cuModuleGetFunction(const char **function, std::string *module, const char *name)
 {
-    *function = strcmp(name, "batch_from_frame") ? "frame_from_batch" : "batch_from_frame";
+    const char *known[] = {"batch_from_frame", "batch_from_yuv", "frame_from_batch"};
+    for (const char *kernel : known)
+        if (!strcmp(name, kernel)) *function = kernel;
     return module->find(std::string(".entry ") + name + "(") == std::string::npos ? NOT_FOUND : OK;
 }
 CUresult cuFuncSetBlockShape(const char *, int, int, int) { return OK; }
@@ -208,27 +218,26 @@ CUresult cuLaunchKernel(const char *function, unsigned grid_x, unsigned grid_y, 
     unsigned block_y, unsigned block_z, unsigned shared, Stream *stream, void **p, void **extra)
 {
     if (grid_z != 1 || block_z != 1 || shared) return INVALID;
-    void *packed[13]; // pycuda packs the arguments into one buffer, ctypes points to each of them
+    // pycuda packs the arguments into one buffer, ctypes points to each of them
+    size_t bytes = 16 + (strcmp(function, "batch_from_yuv") ? sizeof(Conversion) : sizeof(YuvConversion));
+    void *packed[3] = {};
     if (!p) {
-        if (extra[0] != (void *)1 || extra[2] != (void *)2 || *(size_t *)extra[3] != 60 || extra[4]) return INVALID;
-        for (int i = 0; i < 13; ++i) packed[i] = (char *)extra[1] + (i < 2 ? 8 * i : 8 + 4 * i);
+        if (extra[0] != (void *)1 || extra[2] != (void *)2 || *(size_t *)extra[3] != bytes || extra[4]) return INVALID;
+        for (int i = 0; i < 3; ++i) packed[i] = (char *)extra[1] + 8 * i;
         p = packed;
     }
     void *a = *(void **)p[0], *b = *(void **)p[1];
-    int h = *(int *)p[2], w = *(int *)p[3], ph = *(int *)p[4], pw = *(int *)p[5];
-    float n[6];
-    for (int i = 0; i < 6; ++i) n[i] = *(float *)p[6 + i];
-    int swaps = *(int *)p[12];
-    std::vector<float> v(n, n + 6);
-    bool unpacks = !strcmp(function, "batch_from_frame");
+    YuvConversion c = {};
+    memcpy(&c, p[2], bytes - 16);
     return put(stream, [=] {
         blockDim = {(int)block_x, (int)block_y};
         for (blockIdx.y = 0; blockIdx.y < (int)grid_y; ++blockIdx.y)
         for (blockIdx.x = 0; blockIdx.x < (int)grid_x; ++blockIdx.x)
         for (threadIdx.y = 0; threadIdx.y < (int)block_y; ++threadIdx.y)
         for (threadIdx.x = 0; threadIdx.x < (int)block_x; ++threadIdx.x)
-            if (unpacks) batch_from_frame((unsigned char *)a, (float *)b, h, w, ph, pw, v[0], v[1], v[2], v[3], v[4], v[5], swaps);
-            else frame_from_batch((float *)a, (unsigned char *)b, h, w, ph, pw, v[0], v[1], v[2], v[3], v[4], v[5], swaps);
+            if (!strcmp(function, "batch_from_frame")) batch_from_frame((unsigned char *)a, b, c.to);
+            else if (!strcmp(function, "batch_from_yuv")) batch_from_yuv((unsigned char *)a, b, c);
+            else frame_from_batch(a, (unsigned char *)b, c.to);
     });
 }
 }

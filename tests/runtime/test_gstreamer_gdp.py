@@ -45,15 +45,15 @@ def test_pictures_with_padded_rows_and_their_times() -> None:
     event = packet(10318, b"GstEventStreamStart, flags=(GstStreamFlags)GST_STREAM_FLAG_NONE;\0")
     pictures = packet(1, ROWS.tobytes(), 500_000_000) + packet(1, ROWS[::-1].tobytes(), 2**64 - 1)
     first, second = read(event + packet(2, CAPS) + pictures)
-    np.testing.assert_array_equal(first.rgb, ROWS[:, :15].reshape(3, 5, 3))
-    np.testing.assert_array_equal(second.rgb, first.rgb[::-1])
+    np.testing.assert_array_equal(first.image, ROWS[:, :15].reshape(3, 5, 3))
+    np.testing.assert_array_equal(second.image, first.image[::-1])
     assert (first.time_s, second.time_s, first.rate) == (Fraction(1, 2), None, Fraction(30000, 1001))
 
 
 def test_the_size_may_change_and_the_rate_be_unknown() -> None:
     smaller = CAPS.replace(b"width=(int)5", b"width=(int)4").replace(b"30000/1001", b"0/1")
     data = packet(2, CAPS) + packet(1, ROWS.tobytes()) + packet(2, smaller) + packet(1, bytes(36))
-    assert [(picture.rgb.shape, picture.rate) for picture in read(data)] == [
+    assert [(picture.image.shape, picture.rate) for picture in read(data)] == [
         ((3, 5, 3), Fraction(30000, 1001)),
         ((3, 4, 3), Fraction(25)),
     ]

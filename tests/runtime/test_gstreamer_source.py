@@ -11,13 +11,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from engine_workshop import Workshop
 from PIL import Image
 from stream_servers import PATTERN, need_gstreamer
 
 from unblur.runtime.errors import BadInput
+from unblur.runtime.frames import Padding, frame_from_batch
+from unblur.runtime.loops.capture import Reconnect, ReconnectingCapture
+from unblur.runtime.loops.live_loop import run_live_loop
+from unblur.runtime.loops.restorer import FixedSteps
+from unblur.runtime.loops.stats import LoopStats
 from unblur.runtime.media.gstreamer_source import CsiFormat, csi_pipeline
-from unblur.runtime.media.open_media import open_source
+from unblur.runtime.media.open_media import NullSink, open_source
 from unblur.runtime.media.url import Size
+from unblur.runtime.model.deblurrer import Deblurrer
+from unblur.runtime.yuv import YuvFrame, batch_from_yuv
 
 pytestmark = pytest.mark.realtime
 
@@ -186,7 +194,7 @@ def test_a_csi_camera_is_jetpack_s_pipeline() -> None:
     """As jetson-inference builds it; nobody here has the camera."""
     assert csi_pipeline(1, CsiFormat(Size(1080, 1920), Fraction(60), flip=2)) == (
         "nvarguscamerasrc sensor-id=1 ! video/x-raw(memory:NVMM),format=NV12,width=1920,height=1080,framerate=60/1 "
-        "! nvvidconv flip-method=2 ! video/x-raw,format=I420"
+        "! nvvidconv flip-method=2 ! video/x-raw,format=NV12"
     )
 
 
@@ -203,3 +211,44 @@ def test_a_csi_camera_that_cannot_be_opened(text: str, message: str) -> None:
     with pytest.raises(BadInput) as caught:
         open_source(text)
     assert str(caught.value) == message
+
+
+@pytest.mark.parametrize("colours", ["bt601", "bt709", "1:4:7:1"])
+@pytest.mark.parametrize("pixels", ["NV12", "I420"])
+def test_yuv_is_not_converted_before_rgb_is_asked_for(pixels: str, colours: str) -> None:
+    pattern = f"videotestsrc num-buffers=1 ! video/x-raw,width=97,height=63,format={pixels},colorimetry={colours}"
+    with open_source(f"gst://{pattern}") as source:
+        (frame,) = source
+    with open_source(f"gst://{pattern} ! videoconvert ! video/x-raw,format=RGB") as source:
+        (expected,) = source
+    assert isinstance(expected.image, np.ndarray)
+    assert isinstance(frame.image, YuvFrame)
+    assert "converted" not in vars(frame)
+    for rgb in (frame.rgb, frame.image.rgb()):
+        errors = np.abs(rgb.astype(int) - expected.rgb)[:40]  # of the bars; another matrix makes 12
+        assert np.quantile(errors, 0.75) <= 5
+
+
+def test_colours_that_cannot_be_converted() -> None:
+    pattern = "videotestsrc num-buffers=1 ! video/x-raw,width=96,height=64,format=NV12,colorimetry=bt2020"
+    with pytest.raises(
+        BadInput, match=r"have the colours 'bt2020', expected BT\.601 or BT\.709; add ! videoconvert"
+    ):
+        open_source(f"gst://{pattern}")
+
+
+def test_a_gpu_is_given_the_frames_of_a_camera_as_they_are(tmp_path: Path) -> None:
+    """Through the live loop: nothing is converted on the CPU."""
+    pipeline = "gst://videotestsrc num-buffers=4 ! video/x-raw,width=96,height=64,format=NV12,framerate=30/1"
+    workshop, stats, seen = Workshop(tmp_path), LoopStats(), []
+    capture = ReconnectingCapture(lambda: open_source(pipeline), stats, Reconnect(retries=0))
+    with workshop.open() as runner, capture, pytest.raises(BadInput, match="attempts did not bring it back"):
+        run_live_loop(capture, FixedSteps(Deblurrer(runner)), NullSink(), stats, on_result=seen.append)
+    assert seen
+    for result in seen:
+        assert "converted" not in vars(result.before)
+        assert isinstance(result.before.image, YuvFrame)
+    padding = Padding((64, 96), (64, 96))
+    given = batch_from_yuv(seen[-1].before.image, padding)
+    expected = frame_from_batch(np.float32(0.5) * given + np.float32(0.25), padding)
+    np.testing.assert_array_equal(seen[-1].after.rgb, expected)
