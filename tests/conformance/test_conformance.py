@@ -46,10 +46,11 @@ IMPLICIT_INT8 = {
     ("IBuilderConfig", "int8_calibrator"),
 }
 IMPLICIT_BATCH = {("NetworkDefinitionCreationFlag", "EXPLICIT_BATCH")}
+OWN_MEMORY = {("ICudaEngine", "device_memory_size_v2"), ("IExecutionContext", "set_device_memory")}
 
 # What a version may lack, because trt_api asks before it touches it; all else must be there.
 MAY_LACK = {
-    "10.0.1": ONE_ARCHITECTURE,
+    "10.0.1": ONE_ARCHITECTURE | OWN_MEMORY,
     "10.3.0": ONE_ARCHITECTURE,
     "10.7.0": ONE_ARCHITECTURE,
     "10.13.3.9": ONE_ARCHITECTURE,
