@@ -16,6 +16,7 @@ from unblur.calibration.onnx_model import OnnxModel
 from unblur.runtime.errors import CalibrationError
 from unblur.runtime.files import atomic_file
 from unblur.runtime.frames import Batch
+from unblur.runtime.strict_json import parse_json
 
 BINS = 2048
 """As many as TensorRT's entropy calibration takes."""
@@ -195,7 +196,7 @@ class ObservationState:
 def _read(path: Path) -> ObservationState:
     try:
         with path.open("rb") as file, np.load(file) as arrays:
-            facts = json.loads(str(arrays["facts"]))
+            facts = parse_json(str(arrays["facts"]))
             _check(path, "schema", facts.pop("schema"), SCHEMA)
             state = ObservationState(**{**facts, "tensors": tuple(facts["tensors"])})
             state.observed = dict(zip(state.tensors, _observed(arrays, state.histograms), strict=True))

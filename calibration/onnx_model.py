@@ -21,14 +21,13 @@ from unblur.runtime.errors import BadInput, SpecMismatch
 from unblur.runtime.files import atomic_file
 from unblur.runtime.frames import Batch, NetworkValues, Padding
 from unblur.runtime.model.onnx_runner import describe_onnx
-from unblur.runtime.model.onnx_session import check_onnx_file
+from unblur.runtime.model.onnx_session import LOG_NOTHING, check_onnx_file
 from unblur.runtime.spec import PRECISION_KEY, SPEC_KEY, ModelSpec, Precision, SpecOverrides
 
 PRODUCER = "unblur"
 WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 CPU = ("CPUExecutionProvider",)
 
-_LOG_ERRORS_ONLY = 3
 _SHAPE = ".shape"
 _MIN_OPSET = 13  # the first whose DequantizeLinear has a scale per channel
 
@@ -235,7 +234,7 @@ def open_session(proto: ModelProto, *, optimized: bool = True, providers: Sequen
     saturate. providers: the first that has an operator runs it.
     """
     options = SessionOptions()
-    options.log_severity_level = _LOG_ERRORS_ONLY
+    options.log_severity_level = LOG_NOTHING
     if not optimized:
         options.graph_optimization_level = GraphOptimizationLevel.ORT_DISABLE_ALL
     return InferenceSession(onnx_bytes(proto), options, providers=list(providers))

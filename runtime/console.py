@@ -3,23 +3,47 @@
 import json
 import logging
 import math
+import select
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from types import FrameType
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
-from unblur.runtime.errors import printable
+from unblur.runtime.errors import BadInput, printable
 
 Stage = Callable[[str, int], Callable[[], object]]
 """Called with the name of a stage and its length; what it returns is called once per unit of work done."""
 
-stderr = Console(stderr=True, highlight=False)
-stdout = Console(highlight=False)
+
+class _Plain(Console):
+    """Shows a string as it is, in one line: names of files, tensors and layers are foreign, and may hold markup,
+    line breaks and escape sequences. What has a colour is a `Text`. What stderr does not take is lost.
+    """
+
+    def __init__(self, *, stderr: bool = False) -> None:
+        super().__init__(stderr=stderr, highlight=False, markup=False, emoji=False)
+
+    def print(self, *objects: Any, **how: Any) -> None:
+        with suppress(OSError) if self.stderr else nullcontext():
+            super().print(*objects, **how)
+
+    def on_broken_pipe(self) -> None:
+        """Rich, and click for a BrokenPipeError, exit with 1, which says here that the verdict is no."""
+        raise BadInput("cannot use standard output: Broken pipe")
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str(printable(text), **options)
+
+
+stderr = _Plain(stderr=True)
+stdout = _Plain()
 
 
 def progress(unit: str = "", *, auto_refresh: bool = True) -> Progress:
@@ -30,12 +54,12 @@ def progress(unit: str = "", *, auto_refresh: bool = True) -> Progress:
     what is measured beside it; without, call `refresh`.
     """
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn(unit),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
         console=stderr,
         transient=True,
         auto_refresh=auto_refresh,
@@ -63,10 +87,22 @@ class _OneLine(logging.Formatter):
         return printable(super().format(record))
 
 
+class _NeverWaiting(logging.StreamHandler):  # type: ignore[type-arg]
+    """Drops a line that would have to wait: a pipe that nobody reads must not stop the frames."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            writable = select.select([], [self.stream.fileno()], [], 0)[1]
+        except (OSError, ValueError):  # not a file of the system, or one that is closed
+            writable = [self.stream]
+        if writable:
+            super().emit(record)
+
+
 @contextmanager
 def log_on_stderr() -> Iterator[None]:
     """Show on stderr, inside the block, what unblur logs: which device runs a model, and why."""
-    log, handler = logging.getLogger("unblur"), logging.StreamHandler()
+    log, handler = logging.getLogger("unblur"), _NeverWaiting()
     handler.setFormatter(_OneLine("unblur: %(message)s"))
     level = log.level
     log.addHandler(handler)
@@ -80,8 +116,11 @@ def log_on_stderr() -> Iterator[None]:
 
 def print_json(document: Mapping[str, object] | list[object]) -> None:
     """Print one JSON document on stdout. Infinite and NaN numbers, which JSON has not, become null."""
-    json.dump(_finite(document), sys.stdout, indent=2)
-    sys.stdout.write("\n")
+    try:
+        sys.stdout.write(json.dumps(_finite(document), indent=2) + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        stdout.on_broken_pipe()
 
 
 def _finite(value: object) -> object:

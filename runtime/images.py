@@ -1,5 +1,6 @@
 """Read and write single images."""
 
+import struct
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,12 @@ from unblur.runtime.errors import BadInput
 from unblur.runtime.files import atomic_file
 from unblur.runtime.frames import Frame
 
+# What Pillow's decoders raise for bytes that make no sense.
+_DAMAGED = (
+    *(OSError, EOFError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, RuntimeError),
+    *(MemoryError, struct.error),
+)
+_FORMATS = ("BMP", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # of Pillow; it would give EPS to Ghostscript
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm"})
 MAX_PIXELS = 100_000_000
 _JPEG_QUALITY = 95
@@ -48,9 +55,9 @@ def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> Frame:
 def image_size_hw(path: Path) -> tuple[int, int]:
     """(height, width) from the header, as stored (before EXIF rotation); BadInput if it is not an image."""
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=_FORMATS) as image:
             return image.height, image.width
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except (*_DAMAGED, Image.DecompressionBombError) as error:
         raise BadInput(f"{path} is not an image that can be read") from error
 
 
@@ -67,7 +74,7 @@ def read_icc_profile(path: Path) -> bytes | None:
 
     Profiles of other colour models (grey, CMYK) do not fit what `read_image` gives, and are left out.
     """
-    with Image.open(path) as image:
+    with Image.open(path, formats=_FORMATS) as image:
         profile: bytes | None = image.info.get("icc_profile") if image.mode in ("RGB", "RGBA", "P") else None
         return profile
 
@@ -97,7 +104,7 @@ def _opened(path: Path, max_pixels: int) -> Iterator[Image.Image]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
+            with Image.open(path, formats=_FORMATS) as image:
                 _check_pixels(path, image.size, max_pixels)
                 yield image
     except UnidentifiedImageError as error:
@@ -107,7 +114,7 @@ def _opened(path: Path, max_pixels: int) -> Iterator[Image.Image]:
         raise BadInput(
             f"{path} has more than {limit} pixels, which Pillow refuses; make it smaller first"
         ) from error
-    except (OSError, SyntaxError, ValueError) as error:
+    except _DAMAGED as error:
         raise BadInput(f"{path} is damaged or truncated: {error}") from error
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Literal
 
 from unblur.runtime.errors import BadInput, SpecMismatch
-from unblur.runtime.strict_json import check_schema, from_json, to_json
+from unblur.runtime.strict_json import check_schema, from_json, parse_json, to_json
 
 SPEC_KEY = "unblur.spec"
 PRECISION_KEY = "unblur.precision"  # of an ONNX file: "fp32", "fp16" or "int8"
@@ -27,6 +27,11 @@ Colour = Literal["RGB", "BGR", "grey"]
 OutputKind = Literal["image", "residual"]
 OptionValue = bool | int | float | str
 
+# Beyond any network that there is; a number from a damaged file must not ask for all memory.
+_LIMITS = {
+    **{"steps": (1, 1000), "multiple_of": (1, 4096), "scale": (1, 64), "receptive_field": (0, 1 << 20)},
+    "fixed_hw": (1, 1 << 16),
+}
 _SIZE = re.compile(r"\s*([0-9]{1,5})x([0-9]{1,5})\s*", re.IGNORECASE)
 
 
@@ -73,9 +78,11 @@ class ModelSpec:
     schema: int = SCHEMA
 
     def __post_init__(self) -> None:
-        for name in ("steps", "multiple_of", "scale"):
-            if getattr(self, name) < 1:
-                raise SpecMismatch(f"model spec: {name} is {getattr(self, name)}, expected at least 1")
+        for name, (least, most) in _LIMITS.items():
+            values = getattr(self, name)
+            for value in (values,) if isinstance(values, int) else values or ():
+                if not least <= value <= most:
+                    raise SpecMismatch(f"model spec: {name} is {value}, expected {least} to {most}")
         low, high = self.value_range
         if not (math.isfinite(low) and math.isfinite(high) and low < high):
             raise SpecMismatch(f"model spec: value_range is {low:g},{high:g}, expected LOW,HIGH, LOW below HIGH")
@@ -104,7 +111,7 @@ class ModelSpec:
         Raises SpecMismatch that names the first field which is missing, unknown or of the wrong type.
         """
         try:
-            raw = json.loads(text)
+            raw = parse_json(text)
         except ValueError as error:
             raise SpecMismatch(f"{where}: the model spec is not JSON ({error})") from error
         return cls.from_dict(raw, where=where)

@@ -33,14 +33,22 @@ def to_json(value: object) -> object:
     return value
 
 
+def parse_json(text: str | bytes) -> Any:
+    """What `json.loads` gives; ValueError also for a document that is nested too deeply to be read."""
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
 def parse_document(kind: type[T], text: str | bytes, where: str, *, schema: int) -> T:
     """Parse a JSON text, check its field "schema" and build a `kind`, which need not have that field.
 
     where: the file, for messages. Raises ValueError, e.g. "x.json has schema 2, this version of unblur reads 1".
     """
     try:
-        raw = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        raw = parse_json(text)
+    except ValueError as error:
         raise ValueError(f"{where} is not JSON ({error})") from error
     check_schema(raw, where, schema)
     if "schema" not in get_type_hints(kind):

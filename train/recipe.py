@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, cast, get_args
 
 from unblur.runtime.errors import BadInput, SpecMismatch
-from unblur.runtime.strict_json import check_schema, from_json, to_json
+from unblur.runtime.strict_json import check_schema, from_json, parse_json, to_json
 from unblur.train.networks import find_preset
 
 SCHEMA = 3  # 2: no cool-down, every term at every step. 1, unnamed: L1 and its FFT, no discriminator
@@ -137,7 +137,7 @@ class Recipe:
     def from_json(cls, text: str) -> "Recipe":
         """Raises SpecMismatch that names the first field that this version does not know or read."""
         try:
-            raw = json.loads(text)
+            raw = parse_json(text)
             raw = _upgraded(raw)
             check_schema(raw, "it", SCHEMA)
             return from_json(cls, {name: value for name, value in raw.items() if name != "schema"}, "it")

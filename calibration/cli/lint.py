@@ -57,4 +57,4 @@ def _print(findings: list[Finding]) -> None:
 
 
 def _say(text: str) -> None:
-    stdout.print(text, markup=False, soft_wrap=True)
+    stdout.print(text, soft_wrap=True)

@@ -41,7 +41,7 @@ def diff(
         )
     else:
         for line in found.lines():
-            stdout.print(line, markup=False, soft_wrap=True)
+            stdout.print(line, soft_wrap=True)
     raise typer.Exit(1 if found else 0)
 
 

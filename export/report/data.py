@@ -20,7 +20,7 @@ from unblur.runtime.model.bundle import Bundle
 from unblur.runtime.model.calibration_table import Origin
 from unblur.runtime.quality.parity import Ledger, Quality
 from unblur.runtime.spec import ModelSpec, Precision
-from unblur.runtime.strict_json import parse_document, to_json
+from unblur.runtime.strict_json import parse_document, parse_json, to_json
 
 REPORT_JSON = "report.json"
 SCHEMA = 2
@@ -153,7 +153,7 @@ class BundleReport:
 
 def _upgraded(text: str | bytes) -> str | bytes:
     """Schema 1, which had other images and no latency, as schema 2; ValueError if it is not JSON."""
-    raw = json.loads(text)
+    raw = parse_json(text)
     if not (isinstance(raw, dict) and raw.get("schema") == 1 and isinstance(raw.get("int8"), dict)):
         return text
     raw.pop("exhibits", None)

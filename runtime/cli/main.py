@@ -8,9 +8,10 @@ import os
 import sys
 import time
 import traceback
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Annotated, Any, NoReturn, cast
+from typing import Annotated, Any, NoReturn, TextIO, cast
 
 import typer
 from rich.markup import escape
@@ -165,6 +166,7 @@ def _options(
 
 def main() -> None:
     """Entry point. Exit codes: 0 done, 1 the verdict is no, 2 it could not be done, 130 interrupted."""
+    _open_standard_streams()
     try:
         try:
             app()
@@ -174,15 +176,39 @@ def main() -> None:
         _fail(str(error), error.exit_code)
     except RecursionError:
         _fail("the input is nested too deeply to be read; is it damaged?", 2)
+    except MemoryError as error:
+        _fail(f"there is not enough memory ({error}); give a smaller image or model", 2)
     except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes it once more at its end
+        _discard(sys.stdout)
         _fail(f"cannot use {error.filename or 'standard output'}: {error.strerror or error}", 2)
+    finally:
+        try:
+            sys.stderr.flush()
+        except OSError:  # nobody can be told
+            _discard(sys.stderr)
+
+
+def _open_standard_streams() -> None:
+    """Where one is closed, the next file to be opened would take its number, and be written to."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDONLY)  # writing fails, as it does where it is closed
+    sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115
+    sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
+
+
+def _discard(stream: TextIO) -> None:
+    """Python flushes it once more at its end, and would exit with 120."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _fail(message: str, exit_code: int) -> NoReturn:
     if "--debug" in sys.argv[1:]:
         traceback.print_exc()
-    sys.stderr.write(f"unblur: {printable(message)}\n")
+    with suppress(OSError):
+        sys.stderr.write(f"unblur: {printable(message)}\n")
     sys.exit(exit_code)
 
 

@@ -85,7 +85,7 @@ def preview(
     def announce(url: str) -> None:
         shown = url if stderr.is_terminal else url.partition("?")[0]  # stderr may be a log, which others read
         hint = "" if shown == url else "?token=... (that of --token-file)"
-        stderr.print(f"watch it at {shown}{hint}", soft_wrap=True, markup=False)
+        stderr.print(f"watch it at {shown}{hint}", soft_wrap=True)
 
     with log_on_stderr(), stop_on_signals() as stop:
         summary = preview_camera(request, access, port, stop, announce)

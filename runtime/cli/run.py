@@ -25,6 +25,7 @@ from unblur.runtime.cli.options import (
     with_overrides,
 )
 from unblur.runtime.console import log_on_stderr, progress, stdout, stop_on_signals
+from unblur.runtime.errors import printable
 from unblur.runtime.loops.capture import Reconnect
 from unblur.runtime.loops.session import (
     DEFAULT_TIMEOUT_S,
@@ -140,7 +141,6 @@ def _print_summary(summary: RunSummary, sink: str, how: str) -> None:
         stdout.print(
             f"restored {summary.frames} frames in {summary.seconds:.1f} s ({summary.fps:.2f} fps, "
             f"{summary.latency_ms['p50']:.0f} ms a frame) on {how}: {sink}",
-            markup=False,
             soft_wrap=True,
         )
 
@@ -148,11 +148,11 @@ def _print_summary(summary: RunSummary, sink: str, how: str) -> None:
 def _exit_unless_whole(summary: RunSummary, source: str, sink: str) -> None:
     if summary.stopped:
         kept = f"{sink} holds the first {summary.frames} frames" if summary.frames else "nothing was written"
-        sys.stderr.write(f"unblur: interrupted; {kept}\n")
+        sys.stderr.write(f"unblur: interrupted; {printable(kept)}\n")
         raise typer.Exit(_INTERRUPTED)
     if summary.lost:
         sys.stderr.write(
-            f"unblur: {summary.lost} frames of {source} are damaged or missing and were lost; "
-            f"{sink} holds the other {summary.frames}\n"
+            f"unblur: {summary.lost} frames of {printable(source)} are damaged or missing and were lost; "
+            f"{printable(sink)} holds the other {summary.frames}\n"
         )
         raise typer.Exit(_LOST)

@@ -29,6 +29,7 @@ from unblur.runtime.metrics import luma
 from unblur.runtime.model.onnx_header import read_header
 from unblur.runtime.model.onnx_session import ORT_ERRORS, first_line, open_session, session_options
 from unblur.runtime.spec import FOREIGN, ModelSpec, OutputKind, Precision, SpecOverrides
+from unblur.runtime.strict_json import parse_json
 
 Values = NDArray[np.float32]
 
@@ -120,7 +121,7 @@ class _Probe:
     def __init__(self, path: Path, named: SpecOverrides) -> None:
         self.path = path
         self.notes: tuple[str, ...] = ()
-        self._session = open_session(path, session_options(silent=True))
+        self._session = open_session(path, session_options())
         self.input = self._find_input(named.input_name)
         self.channels, self.fixed_hw = self._read_shape()
         self._outputs = [_tensor(output) for output in self._session.get_outputs()]
@@ -346,7 +347,7 @@ def _key(path: Path, named: SpecOverrides) -> str:
 def _recall(note: Path, path: Path) -> Inspection | None:
     """What was found before; None if nothing was, or what is there cannot be read."""
     try:
-        raw = json.loads(note.read_bytes())
+        raw = parse_json(note.read_bytes())
         return Inspection(ModelSpec.from_dict(raw["spec"], where=str(path)), raw["precision"], tuple(raw["lines"]))
     except (OSError, ValueError, KeyError, SpecMismatch):
         return None

@@ -172,7 +172,7 @@ def describe_onnx(path: Path, overrides: SpecOverrides = SpecOverrides()) -> tup
 
     Raises BadInput if it does not load, SpecMismatch if it is not a network from an image to an image.
     """
-    return _describe(open_session(path, session_options(silent=True)), path, overrides)
+    return _describe(open_session(path, session_options()), path, overrides)
 
 
 def _describe(

@@ -33,7 +33,7 @@ ORT_ERRORS = (
 )
 
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
-_LOG_ERRORS_ONLY, _LOG_NOTHING = 3, 4
+LOG_NOTHING = 4  # what fails is an error here, and says why
 _MAX_BYTES = 2 << 30  # of a protobuf message
 
 
@@ -42,13 +42,12 @@ def session_options(
     *,
     graph_optimization: bool = True,
     profile_to: Path | None = None,
-    silent: bool = False,
 ) -> onnxruntime.SessionOptions:
-    """Options of a session. profile_to: see OnnxRunner. silent: what fails is expected to, and logs nothing."""
+    """Options of a session. profile_to: see OnnxRunner."""
     if threads is not None and threads < 1:
         raise ValueError(f"threads is {threads}, expected at least 1")
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = _LOG_NOTHING if silent else _LOG_ERRORS_ONLY
+    options.log_severity_level = LOG_NOTHING
     # Else its threads spin for a while after each run, on cores that decode, encode and run other sessions: two
     # sessions in turn take twice as long each, on two cores. A session on its own is no slower without.
     options.add_session_config_entry("session.force_spinning_stop", "1")

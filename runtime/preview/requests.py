@@ -6,7 +6,6 @@ Web pages of others are kept out on both: by the name they were reached by (DNS 
 
 import hmac
 import ipaddress
-import json
 import re
 import secrets
 import socket
@@ -19,6 +18,7 @@ from unblur.runtime.errors import BadInput
 from unblur.runtime.loops.ladder import LadderSwitch
 from unblur.runtime.loops.live_loop import LiveControls
 from unblur.runtime.spec import Precision
+from unblur.runtime.strict_json import parse_json
 
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{16,}")
 
@@ -145,7 +145,7 @@ class Panel:
 def read_request(text: str) -> tuple[str, object]:
     """The name and the value of a message like `{"most_steps": 3}`. Raises BadInput if it is none."""
     try:
-        message = json.loads(text)
+        message = parse_json(text)
     except ValueError as error:
         raise BadInput(f"expected JSON, got {text!a:.40}") from error
     if not isinstance(message, dict) or len(message) != 1:

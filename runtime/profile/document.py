@@ -25,7 +25,7 @@ from unblur.runtime.profile.roofline import Bound, Peaks
 from unblur.runtime.profile.stationarity import Sustained
 from unblur.runtime.runner import InferenceTiming
 from unblur.runtime.spec import Precision
-from unblur.runtime.strict_json import check_schema, from_json, to_json
+from unblur.runtime.strict_json import check_schema, from_json, parse_json, to_json
 
 SCHEMA = 2
 
@@ -206,7 +206,7 @@ class Profile:
 def read_profile(path: Path) -> Profile:
     """Read a profile that `write_profile` wrote; BadInput otherwise."""
     try:
-        raw = json.loads(path.read_text("utf-8"))
+        raw = parse_json(path.read_bytes())
     except (OSError, ValueError) as error:
         raise BadInput(f"{path} is not a profile ({error}); make one with `unblur profile -o`") from error
     return Profile.from_json(raw, where=str(path))

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 from rich import box
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from unblur.runtime.console import stdout
 from unblur.runtime.machine.telemetry import Spread, TelemetrySummary
@@ -83,9 +83,7 @@ def _slowest(layers: Iterable[Layer], total_ms: float, placed: Mapping[int, Plac
     for layer in slowest:
         ms = layer.ms or 0.0
         speed = number(layer.flops / ms / 1e6) if layer.flops and ms else ""
-        made.add_row(
-            escape(f"{layer.name} {layer.precision}"), *_cost(ms, total_ms), speed, _roof(placed.get(id(layer)))
-        )
+        made.add_row(f"{layer.name} {layer.precision}", *_cost(ms, total_ms), speed, _roof(placed.get(id(layer))))
     return made
 
 
@@ -93,7 +91,7 @@ def _sums(title: str, first: str, sums: Iterable[tuple[object, Sum]], total_ms: 
     made = table(title, first, "ms", "share", "GFLOP", "layers")
     for name, cost in sums:
         flops = number(cost.flops / 1e9)
-        made.add_row(escape(str(name or "elsewhere")), *_cost(cost.ms or 0.0, total_ms), flops, str(cost.layers))
+        made.add_row(str(name or "elsewhere"), *_cost(cost.ms or 0.0, total_ms), flops, str(cost.layers))
     return made
 
 
@@ -103,7 +101,7 @@ def _advice(advice: Sequence[Advice]) -> Table:
     for each in advice[:_SHOWN]:
         ms = number(each.ms) if each.ms else ""
         where = each.layer if each.layers < 2 else f"{each.layers} of {each.layer}"
-        made.add_row(ms, escape(where), escape(each.finding), escape(each.change))
+        made.add_row(ms, where, each.finding, each.change)
     return made
 
 
@@ -122,7 +120,7 @@ _PERCENTILES = {"p50": "p50", "p90": "p90", "p99": "p99", "p999": "p99.9", "mean
 
 def print_profile(profile: Profile) -> None:
     """Print what was measured on stdout."""
-    stdout.print(escape(_title(profile)), soft_wrap=True)
+    stdout.print(_title(profile), soft_wrap=True)
     facts = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     for name, text in _facts(profile):
         facts.add_row(name, text)
@@ -143,35 +141,37 @@ def _title(profile: Profile) -> str:
     )
 
 
-def _facts(profile: Profile) -> Iterator[tuple[str, str]]:
+def _facts(profile: Profile) -> Iterator[tuple[str, str | Text]]:
     cold = [f"{name} {number(ms)} ms" for name, ms in profile.cold_ms.items() if ms is not None]
     yield "cold start", ", ".join(cold).replace("first", "first inference")
-    settled = "settled" if profile.warmup.settled else "[yellow]did not settle[/], --warm-up gives it longer"
-    yield "warm-up", f"{profile.warmup.samples} inferences in {profile.warmup.seconds:.1f} s, {settled}"
+    settled = ("settled", "") if profile.warmup.settled else ("did not settle", "yellow")
+    hint = "" if profile.warmup.settled else ", --warm-up gives it longer"
+    inferences = f"{profile.warmup.samples} inferences in {profile.warmup.seconds:.1f} s, "
+    yield "warm-up", Text.assemble(inferences, settled, hint)
     yield "steady state", f"{number(profile.fps)} frames/s, {profile.samples} inferences"
     if profile.timing is not None:
         parts = {name.removesuffix("_ms").replace("_", " "): ms for name, ms in vars(profile.timing).items()}
         yield "of it", ", ".join(f"{name} {number(ms)} ms" for name, ms in parts.items() if ms)
     yield "spread", f"{_histogram(profile.times_ms)}, cv {profile.cv:.1%}"
     if profile.sustained is not None:
-        yield "over time", escape(_over_time(profile.sustained))
+        yield "over time", _over_time(profile.sustained)
     if profile.telemetry is not None:
         yield from _sensors(profile.telemetry)
 
 
-def _sensors(seen: TelemetrySummary) -> Iterator[tuple[str, str]]:
-    yield "power", escape(_power(seen))
+def _sensors(seen: TelemetrySummary) -> Iterator[tuple[str, str | Text]]:
+    yield "power", _power(seen)
     if seen.temperature_c is not None:
-        yield "temperature", escape(_highest(seen.temperature_c, "C"))
+        yield "temperature", _highest(seen.temperature_c, "C")
     if seen.clocks_mhz is not None:
-        yield "clocks", escape(_highest(seen.clocks_mhz, "MHz"))
+        yield "clocks", _highest(seen.clocks_mhz, "MHz")
     if seen.power_mode is not None:
-        yield "power mode", escape(seen.power_mode)
+        yield "power mode", seen.power_mode
     if seen.jetson_clocks is not None:
         yield "jetson_clocks", "on" if seen.jetson_clocks else "off"
     if seen.throttled_percent is not None and any(seen.throttled_percent.values()):
         throttled = ", ".join(f"{name} {share:.0f} %" for name, share in seen.throttled_percent.items() if share)
-        yield "throttled", f"[yellow]{escape(throttled)} of the time[/]"
+        yield "throttled", Text(f"{throttled} of the time", "yellow")
 
 
 def _histogram(times_ms: Sequence[float]) -> str:
@@ -217,14 +217,14 @@ def _latency_table(profile: Profile) -> Table:
     return made
 
 
-def _remarks(profile: Profile) -> Iterator[str]:
+def _remarks(profile: Profile) -> Iterator[str | Text]:
     """What a reader has to know before trusting the figures; then what was compared."""
     open_ended = [title for name, title in _PERCENTILES.items() if profile.intervals_ms[name][1] is None]
     if open_ended:
         names = ", ".join(open_ended)
         yield f"{profile.samples} inferences are too few to bound {names} from above: measure longer"
     if not profile.stationary:
-        yield "[yellow]the latency did not keep its level meanwhile: the machine was busy, or throttles[/]"
+        yield Text("the latency did not keep its level meanwhile: the machine was busy, or throttles", "yellow")
     if profile.against is not None:
         yield _verdict(profile, profile.against)
 
@@ -232,8 +232,8 @@ def _remarks(profile: Profile) -> Iterator[str]:
 def _verdict(profile: Profile, other: Against) -> str:
     low, high = ("?" if end is None else f"{end:.3f}" for end in other.ratio_interval)
     return (
-        f"[bold]{other.verdict}[/]: {escape(other.model)} {other.precision}, {other.steps} steps, takes "
-        f"{other.ratio:.3f} times as long as {escape(profile.model)} {profile.precision}, {profile.steps} steps "
+        f"{other.verdict}: {other.model} {other.precision}, {other.steps} steps, takes "
+        f"{other.ratio:.3f} times as long as {profile.model} {profile.precision}, {profile.steps} steps "
         f"(99 % interval {low} to {high}; p50 {number(other.latency_ms.p50)} ms, run in turn)"
     )
 

@@ -4,10 +4,11 @@ from collections.abc import Iterator
 from dataclasses import asdict
 
 from rich import box
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from unblur.runtime.console import stdout
+from unblur.runtime.errors import printable
 from unblur.runtime.quality.parity import Hop, Ledger, Quality
 from unblur.runtime.quality.verify import EngineCheck, Verification
 
@@ -58,27 +59,24 @@ def print_report(model: str, result: Verification) -> None:
     if result.golden:
         stdout.print(_golden_table(result))
     for engine in result.engines:
-        stdout.print(f"Engine {_engine_line(engine)}", soft_wrap=True)
+        stdout.print("Engine", *_engine_line(engine), soft_wrap=True)
     for runner in result.runners:
-        stdout.print(_engine_line(runner), soft_wrap=True)
+        stdout.print(*_engine_line(runner), soft_wrap=True)
     if result.pairs:
         stdout.print(_quality_table(result))
     if result.tiling is not None:
         stdout.print(
             f"Tiles against the whole frame: {finite_db(result.tiling.psnr_db):.1f} dB "
-            f"({result.tiling.pooling} pooling, halo {result.tiling.halo} px) {_word(result.tiling.passed)}"
+            f"({result.tiling.pooling} pooling, halo {result.tiling.halo} px)",
+            _word(result.tiling.passed),
         )
     for reason in _reasons(result):
         stdout.print(reason, soft_wrap=True)
-    stdout.print(f"Integrity of {model}: {_word(result.integrity)}", soft_wrap=True)
+    stdout.print(f"Integrity of {model}:", _word(result.integrity), soft_wrap=True)
     if result.gain_db is not None:
-        stdout.print(f"Benefit of {model}: {_benefit(result.gain_db)}", soft_wrap=True)
-
-
-def _benefit(gain_db: float) -> str:
-    if gain_db > 0:
-        return f"[green]improves the images[/] by {gain_db:.2f} dB"
-    return f"[red]MAKES THE IMAGES WORSE[/] by {-gain_db:.2f} dB"
+        better = result.gain_db > 0
+        words = Text("improves the images", "green") if better else Text("MAKES THE IMAGES WORSE", "red")
+        stdout.print(f"Benefit of {model}:", words, f"by {abs(result.gain_db):.2f} dB", soft_wrap=True)
 
 
 def hop_table(ledger: Ledger) -> Table:
@@ -116,13 +114,13 @@ def _golden_table(result: Verification) -> Table:
     return table
 
 
-def _engine_line(engine: EngineCheck) -> str:
+def _engine_line(engine: EngineCheck) -> tuple[str, Text]:
     """Whether it passed, or why not; on one line, since the name alone fills half of one."""
     if engine.verdict == "passed":
         found = f"{finite_db(engine.psnr_db or 0):.1f} dB, needs {engine.threshold_db:.1f}"
-        return f"{engine.name}: {found} {_word(True)}"
-    word = "[yellow]not run here[/]" if engine.verdict == "not run" else _word(engine.passed)
-    return f"{engine.name}: {word}: {escape(engine.reason)}"
+        return f"{engine.name}: {found}", _word(True)
+    word = Text("not run here", "yellow") if engine.verdict == "not run" else _word(engine.passed)
+    return f"{engine.name}:", word + Text(f": {printable(engine.reason)}")
 
 
 def _quality_table(result: Verification) -> Table:
@@ -168,7 +166,7 @@ def _number(value: float | None, digits: int, sign: str = "") -> str:
     return "" if value is None else f"{value:{sign}.{digits}f}"
 
 
-def _word(passed: bool | None) -> str:
+def _word(passed: bool | None) -> Text:
     if passed is None:
-        return "[yellow]void[/]"
-    return "[green]passed[/]" if passed else "[red]FAILED[/]"
+        return Text("void", "yellow")
+    return Text("passed", "green") if passed else Text("FAILED", "red")

@@ -32,7 +32,7 @@ def test_round_trip() -> None:
         ({"schema": 99}, "x: the model spec has schema 99, this version of unblur reads 2; export the model again"),
         ({"steps": "6"}, "x: the model spec: steps is '6', expected int"),
         ({"steps": True}, "x: the model spec: steps is True, expected int"),
-        ({"steps": 0}, "model spec: steps is 0, expected at least 1"),
+        ({"steps": 0}, "model spec: steps is 0, expected 1 to 1000"),
         ({"pooling": "median"}, "model spec: pooling is 'median', expected one of 'none', 'global', 'local'"),
         ({"surprise": 1}, "x: the model spec: surprise is not a field"),
     ],
@@ -87,7 +87,7 @@ def test_what_a_user_states_goes_before_what_was_found() -> None:
         (SpecOverrides(value_range=(1.0, 0.0)), "value_range is 1,0, expected LOW,HIGH, LOW below HIGH"),
         (SpecOverrides(std=(0.0,)), r"std \(0.0, 0.0, 0.0\); expected numbers, and std above 0"),
         (SpecOverrides(mean=(0.1, 0.2)), "mean has 2 numbers, expected 1 or 3"),
-        (SpecOverrides(scale=0), "scale is 0, expected at least 1"),
+        (SpecOverrides(scale=0), "scale is 0, expected 1 to 64"),
     ],
 )
 def test_what_cannot_be_is_refused(stated: SpecOverrides, message: str) -> None:

@@ -47,9 +47,7 @@ def gopro(
     if json:
         print_json({"folder": str(output), "pairs": sum(made.values()), "scenes": made})
     else:
-        stdout.print(
-            f"{output} holds {sum(made.values())} pairs of {len(made)} clips", markup=False, soft_wrap=True
-        )
+        stdout.print(f"{output} holds {sum(made.values())} pairs of {len(made)} clips", soft_wrap=True)
 
 
 @data.command("synth")
@@ -75,4 +73,4 @@ def synth(
     if json:
         print_json({"folder": str(output), "pairs": pairs, "stills": len(paths)})
     else:
-        stdout.print(f"{output} holds {pairs} pairs of {len(paths)} stills", markup=False, soft_wrap=True)
+        stdout.print(f"{output} holds {pairs} pairs of {len(paths)} stills", soft_wrap=True)
