@@ -33,7 +33,6 @@ from unblur.runtime.tensorrt.engine_file import (
     owner_of,
     read_engine,
     read_record,
-    record_path,
     write_engine,
 )
 
@@ -73,7 +72,6 @@ def store_engine(
         record = None if force else _present(path, identity)
         if record is not None and not detailed:
             return StoredEngine(path, record, None)
-        _remove_leftovers(path)
         timings = timing_cache(identity) if api.can_cache_timings else None
         built = engine_from_onnx(source, identity, api, watch, timings=timings, detailed=detailed)
         write_engine(folder, built.engine, built.record)
@@ -91,13 +89,6 @@ def _present(path: Path, identity: EngineIdentity) -> EngineRecord | None:
     except EngineMismatch:  # damaged, or left by a build that was killed: it is built again
         return None
     return record if record.identity == identity else None
-
-
-def _remove_leftovers(path: Path) -> None:
-    """Half-written files of builds of this key that were killed; nobody else builds it while we hold the lock."""
-    for final in (path, record_path(path)):
-        for leftover in path.parent.glob(f".{final.stem}.*.partial{final.suffix}"):
-            leftover.unlink(missing_ok=True)
 
 
 Steps = tuple[int, ...] | Literal["all"]

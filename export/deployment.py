@@ -17,7 +17,6 @@ from datetime import datetime, timezone
 from importlib.metadata import version
 from itertools import groupby, pairwise
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import get_args
 
 import numpy as np
@@ -43,7 +42,7 @@ from unblur.export.report.images import compare_crops, gain_db, most_detailed_cr
 from unblur.export.source_model import SourceModel
 from unblur.runtime.console import Stage, silent
 from unblur.runtime.errors import BadInput, ParityError
-from unblur.runtime.files import atomic_folder
+from unblur.runtime.files import atomic_folder, scratch_folder
 from unblur.runtime.frames import Frame, Padding, batch_from_frame
 from unblur.runtime.images import write_image
 from unblur.runtime.model.bundle import MANIFEST, SUFFIX, BundleManifest, Golden, Variant, seal_bundle
@@ -188,9 +187,9 @@ def _truth(plan: DeployPlan) -> Iterator[tuple[tuple[Pair, ...], Truth]]:
     if pairs:
         yield pairs, "pairs"
         return
-    with TemporaryDirectory(prefix="unblur-") as folder:
+    with scratch_folder() as folder:
         trials = enumerate(find_trials(plan.sample, _TRUTH_SIDE, _PAIRS))
-        yield tuple(_written(trial, Path(folder) / str(index)) for index, trial in trials), "synthetic blur"
+        yield tuple(_written(trial, folder / str(index)) for index, trial in trials), "synthetic blur"
 
 
 def _written(trial: Trial, stem: Path) -> Pair:

@@ -11,7 +11,6 @@ from dataclasses import replace
 from functools import cached_property
 from math import prod
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from onnx import TensorProto
 from torch import nn
@@ -23,6 +22,7 @@ from unblur.export.onnx_from_network import onnx_from_module, onnx_from_network,
 from unblur.export.torch_module import is_factory, load_weights, module_from_factory
 from unblur.export.torch_runner import TorchRunner
 from unblur.runtime.errors import BadInput, SpecMismatch
+from unblur.runtime.files import scratch_folder
 from unblur.runtime.model.inspect_onnx import inspect_onnx
 from unblur.runtime.runner import Runner
 from unblur.runtime.spec import FOREIGN, ModelSpec, SpecOverrides
@@ -211,8 +211,8 @@ def _provisional(name: str, shape: ModuleShape) -> ModelSpec:
 
 def _inspected(exported: OnnxModel, name: str, stated: SpecOverrides) -> tuple[OnnxModel, tuple[str, ...]]:
     """The exported graph with the spec that was found in it, and what was found."""
-    with TemporaryDirectory(prefix="unblur-") as folder:
-        file = Path(folder) / "exported.onnx"
+    with scratch_folder() as folder:
+        file = folder / "exported.onnx"
         bare = exported.copied()
         del bare.metadata_props[:]
         file.write_bytes(onnx_bytes(bare))

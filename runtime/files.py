@@ -7,16 +7,19 @@ import secrets
 import shutil
 import socket
 import sys
+import time
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
+from tempfile import gettempdir
 
 from unblur.runtime.errors import BadInput
 
 _LONGEST_SECRET = 4096  # characters
 _LONGEST_STEM = 32  # of a temporary name, which has the 255 bytes of any other
+_A_DAY_S = 24 * 3600
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 
 
@@ -27,10 +30,10 @@ def atomic_file(path: Path) -> Iterator[Path]:
     The temporary file is empty, of an unpredictable name, and opened exclusively; its name keeps the suffix,
     because writers choose their format by it. The bytes, and then the folder, are flushed to the disk, so a power
     cut leaves the old file or the new one. What a killed run left of the same file is removed.
-    OSError (disk full, not writable) becomes BadInput with the path.
+    OSError (disk full, not writable) becomes BadInput with the path, and so is what is there and is not a file.
     """
     with _write_errors(path):
-        require_parent(path)
+        require_file_place(path)
         remove_left_overs(path)
         temporary = temporary_path(path)
         os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
@@ -52,20 +55,31 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     it is moved aside first; `recover_folder` brings it back after a kill between the two. Otherwise as a file.
     """
     with _write_errors(path):
-        require_parent(path)
         recover_folder(path)
+    with scratch_folder(path) as temporary, _write_errors(path):
+        yield temporary
+        _flush_tree(temporary)
+        temporary.chmod(0o755)
+        _put_folder(temporary, path)
+        _flush_folder(path.parent)
+
+
+@contextmanager
+def scratch_folder(path: Path | None = None) -> Iterator[Path]:
+    """A hidden folder beside `path`, without one where temporary files go; removed at the end.
+
+    What killed runs left there is removed first. Raises BadInput if it cannot be made.
+    """
+    path = path or Path(gettempdir()) / "unblur"
+    with _write_errors(path):
+        require_parent(path)
         remove_left_overs(path)
-        temporary = temporary_path(path)
-        temporary.mkdir(mode=0o700)
+        folder = temporary_path(path)
+        folder.mkdir(mode=0o700)
     try:
-        with _write_errors(path):
-            yield temporary
-            _flush_tree(temporary)
-            temporary.chmod(0o755)
-            _put_folder(temporary, path)
-            _flush_folder(path.parent)
+        yield folder
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def recover_folder(path: Path) -> None:
@@ -84,16 +98,19 @@ def temporary_path(path: Path) -> Path:
 
 
 def remove_left_overs(path: Path) -> None:
-    """Remove what runs of this machine that are gone have left of `path`: files and folders."""
-    name = re.compile(rf"{re.escape(_prefix(path))}(\d+)\.{_machine()}\.[0-9a-f]{{16}}\.partial")
+    """Remove what runs that are gone have left of `path`, files and folders: of this machine all, of others, such
+    as a container that was removed, what is older than a day.
+    """
+    name = re.compile(rf"{re.escape(_prefix(path))}(\d+)\.([0-9a-f]{{8}})\.[0-9a-f]{{16}}\.partial")
     for left in path.parent.iterdir():
         match = name.match(left.name)
-        if match is None or _is_running(int(match[1])):
+        if match is None or _may_be_written(left, int(match[1]), match[2]):
             continue
         if left.is_dir() and not left.is_symlink():
             shutil.rmtree(left, ignore_errors=True)
         else:
-            left.unlink(missing_ok=True)
+            with suppress(OSError):  # another user's
+                left.unlink()
 
 
 def make_folder(path: Path) -> None:
@@ -108,6 +125,14 @@ def require_parent(path: Path) -> None:
     """Raise BadInput if the folder that `path` goes into is not there; to be asked before long work."""
     if not path.parent.is_dir():
         raise BadInput(f"cannot write {path}: the folder {path.parent} does not exist; create it first")
+
+
+def require_file_place(path: Path) -> None:
+    """As `require_parent`, and BadInput if what is at `path` is not a file, which would be replaced or block."""
+    require_parent(path)
+    if path.exists() and not path.is_file():
+        kind = "folder" if path.is_dir() else "device or a pipe"
+        raise BadInput(f"cannot write {path}: it is a {kind}, not a file")
 
 
 def exists(path: Path) -> bool:
@@ -145,6 +170,12 @@ def _machine() -> str:
     namespace = Path("/proc/self/ns/pid")
     inside = str(namespace.readlink()) if namespace.is_symlink() else ""
     return f"{zlib.crc32(f'{socket.gethostname()} {inside}'.encode()):08x}"
+
+
+def _may_be_written(left: Path, process: int, machine: str) -> bool:
+    if machine == _machine():
+        return _is_running(process)
+    return time.time() - left.lstat().st_mtime < _A_DAY_S
 
 
 def _is_running(process: int) -> bool:

@@ -1,6 +1,5 @@
 """Single images and folders of images as sources and sinks."""
 
-import shutil
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack
 from fractions import Fraction
@@ -8,7 +7,7 @@ from pathlib import Path
 from types import TracebackType
 
 from unblur.runtime.errors import BadInput
-from unblur.runtime.files import remove_left_overs, temporary_path
+from unblur.runtime.files import scratch_folder
 from unblur.runtime.images import (
     list_images,
     read_icc_profile,
@@ -92,15 +91,7 @@ class FolderSink(AbstractContextManager["FolderSink"]):
     def __enter__(self) -> "FolderSink":
         # Inside an existing folder: that proves now that it can be written, and the moves stay on one disk.
         beside = self._path if self._path.is_dir() else self._path.parent
-        if not beside.is_dir():
-            raise BadInput(f"cannot write {self._path}: the folder {beside} does not exist; create it first")
-        try:
-            remove_left_overs(beside / self._path.name)
-            self._staged = temporary_path(beside / self._path.name)
-            self._staged.mkdir(mode=0o700)
-        except OSError as error:
-            raise BadInput(f"cannot write {self._path}: {error.strerror}") from error
-        self._stack.callback(shutil.rmtree, self._staged, ignore_errors=True)
+        self._staged = self._stack.enter_context(scratch_folder(beside / self._path.name))
         return self
 
     def write(self, frame: TimedFrame) -> None:

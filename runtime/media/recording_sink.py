@@ -10,6 +10,7 @@ from av.container import OutputContainer
 from av.error import FFmpegError
 
 from unblur.runtime.errors import BadInput
+from unblur.runtime.files import require_file_place
 from unblur.runtime.media.encode import LiveEncoder, one_size_hw
 from unblur.runtime.media.interfaces import MediaInfo, TimedFrame
 
@@ -39,10 +40,7 @@ class RecordingSink(AbstractContextManager["RecordingSink"]):
 
     def __enter__(self) -> "RecordingSink":
         """Begins the file; one of that name is replaced. BadInput if it cannot be written."""
-        if not self._path.parent.is_dir():
-            raise BadInput(
-                f"cannot write {self._path}: the folder {self._path.parent} does not exist; create it first"
-            )
+        require_file_place(self._path)
         self._container: OutputContainer = av.open(
             f"file:{self._path}", "w", format=self._format, options=dict(_OPTIONS[self._format])
         )

@@ -8,7 +8,6 @@ none of that. Names join the two where the file has them, else order and shapes;
 import json
 import math
 import re
-import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from unblur.runtime.files import scratch_folder
 from unblur.runtime.model.onnx_runner import OnnxRunner
 from unblur.runtime.profile.layers import CONVOLUTIONS, Layer, stage_and_step
 
@@ -83,13 +83,11 @@ def profile_runs(
     if runs < 1:
         raise ValueError(f"runs is {runs}, expected at least 1")
     batch = np.random.default_rng(_SEED).random(batch_shape, np.float32)
-    with tempfile.TemporaryDirectory(prefix="unblur-") as folder:
-        with OnnxRunner(
-            path, threads=threads, graph_optimization=graph_optimization, profile_to=Path(folder)
-        ) as runner:
+    with scratch_folder() as folder:
+        with OnnxRunner(path, threads=threads, graph_optimization=graph_optimization, profile_to=folder) as runner:
             for _ in range(warm_up + runs):
                 runner.infer(batch)
-        (file,) = Path(folder).iterdir()
+        (file,) = folder.iterdir()
         counted = list(_runs(json.loads(file.read_text())))[warm_up:]
     return OnnxProfile(
         nodes=tuple(_node(same) for same in zip(*(events for events, _ in counted), strict=True)),

@@ -11,6 +11,7 @@ record's hash, and `check_engine` says which field forbids this device, both bef
 import hashlib
 import json
 import platform
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -160,17 +161,24 @@ def owner_of(engine: Path) -> Path | None:
 
 
 def write_engine(folder: Path, engine: bytes, record: EngineRecord) -> Path:
-    """Write `KEY.engine` and then its record, each whole or not at all; returns the path of the engine.
+    """Write `KEY.engine` and its record; returns the path of the engine.
 
-    The record comes last: until it is there, or as long as it is that of an earlier build, the engine does not
-    load. `engine` are the bytes whose hash the record holds. Raises BadInput if they cannot be written.
+    engine: the bytes that the record holds the hash of. A kill at any moment leaves what was there before, or this:
+    it lies beside its place until the record is there, and `read_engine` finds it there. Raises BadInput if they
+    cannot be written.
     """
     path = folder / f"{record.identity.key}{SUFFIX}"
-    with atomic_file(path) as temporary:
+    with atomic_file(_coming(path)) as temporary:
         temporary.write_bytes(engine)
     with atomic_file(record_path(path)) as temporary:
         temporary.write_text(json.dumps(to_json(record), indent=1, sort_keys=True, allow_nan=False) + "\n")
+    _coming(path).replace(path)
     return path
+
+
+def _coming(engine: Path) -> Path:
+    """Where an engine lies until its record is written."""
+    return engine.with_name(f".{engine.name}.coming")
 
 
 def read_record(engine: Path) -> EngineRecord:
@@ -194,6 +202,7 @@ def read_record(engine: Path) -> EngineRecord:
 
 def read_engine(engine: Path, record: EngineRecord) -> bytes:
     """The bytes of an engine, which are those that were built; EngineMismatch if they are not."""
+    _recover(engine, record)
     try:
         data = engine.read_bytes()
     except OSError as error:
@@ -203,6 +212,14 @@ def read_engine(engine: Path, record: EngineRecord) -> bytes:
     if hash_of(data) != record.engine_sha256:
         raise EngineMismatch(f"{engine} is altered, its sha256 differs; {_REBUILD}")
     return data
+
+
+def _recover(engine: Path, record: EngineRecord) -> None:
+    """Put an engine in its place if the run that wrote its record was killed before it could."""
+    coming = _coming(engine)
+    with suppress(OSError):  # there is none, or the folder cannot be written
+        if hash_of(coming.read_bytes()) == record.engine_sha256:
+            coming.replace(engine)
 
 
 def hash_of(data: bytes) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.runtime.test_files import gone_process, left_over
 from unblur.calibration.onnx_model import OnnxModel, write_onnx
 from unblur.export.build import StoredEngine, store_engine
 from unblur.export.engine_from_onnx import BuildWatch, Source, Target, identify, profile_from_text, read_source
@@ -58,7 +59,7 @@ def test_an_engine_is_built_once_and_again_when_damaged_or_forced(store: Store) 
 def test_what_a_killed_build_left_is_not_an_engine_and_goes(store: Store, identity: EngineIdentity) -> None:
     engine = store()
     record_path(engine.path).unlink()  # killed between the engine and its record
-    leftover = engine.path.with_name(f".{identity.key}.4711.partial.engine")
+    leftover = left_over(engine.path, gone_process())
     leftover.write_bytes(b"half")
     assert find_engines(leftover.parent) == [engine.path]
     assert store().built is not None

@@ -1,17 +1,13 @@
 """Files and folders appear whole or not at all."""
 
-import itertools
 import os
-import signal
 import subprocess
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from unblur.runtime.errors import BadInput
-from unblur.runtime.files import atomic_file, atomic_folder, recover_folder, temporary_path
+from unblur.runtime.files import atomic_file, atomic_folder, scratch_folder, temporary_path
 
 
 def names(folder: Path) -> list[str]:
@@ -110,12 +106,15 @@ def test_left_overs_of_killed_runs_are_removed(tmp_path: Path) -> None:
     (tmp_path / "target").mkdir()
     (tmp_path / "target/kept").touch()
     left_over(path, gone).symlink_to(tmp_path / "target")
-    running, others = left_over(path, os.getppid()), left_over(other, gone)
-    running.touch()
-    others.touch()
+    running, others, elsewhere = left_over(path, os.getppid()), left_over(other, gone), left_over(path, gone)
+    machine = running.name.split(".")[-4]
+    elsewhere = elsewhere.with_name(elsewhere.name.replace(machine, "0" * 8))
+    for each in (running, others, elsewhere, old := elsewhere.with_name(elsewhere.name.replace(str(gone), "1"))):
+        each.touch()
+    os.utime(old, (0, 0))
     with atomic_file(path) as temporary:
         temporary.write_text("new")
-    assert names(tmp_path) == sorted(["a.png", running.name, others.name, "target"])
+    assert names(tmp_path) == sorted(["a.png", running.name, others.name, elsewhere.name, "target"])
     assert names(tmp_path / "target") == ["kept"]
 
 
@@ -138,71 +137,23 @@ def test_the_longest_name_can_be_written(tmp_path: Path) -> None:
     assert names(tmp_path) == [path.name]
 
 
-def replace_file(path: Path) -> None:
-    with atomic_file(path / "a") as temporary:
-        temporary.write_text("new")
-
-
-def replace_folder(path: Path) -> None:
-    with atomic_folder(path / "a") as temporary:
-        (temporary / "content").write_text("new")
-        (temporary / "sub").mkdir()
-        (temporary / "sub/more").write_text("new")
-
-
-def killed_at(step: int, call: Callable[[Path], None], path: Path) -> bool:
-    """Fork, and kill the child before its `step`-th call that may change a file system; False if it got through."""
-    child = os.fork()
-    if child == 0:
-        events = itertools.count()
-
-        def hook(event: str, _: object) -> None:
-            if event in CHANGES and next(events) == step:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-        sys.addaudithook(hook)
-        call(path)
-        os._exit(0)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
-
-
-CHANGES = {
-    "open",
-    "os.rename",
-    "os.remove",
-    "os.rmdir",
-    "os.mkdir",
-    "os.chmod",
-    "ctypes.call_function",
-    "ctypes.dlsym",
-}
-
-
-@pytest.mark.parametrize("exchange", [True, False], ids=["exchange", "aside"])
-@pytest.mark.parametrize("replace", [replace_file, replace_folder])
-@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-def test_a_kill_at_any_moment_leaves_the_old_or_the_new(
-    tmp_path: Path, replace: Callable[[Path], None], exchange: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if not exchange:
-        monkeypatch.setattr("unblur.runtime.files._exchange", lambda first, second: False)
-    found, step = set[str](), 0
-    while True:
-        path = tmp_path / str(step)
+@pytest.mark.parametrize("kind", ["folder", "pipe", "device"])
+def test_only_a_file_is_replaced(tmp_path: Path, kind: str) -> None:
+    path = Path("/dev/null") if kind == "device" else tmp_path / "a.mkv"
+    if kind == "folder":
         path.mkdir()
-        content = path / "a" / "content" if replace is replace_folder else path / "a"
-        content.parent.mkdir(exist_ok=True)
-        content.write_text("old")
-        killed = killed_at(step, replace, path)
-        if not exchange:
-            recover_folder(path / "a")
-        found.add(content.read_text())
-        if replace is replace_folder and content.read_text() == "new":
-            assert (path / "a/sub/more").read_text() == "new"
-        replace(path)  # the next run cleans up
-        assert (content.read_text(), names(path)) == ("new", ["a"])
-        step += 1
-        if not killed:
-            break
-    assert found == {"old", "new"}
-    assert step > 4
+    elif kind == "pipe":
+        os.mkfifo(path)
+    message = f"cannot write {path}: it is a {'folder' if kind == 'folder' else 'device or a pipe'}, not a file"
+    with pytest.raises(BadInput, match=message), atomic_file(path):
+        pytest.fail("it was opened")
+
+
+def test_intermediate_files_of_killed_runs_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("unblur.runtime.files.gettempdir", lambda: str(tmp_path))
+    (left := left_over(tmp_path / "unblur", gone_process())).mkdir()
+    (left / "half.onnx").touch()
+    with scratch_folder() as folder:
+        assert names(tmp_path) == [folder.name]
+        (folder / "a.onnx").touch()
+    assert names(tmp_path) == []

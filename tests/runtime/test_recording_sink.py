@@ -158,7 +158,7 @@ def test_where_it_cannot_be_written(tmp_path: Path) -> None:
         pytest.fail("the sink was entered")
     (tmp_path / "a.mp4").mkdir()
     with (
-        pytest.raises(BadInput, match=r"cannot write .*a\.mp4: Is a directory$"),
+        pytest.raises(BadInput, match=r"cannot write .*a\.mp4: it is a folder, not a file$"),
         open_recording(tmp_path / "a.mp4"),
     ):
         pytest.fail("the sink was entered")
