@@ -28,7 +28,7 @@ from unblur.calibration.onnx_model import OnnxModel
 from unblur.calibration.placement import Placement, place
 from unblur.calibration.table import table_of
 from unblur.runtime.errors import BadInput, CalibrationError
-from unblur.runtime.model.calibration_table import CalibrationTable, TensorRange
+from unblur.runtime.model.calibration_table import FLOAT32_MAX, CalibrationTable, TensorRange
 
 Algorithm = Literal["LegacyCalibration", "EntropyCalibration", "EntropyCalibration2", "MinMaxCalibration"]
 Version = tuple[int, int, int]
@@ -178,9 +178,9 @@ def _has_scales(cache: TensorRTCache, node: NodeProto) -> bool:
 
 def _range(cache: TensorRTCache, name: str, where: str) -> TensorRange:
     amax = cache.amax(name)
-    if not 0 < amax < float("inf"):
+    if not 0 < amax <= FLOAT32_MAX:
         raise CalibrationError(
-            f"{where}: the scale of '{name}' is {amax / 127}, expected a positive number; "
+            f"{where}: the scale of '{name}' is {amax / 127}, expected a positive float32; "
             "calibrate on pictures that excite it"
         )
     return TensorRange(-amax, amax, amax)

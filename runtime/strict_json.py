@@ -9,6 +9,7 @@ NaN: they are written as the strings "inf", "-inf" and "nan".
 import dataclasses
 import json
 import math
+import sys
 import types
 from collections.abc import Mapping
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -134,7 +135,7 @@ def _read_scalar(kind: Any, raw: Any, where: str, path: str) -> Any:
     if kind is float:
         if isinstance(raw, str) and raw in _NOT_FINITE:
             return _NOT_FINITE[raw]
-        if type(raw) is int:
+        if type(raw) is int and abs(raw) <= sys.float_info.max:
             return float(raw)
     return _expect(kind, raw, where, path)
 

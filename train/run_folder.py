@@ -63,8 +63,9 @@ def open_run(run: Path, spec: ModelSpec, recipe: Recipe, *, resume: bool) -> Tra
         if path.exists():
             raise BadInput(f"{run} holds a run already; --resume it or choose another folder")
         return None
-    if not path.exists():
-        return None  # killed before its first checkpoint: begin again
+    if not path.exists():  # killed before its first checkpoint: begin again
+        _forget_after(run / LOG_FILE, 0)
+        return None
     state = load_state(path)
     if state.spec != spec or state.recipe != recipe:
         what = "network" if state.spec != spec else "recipe"
@@ -75,7 +76,7 @@ def open_run(run: Path, spec: ModelSpec, recipe: Recipe, *, resume: bool) -> Tra
 
 def _forget_after(log: Path, iteration: int) -> None:
     lines = log.read_text().splitlines() if log.exists() else []
-    whole = [line for line in lines if line.endswith("}")]
+    whole = [line for line in lines if line.endswith("}")]  # the last one may be half of one
     kept = [line for line in whole if json.loads(line)["iteration"] <= iteration]
     with atomic_file(log) as temporary:
         temporary.write_text("".join(line + "\n" for line in kept))

@@ -8,6 +8,7 @@ import os
 import sys
 import time
 import traceback
+import warnings
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
@@ -167,6 +168,8 @@ def _options(
 def main() -> None:
     """Entry point. Exit codes: 0 done, 1 the verdict is no, 2 it could not be done, 130 interrupted."""
     _open_standard_streams()
+    if not sys.warnoptions and "--debug" not in sys.argv[1:]:
+        warnings.simplefilter("ignore")  # of libraries, to who uses them: not one of our lines
     try:
         try:
             app()

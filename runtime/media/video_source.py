@@ -9,7 +9,7 @@ from types import TracebackType
 import av
 import numpy as np
 from av.container import InputContainer
-from av.error import FFmpegError, InvalidDataError
+from av.error import FFmpegError
 from av.packet import Packet
 from av.sidedata.sidedata import SideData
 from av.video.frame import VideoFrame
@@ -86,7 +86,7 @@ class VideoDecoder:
             self._end_s = max(self._end_s, end * self.time_base)
         try:
             return packet.decode()
-        except InvalidDataError:
+        except FFmpegError:
             self._damaged += 1
             return []
 
@@ -122,6 +122,11 @@ def _video_stream(container: InputContainer, path: Path, max_pixels: int) -> Vid
     stream.codec_context.options = {"max_pixels": str(2 * max_pixels + (1 << 16))}
     # The default, said aloud: with frame threads one damaged packet at the end takes whole frames with it.
     stream.thread_type = "SLICE"
+    try:
+        stream.codec_context.open(strict=False)
+    except FFmpegError as error:
+        codec = stream.codec_context.name
+        raise BadInput(f"{path} holds {codec} video that cannot be decoded: {error.strerror}") from error
     return stream
 
 

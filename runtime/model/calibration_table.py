@@ -29,7 +29,7 @@ INT8_LEVELS = 127
 """Steps between 0 and the largest value that symmetric INT8 holds."""
 
 
-_FLOAT32_MAX = (2 - 2**-23) * 2.0**127
+FLOAT32_MAX = (2 - 2**-23) * 2.0**127
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ class CalibrationTable:
 
     def __post_init__(self) -> None:
         for name, value in {**self.ranges, **self.implicit}.items():
-            if not 0 < value.amax <= _FLOAT32_MAX:
+            if not 0 < value.amax <= FLOAT32_MAX:
                 raise ValueError(f"the amax of tensor '{name}' is {value.amax}, expected a positive float32")
 
     def to_json(self) -> str:

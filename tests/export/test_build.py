@@ -59,7 +59,8 @@ def test_an_engine_is_built_once_and_again_when_damaged_or_forced(store: Store) 
 def test_what_a_killed_build_left_is_not_an_engine_and_goes(store: Store, identity: EngineIdentity) -> None:
     engine = store()
     record_path(engine.path).unlink()  # killed between the engine and its record
-    leftover = left_over(engine.path, gone_process())
+    coming = engine.path.with_name(f".{engine.path.name}.coming")
+    leftover = left_over(coming, gone_process())
     leftover.write_bytes(b"half")
     assert find_engines(leftover.parent) == [engine.path]
     assert store().built is not None

@@ -104,7 +104,8 @@ class _Worker:
         saved = CORPUS / self.name / sha256(data).hexdigest()[:12]
         saved.parent.mkdir(parents=True, exist_ok=True)
         saved.write_bytes(data)
-        how = f"ended by signal {-code}" if code < 0 else (self.folder / "log").read_text()[-3000:]
+        log = (self.folder / "log").read_text().partition("Falsifying example")[0]
+        how = f"ended by signal {-code}" if code < 0 else log[-2000:]
         print(f"{saved}: {how}", flush=True)
         return how
 

@@ -176,3 +176,13 @@ def test_resuming_as_another_preset_or_with_another_recipe_is_refused(data: Trai
 def test_a_length_is_iterations_or_minutes() -> None:
     with pytest.raises(ValueError, match="either iterations or minutes"):
         Length()
+
+
+def test_a_run_that_was_killed_before_its_first_checkpoint_begins_with_a_new_log(
+    data: TrainingData, tmp_path: Path
+) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "log.jsonl").write_text('{"iteration": 1, "loss": 1.0}\n{"iterat')
+    run(data, tmp_path / "run", 2, resume=True)
+    log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert [line["iteration"] for line in log] == [1, 2]
