@@ -48,6 +48,5 @@ def export_triton(
         stderr.print(
             f"{output / model.name}: version {model.version}{state}, {model.bytes:,} bytes, "
             f"batches up to {max(1, model.max_batch)}",
-            markup=False,
             soft_wrap=True,
         )

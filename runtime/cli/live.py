@@ -96,7 +96,7 @@ def _print_rungs(session: LiveSession) -> None:
     rungs = ", ".join(f"{cost.steps} steps {cost.ms:.0f} ms" for cost in session.ladder.costs)
     deadline_ms = session.controls.deadline_ms
     deadline = "no deadline" if deadline_ms is None else f"deadline {deadline_ms:.0f} ms"
-    stderr.print(f"{session.capture.info.name}: {rungs}; {deadline}", soft_wrap=True, markup=False)
+    stderr.print(f"{session.capture.info.name}: {rungs}; {deadline}", soft_wrap=True)
 
 
 def _status_line(session: LiveSession) -> Callable[[FrameResult], None]:
@@ -145,7 +145,6 @@ def print_summary(summary: RunSummary, request: RunRequest, camera: str = "") ->
         f"{camera}restored {summary.frames} frames in {summary.seconds:.1f} s ({summary.fps:.2f} fps{latency}; "
         f"{summary.dropped} dropped, {summary.late} late, {summary.counters['reconnects']} reconnects; "
         f"steps: {steps or '-'}): {' and '.join(map(without_secrets, request.sinks))}",
-        markup=False,
         soft_wrap=True,
     )
 

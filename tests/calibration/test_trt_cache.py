@@ -176,6 +176,6 @@ def test_a_scale_that_is_none_is_refused(scale: str, value: str, fp32: OnnxModel
     cache = cache_from_table(table, (8, 6, 1))
     bad = replace(cache, scales={**cache.scales, "features2": scale})
     with pytest.raises(
-        CalibrationError, match=f"c: the scale of 'features2' is {value}, expected a positive number"
+        CalibrationError, match=f"c: the scale of 'features2' is {value}, expected a positive float32"
     ):
         table_from_cache(bad, fp32, where="c")
