@@ -169,7 +169,7 @@ def _config(
     serving: Serving,
 ) -> ModelConfig:
     """All but the instances. A graph that takes one batch size only is served unbatched, as it is."""
-    session = open_session(bundle.path / variant.file, session_options(1, graph_optimization=False, silent=True))
+    session = open_session(bundle.path / variant.file, session_options(1, graph_optimization=False))
     source, target = session.get_inputs()[0], session.get_outputs()[0]
     is_fixed = isinstance(source.shape[0], int)
     steps = "" if variant.steps == bundle.spec.steps else f"-{variant.steps}"
