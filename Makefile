@@ -19,10 +19,10 @@ SKIMAGE = $(shell $(BIN)/python -c 'import importlib.resources as r; print(r.fil
 INSTALLED := .venv/installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test bench weights bundles conformance dist lint format clean
+.PHONY: help setup demo test bench gpu-proof weights bundles conformance dist lint format clean
 
 help:  ## List the targets
-	@sed -n 's/^\([a-z]*\):.*  ## \(.*\)/  make \1	\2/p' $(firstword $(MAKEFILE_LIST))
+	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/  make \1	\2/p' $(firstword $(MAKEFILE_LIST))
 
 setup: $(INSTALLED)  ## Make .venv and install unblur with everything its demo and tests need
 
@@ -48,6 +48,9 @@ lint: $(INSTALLED)  ## Run ruff and mypy
 
 bench: $(INSTALLED)  ## Run the benchmarks, all or those in ONLY; ARGS="--quick", ARGS="--list"
 	$(BIN)/python -m benchmarks $(ONLY) $(ARGS)
+
+gpu-proof: $(INSTALLED)  ## On an NVIDIA GPU: build, run, profile, verify, soak; writes docs/verified_gpu.json
+	$(BIN)/python -m benchmarks.gpu_proof -o docs/verified_gpu.json $(ARGS)
 
 weights: $(INSTALLED)  ## Train lprn-s and lprn-n on DATA for WEIGHTS_MINUTES, or go on with it; into runs/
 	set -- $(WEIGHTS_MINUTES); for preset in lprn-s lprn-n; do \

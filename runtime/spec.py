@@ -21,7 +21,7 @@ FOREIGN = "foreign"
 """The system of a network that unblur did not train: its spec was found by inspection."""
 
 Precision = Literal["fp32", "fp16", "int8"]
-Device = Literal["auto", "tensorrt", "cuda", "openvino", "cpu"]
+Device = Literal["auto", "tensorrt", "ort-tensorrt", "cuda", "openvino", "cpu"]
 Pooling = Literal["none", "global", "local"]
 Colour = Literal["RGB", "BGR", "grey"]
 OutputKind = Literal["image", "residual"]

@@ -1,20 +1,25 @@
 """What the benchmarks share, and a real one run as `make bench` runs it."""
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
 from importlib import import_module
+from pathlib import Path
 
 import numpy as np
 import pytest
 import typer
+from engine_workshop import Workshop
 
 from benchmarks import __main__ as bench
+from benchmarks import gpu_proof
 from benchmarks.__main__ import BENCHMARKS, Benchmark
 from benchmarks.command import NotMeasured, cells, print_report
 from benchmarks.figures import Figure, Report, of_repeats
 
+ROOT = Path(__file__).parents[1]
 TIMED = Figure("frame", "ms", 10.0, "lower", (9.0, 11.0), asked=12.0)
 RATE = Figure("rate", "frames/s", 10.0, "higher", (9.0, 11.0))
 TINY = "--model lprn-n --height 64 --width 96 --frames 2 --repeats 2"
@@ -87,3 +92,43 @@ def test_they_are_listed_with_the_time_they_take() -> None:
         [sys.executable, "-m", "benchmarks", "--list"], cwd=bench.ROOT, capture_output=True, text=True, check=True
     )
     assert set(BENCHMARKS) <= set(done.stdout.split())
+
+
+def test_without_a_gpu_the_proof_names_what_is_missing(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "benchmarks.gpu_proof", "-o", str(tmp_path / "verified_gpu.json")]
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "-1"}
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("no proof on a GPU: ")
+    assert done.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("failing", ["", "verify"])
+def test_the_proof_goes_to_its_end_and_says_what_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    """Every step is asked for; the commands themselves have their own tests."""
+    asked: list[str] = []
+
+    def answer(command: list[str], **options: object) -> subprocess.CompletedProcess[str]:
+        asked.append(" ".join(command))
+        code = 1 if failing and f" {failing} " in asked[-1] else 0
+        return subprocess.CompletedProcess(command, code, stdout='{"answer": 1}', stderr="\nwrong" if code else "")
+
+    workshop = Workshop(tmp_path)
+    monkeypatch.setattr(gpu_proof, "what_is_here", lambda: (workshop.device, workshop.trt))
+    monkeypatch.setattr(gpu_proof.subprocess, "run", answer)
+    monkeypatch.setattr(gpu_proof, "write_clip", lambda path, *size: path)
+    output = tmp_path / "verified_gpu.json"
+    with pytest.raises(typer.Exit) as ended:
+        gpu_proof.main(output)
+    assert ended.value.exit_code == (1 if failing else 0)
+    document = json.loads(output.read_text())
+    assert document["passed"] is not bool(failing)
+    assert document["device"]["name"] == workshop.device.name
+    assert [step for step in document["steps"] if document["steps"][step]["error"]] == (
+        [failing] if failing else []
+    )
+    for words in ("tests/gpu", " build ", "clip.mp4", "test://", " profile ", " verify ", "benchmarks.soak"):
+        assert any(words in command for command in asked), words

@@ -14,7 +14,7 @@ import typer
 
 from unblur.runtime.files import read_secret
 from unblur.runtime.media.url import takes_credentials, with_credentials
-from unblur.runtime.spec import Colour, OutputKind, SpecOverrides, parse_numbers, parse_value_range
+from unblur.runtime.spec import Colour, Device, OutputKind, SpecOverrides, parse_numbers, parse_value_range
 
 ModelArgument = Annotated[
     str, typer.Argument(metavar="MODEL", help="A shipped preset, a bundle, an .onnx file or a TensorRT engine.")
@@ -26,8 +26,8 @@ PrecisionOption = Annotated[
 StepsOption = Annotated[int | None, typer.Option(min=1, help="Recursion steps; default the model's own.")]
 ThreadsOption = Annotated[int | None, typer.Option(min=1, help="CPU threads; default one per core.")]
 DeviceOption = Annotated[
-    Literal["auto", "tensorrt", "cuda", "openvino", "cpu"],
-    typer.Option(help="Where to run; auto is the fastest here."),
+    Device,
+    typer.Option(help="Where to run; auto is the fastest here. ort-tensorrt and cuda are ONNX Runtime's."),
 ]
 PairsOption = Annotated[
     Path | None, typer.Option(help="Folder of pairs of a blurred and a sharp image, for PSNR and SSIM.")

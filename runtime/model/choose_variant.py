@@ -29,6 +29,7 @@ from unblur.runtime.frames import Batch, Frame, Padding, batch_from_frame, frame
 from unblur.runtime.machine.facts import read_cpu
 from unblur.runtime.model.bundle import ENGINES, MANIFEST, Bundle
 from unblur.runtime.model.golden import GoldenResult, check_golden, golden_frame
+from unblur.runtime.model.onnx_session import PROVIDERS
 from unblur.runtime.quality.tolerances import BF16, TOLERANCES
 from unblur.runtime.runner import FrameRunner, Runner
 from unblur.runtime.spec import Device, Precision
@@ -105,7 +106,10 @@ def candidates_of(bundle: Bundle) -> Iterator[tuple[Precision, Device]]:
     present = [each.precision for each in bundle.manifest.variants if each.steps == steps]
     engines = {read_record(engine).identity.precision for engine in _engines(bundle)}
     yield from ((precision, "tensorrt") for precision in present if precision in engines)
-    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+    providers = onnxruntime.get_available_providers()
+    if PROVIDERS["ort-tensorrt"] in providers:  # builds what has no engine of ours
+        yield from ((precision, "ort-tensorrt") for precision in present if precision not in engines)
+    if PROVIDERS["cuda"] in providers:
         yield from ((precision, "cuda") for precision in present if precision != "int8")
     on_cpu = [precision for precision in present if precision != "fp16"] or present
     if find_spec("openvino") is not None:

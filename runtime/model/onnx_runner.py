@@ -28,7 +28,8 @@ class OnnxRunner:
     threads: CPU threads for one inference; None leaves it to ONNX Runtime (one per physical core).
     graph_optimization: False evaluates the graph node by node as written. INT8 quality is judged so: Q/DQ pairs
         are then computed in float, which is what an engine computes, while a CPU's fused 8-bit products saturate.
-    device: "cuda" needs the package onnxruntime-gpu; it is never chosen unless asked for.
+    device: "cuda" and "ort-tensorrt" need the package onnxruntime-gpu; they are never chosen unless asked for.
+    cache: where "ort-tensorrt" keeps what it builds.
     overrides: what the user states about the network; goes before what the file says or inspection finds.
     profile_to: a folder for the file in which ONNX Runtime's profiler notes every node it runs; `close` writes it.
 
@@ -47,13 +48,14 @@ class OnnxRunner:
         graph_optimization: bool = True,
         device: OnnxDevice = "cpu",
         profile_to: Path | None = None,
+        cache: Path | None = None,
         overrides: SpecOverrides = SpecOverrides(),
     ) -> None:
         self.path = path
         self._device = device
         self._profiled = profile_to is not None
         options = session_options(threads, graph_optimization=graph_optimization, profile_to=profile_to)
-        session = open_session(path, options, device)
+        session = open_session(path, options, device, cache)
         self._spec, self._precision = _describe(session, path, overrides)
         self._input, self._output = _tensors(session, self._spec, path)
         self._values = NetworkValues(self._spec)

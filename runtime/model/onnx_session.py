@@ -1,5 +1,7 @@
 """Opening ONNX files in ONNX Runtime, every way in which that fails said in one line."""
 
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
 
@@ -18,7 +20,7 @@ from onnxruntime.capi.onnxruntime_pybind11_state import (
 from unblur.runtime.errors import BadInput, DeviceError
 from unblur.runtime.model.onnx_header import missing_data
 
-OnnxDevice = Literal["cpu", "cuda"]
+OnnxDevice = Literal["cpu", "cuda", "ort-tensorrt"]
 
 ORT_ERRORS = (
     EPFail,
@@ -32,7 +34,11 @@ ORT_ERRORS = (
     RuntimeError,  # of pybind11: a C++ exception without a name, such as an output of another shape than bound
 )
 
-_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+PROVIDERS: Mapping[OnnxDevice, str] = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "ort-tensorrt": "TensorrtExecutionProvider",
+}
 LOG_NOTHING = 4  # what fails is an error here, and says why
 _MAX_BYTES = 2 << 30  # of a protobuf message
 
@@ -64,24 +70,44 @@ def session_options(
 
 
 def open_session(
-    path: Path, options: onnxruntime.SessionOptions, device: OnnxDevice = "cpu"
+    path: Path, options: onnxruntime.SessionOptions, device: OnnxDevice = "cpu", cache: Path | None = None
 ) -> onnxruntime.InferenceSession:
-    """Load an ONNX file.
+    """Load an ONNX file. cache: the folder in which TensorRT keeps what it builds, so that it does so once.
 
     Raises BadInput if it is missing, too large, damaged, lacks its external data or has an operator that is not
     known here, DeviceError if ONNX Runtime has no such device.
     """
     check_onnx_file(path)
-    provider = _PROVIDERS[device]
+    provider = PROVIDERS[device]
     if provider not in onnxruntime.get_available_providers():
-        raise DeviceError(f"onnxruntime {onnxruntime.__version__} has no {provider}; install onnxruntime-gpu")
+        raise DeviceError(f"onnxruntime {onnxruntime.__version__} has no {provider}; {_remedy()}")
+    providers: list[str | tuple[str, dict[str, object]]] = [provider]
+    if device == "ort-tensorrt":
+        asked: dict[str, object] = {"trt_fp16_enable": True, "trt_int8_enable": True}
+        if cache is not None:
+            asked |= {"trt_engine_cache_enable": True, "trt_engine_cache_path": str(cache)}
+        providers = [(provider, asked), PROVIDERS["cuda"]]
     try:
-        session = onnxruntime.InferenceSession(path, options, providers=[provider])
+        session = onnxruntime.InferenceSession(path, options, providers=providers)
     except ORT_ERRORS as error:
         raise BadInput(f"{path} is damaged or not an ONNX file that runs here: {first_line(error)}") from error
     if provider not in session.get_providers():  # it falls back to the CPU without an error
         raise DeviceError(f"{provider} could not be started; check the driver and the CUDA libraries")
     return session
+
+
+def _remedy() -> str:
+    """What to do about a provider that is missing."""
+    if all(_is_installed(package) for package in ("onnxruntime", "onnxruntime-gpu")):
+        return "onnxruntime and onnxruntime-gpu overwrite each other: uninstall both, then install onnxruntime-gpu"
+    return "install onnxruntime-gpu"
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        return bool(version(package))
+    except PackageNotFoundError:
+        return False
 
 
 def first_line(error: Exception) -> str:

@@ -228,6 +228,8 @@ def _open_onnx(path: Path, options: RunnerOptions) -> Runner:
         raise BadInput(f"{path} is not an engine; make one with `unblur build`, or give --device cuda or cpu")
     if options.device == "openvino":
         return open_openvino(path, options.threads)
+    if options.device == "ort-tensorrt":
+        return _onnx_runner(path, options, options.device)
     has_cuda = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
     if options.device == "cuda" or (options.device == "auto" and options.graph_optimization and has_cuda):
         try:
@@ -245,6 +247,7 @@ def _onnx_runner(path: Path, options: RunnerOptions, device: OnnxDevice) -> Onnx
         threads=options.threads,
         graph_optimization=options.graph_optimization,
         device=device,
+        cache=cache_folder() / "ort-tensorrt",
         overrides=options.overrides,
     )
 

@@ -15,6 +15,8 @@ from unblur.runtime.spec import ModelSpec
 from unblur.runtime.tensorrt.cuda import Cuda
 from unblur.runtime.tensorrt.cuda_driver import call
 from unblur.runtime.tensorrt.engine_buffers import HEADER_BYTES, Kernels
+from unblur.runtime.tensorrt.trt import TensorFormat
+from unblur.runtime.yuv import YuvFrame, YuvLayout, batch_from_yuv
 
 MIB = 1 << 20
 VALUES = NetworkValues(ModelSpec("lprn", "tiny", 1, 16, 1, "none"))
@@ -41,26 +43,52 @@ def test_bytes_go_to_the_gpu_and_come_back(cuda: Cuda) -> None:
         thing.free()
 
 
-@pytest.mark.parametrize("size_hw", [(96, 160), (45, 61), (720, 1280)])
-def test_the_kernels_compute_what_frames_does(cuda: Cuda, size_hw: tuple[int, int]) -> None:
+@pytest.mark.parametrize("end", [TensorFormat(), *(TensorFormat(True, lanes) for lanes in (1, 2, 8))], ids=str)
+@pytest.mark.parametrize("size_hw", [(96, 160), (45, 61)])
+def test_the_kernels_compute_what_frames_does(cuda: Cuda, size_hw: tuple[int, int], end: TensorFormat) -> None:
     """On mapped memory, so that the GPU reads and writes what this CPU sees."""
     frame = np.random.default_rng(2).integers(0, 256, (*size_hw, 3), np.uint8)
     padding = Padding.to_multiple(size_hw, 16)
     batch = batch_from_frame(frame, padding)
+    layout = YuvLayout.of("NV12", size_hw)
+    yuv = YuvFrame(np.random.default_rng(4).integers(0, 256, layout.nbytes, np.uint8), layout)
     pixels = cuda.alloc_host(HEADER_BYTES + frame.nbytes, mapped=True)
-    floats = cuda.alloc_host(batch.nbytes, mapped=True)
+    floats = cuda.alloc_host(end.nbytes(batch.shape), mapped=True)
     stream, kernels = cuda.stream(), Kernels(cuda, VALUES)
     pixels.array[: frame.nbytes] = frame.ravel()
-    kernels.batch_from_frame(pixels.address, floats.address, padding, stream)
+    kernels.batch_from_frame(pixels.address, floats.address, padding, stream, end=end)
     stream.wait()
-    np.testing.assert_array_equal(floats.array.view(np.float32), batch.ravel())
+    np.testing.assert_array_equal(floats.array.view(end.dtype), end.packed(batch).ravel())
+    pixels.array[: layout.nbytes] = yuv.pixels
+    kernels.batch_from_frame(pixels.address, floats.address, padding, stream, end=end, yuv=layout)
+    stream.wait()
+    np.testing.assert_array_equal(floats.array.view(end.dtype), end.packed(batch_from_yuv(yuv, padding)).ravel())
 
-    noise = np.random.default_rng(3).uniform(-0.2, 1.2, batch.shape).astype(np.float32)
-    floats.array[:] = noise.ravel().view(np.uint8)
-    kernels.frame_from_batch(floats.address, pixels.address, padding, stream)
+    noise = np.random.default_rng(3).uniform(-0.2, 1.2, batch.shape).astype(end.dtype).astype(np.float32)
+    floats.array[:] = end.packed(noise).reshape(-1).view(np.uint8)
+    kernels.frame_from_batch(floats.address, pixels.address, padding, stream, end=end)
     stream.wait()
     np.testing.assert_array_equal(pixels.array[HEADER_BYTES:], frame_from_batch(noise, padding).ravel())
     for thing in (pixels, floats, kernels, stream):
+        thing.free()
+
+
+def test_an_event_ties_one_stream_to_another(cuda: Cuda) -> None:
+    """Over and over: without the event the second copy might come first."""
+    uploads, downloads = cuda.stream(), cuda.stream()
+    memory = cuda.alloc(16 * MIB)
+    source, target = cuda.alloc_host(16 * MIB, mapped=False), cuda.alloc_host(16 * MIB, mapped=False)
+    uploaded, downloaded = uploads.record(), downloads.record()
+    for level in range(1, 6):
+        source.array[:] = level
+        uploads.copy_in(memory, source, 16 * MIB)
+        uploads.record(uploaded)
+        downloads.wait_for(uploaded)
+        downloads.copy_out(target, memory, 16 * MIB)
+        downloads.record(downloaded)
+        downloaded.wait()
+        assert (target.array == level).all()
+    for thing in (uploaded, downloaded, source, target, memory, uploads, downloads):
         thing.free()
 
 

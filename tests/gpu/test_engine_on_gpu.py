@@ -21,6 +21,7 @@ from unblur.runtime.tensorrt.engine_file import Flavour
 from unblur.runtime.tensorrt.engine_runner import EngineRunner
 from unblur.runtime.tensorrt.open_cuda import open_cuda
 from unblur.runtime.tensorrt.trt import MODULES
+from unblur.runtime.yuv import YuvFrame, YuvLayout
 
 SIZES = ("96x160", "32x48:96x160:128x192")
 
@@ -97,6 +98,46 @@ def test_the_parts_of_the_time_add_up(build: Build, frame: NDArray[np.uint8], de
             assert parts.device_ms > 0
             assert min(parts.copy_in_ms, parts.copy_out_ms) > 0
         assert sum(vars(parts).values()) <= whole_ms + 0.01
+
+
+def test_frames_that_overlap_equal_frames_alone(build: Build, frame: NDArray[np.uint8]) -> None:
+    engine, _ = build("int8", "96x160")
+    frames = [np.roll(frame, 7 * shift, axis=1) for shift in range(20)]
+    outs, alone = [np.empty_like(frame) for _ in frames], np.empty_like(frame)
+    with EngineRunner(engine) as runner:
+        for index, (given, out) in enumerate(zip(frames, outs, strict=True)):
+            runner.begin_frame(given, out)
+            if index:
+                runner.end_frame()
+        runner.end_frame()
+        for given, out in zip(frames, outs, strict=True):
+            runner.infer_frame(given, alone)
+            np.testing.assert_array_equal(out, alone)
+
+
+def test_yuv_equals_the_rgb_that_it_is(build: Build) -> None:
+    engine, _ = build("fp16", "96x160")
+    layout = YuvLayout.of("NV12", (96, 160))
+    yuv = YuvFrame(np.random.default_rng(1).integers(60, 190, layout.nbytes, np.uint8), layout)
+    direct, converted = np.empty((2, *yuv.shape), np.uint8)
+    with EngineRunner(engine) as runner:
+        for _ in range(3):
+            runner.infer_yuv(yuv, direct)
+            runner.infer_frame(yuv.rgb(), converted)
+            assert np.abs(direct.astype(int) - converted).max() <= 3  # not rounded to levels before
+
+
+def test_two_engines_in_one_scratch_memory(build: Build, frame: NDArray[np.uint8]) -> None:
+    engines = [build(precision, "96x160")[0] for precision in ("fp32", "fp16")]
+    with EngineRunner(engines[0]) as first, EngineRunner(engines[1]) as second:
+        expected, found = np.empty((2, *frame.shape), np.uint8), np.empty_like(frame)
+        for runner, out in zip((first, second), expected, strict=True):
+            runner.infer_frame(frame, out)
+        second.share_memory(first)
+        for _ in range(3):
+            for runner, out in zip((first, second), expected, strict=True):
+                runner.infer_frame(frame, found)
+                np.testing.assert_array_equal(found, out)
 
 
 @pytest.mark.parametrize("size", SIZES, ids=["fixed", "dynamic"])

@@ -161,3 +161,21 @@ def test_a_device_that_no_variant_runs_on(
     workshop.build_variant("fp16", bias=0.1)
     with pytest.raises(EngineMismatch, match=r"does not run on TensorRT: fp16 engine: .* expected at least 50 dB"):
         open_runner(workshop.folder.parent, RunnerOptions(device="tensorrt"))
+
+
+def test_providers_of_onnx_runtime_are_candidates_where_they_are_installed(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    providers = ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr("onnxruntime.get_available_providers", lambda: providers)
+    workshop.build_variant("fp16")
+    found = [
+        each for each in candidates_of(read_bundle(workshop.folder.parent)) if each[1] not in ("cpu", "openvino")
+    ]
+    assert sorted(found) == [
+        ("fp16", "cuda"),
+        ("fp16", "tensorrt"),
+        ("fp32", "cuda"),
+        ("fp32", "ort-tensorrt"),
+        ("int8", "ort-tensorrt"),
+    ]

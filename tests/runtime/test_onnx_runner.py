@@ -11,6 +11,7 @@ import pytest
 from onnx.reference import ReferenceEvaluator
 
 from unblur.runtime.errors import BadInput, DeviceError, SpecMismatch
+from unblur.runtime.model import onnx_session
 from unblur.runtime.model.onnx_runner import OnnxRunner
 from unblur.runtime.runner import TimedRunner
 
@@ -167,3 +168,30 @@ def test_a_gpu_that_is_not_there(tiny_onnx: Path) -> None:
         pytest.skip("this onnxruntime has CUDA")
     with pytest.raises(DeviceError, match="has no CUDAExecutionProvider; install onnxruntime-gpu"):
         OnnxRunner(tiny_onnx, device="cuda")
+
+
+def test_two_packages_that_overwrite_each_other_are_named(tiny_onnx: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onnx_session, "version", lambda package: "1.0")
+    monkeypatch.setattr("onnxruntime.get_available_providers", lambda: ["CPUExecutionProvider"])
+    with pytest.raises(DeviceError, match="and onnxruntime-gpu overwrite each other: uninstall both, then install"):
+        OnnxRunner(tiny_onnx, device="cuda")
+
+
+def test_onnx_runtimes_own_tensorrt_keeps_what_it_builds(
+    tiny_onnx: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[object] = []
+
+    def session(path: Path, options: object, providers: list[object]) -> onnxruntime.InferenceSession:
+        asked.extend(providers)
+        return original(path, options, providers=["CPUExecutionProvider"])
+
+    original = onnxruntime.InferenceSession
+    monkeypatch.setattr("onnxruntime.InferenceSession", session)
+    monkeypatch.setattr("onnxruntime.get_available_providers", lambda: ["TensorrtExecutionProvider"])
+    with pytest.raises(DeviceError, match="TensorrtExecutionProvider could not be started"):
+        OnnxRunner(tiny_onnx, device="ort-tensorrt", cache=tmp_path)
+    (name, options), fallback = asked
+    assert (name, fallback) == ("TensorrtExecutionProvider", "CUDAExecutionProvider")
+    assert options["trt_engine_cache_path"] == str(tmp_path)
+    assert options["trt_engine_cache_enable"]
