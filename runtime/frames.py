@@ -4,6 +4,7 @@ import weakref
 from collections import deque
 from dataclasses import dataclass
 from math import prod
+from typing import TypeVar, cast, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,9 @@ from unblur.runtime.errors import DeviceError
 from unblur.runtime.spec import ModelSpec
 
 Frame = NDArray[np.uint8]
+AnyFrame = NDArray[np.uint8] | NDArray[np.uint16]
+"""A frame of 8 bits a channel, or of 16 where the file has more than 8."""
+AnyFrameT = TypeVar("AnyFrameT", bound=AnyFrame)
 Batch = NDArray[np.float32]
 
 
@@ -35,24 +39,50 @@ class Padding:
         return Padding((scale * height, scale * width), (scale * padded_height, scale * padded_width))
 
 
-def check_frame(frame: Frame) -> None:
-    """Raise TypeError or ValueError unless `frame` is uint8 (H, W, 3) with at least one pixel."""
-    if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8:
+def check_frame(frame: AnyFrame) -> None:
+    """Raise TypeError or ValueError unless `frame` is uint8 or uint16 (H, W, 3) with at least one pixel."""
+    if not isinstance(frame, np.ndarray) or frame.dtype not in (np.uint8, np.uint16):
         found = getattr(frame, "dtype", type(frame).__name__)
-        raise TypeError(f"a frame is a uint8 array, got {found}")
+        raise TypeError(f"a frame is a uint8 or uint16 array, got {found}")
     if frame.ndim != 3 or frame.shape[2] != 3 or 0 in frame.shape:
         raise ValueError(f"a frame has the shape (H, W, 3) with H, W >= 1, got {frame.shape}")
 
 
-def batch_from_frame(frame: Frame, padding: Padding, out: Batch | None = None) -> Batch:
-    """uint8 RGB (H, W, 3) -> float32 (1, 3, H', W') in [0, 1], edge pixels repeated into the padding.
+def white_of(frame: AnyFrame) -> int:
+    """The level of white: 255 of uint8, 65535 of uint16."""
+    return int(np.iinfo(frame.dtype).max)
+
+
+def eight_bits(levels: AnyFrame) -> Frame:
+    """uint8 or uint16 levels as uint8, rounded."""
+    if levels.dtype == np.uint8:
+        return cast(Frame, levels)
+    return ((levels.astype(np.uint32) + 128) // 257).astype(np.uint8)
+
+
+def sixteen_bits(levels: AnyFrame) -> NDArray[np.uint16]:
+    """uint8 or uint16 levels as uint16."""
+    if levels.dtype == np.uint16:
+        return cast(NDArray[np.uint16], levels)
+    return levels.astype(np.uint16) * np.uint16(257)
+
+
+def blend(source: AnyFrame, restored: AnyFrame, strength: float) -> None:
+    """Move `restored` back towards `source`, in place: all the way at strength 0, not at all at 1."""
+    if strength < 1:
+        mixed = source + np.float32(strength) * (restored.astype(np.float32) - source)
+        restored[...] = np.rint(mixed)
+
+
+def batch_from_frame(frame: AnyFrame, padding: Padding, out: Batch | None = None) -> Batch:
+    """uint8 or uint16 RGB (H, W, 3) -> float32 (1, 3, H', W') in [0, 1], edge pixels repeated into the padding.
 
     out: a buffer of the padded shape to fill instead of allocating one.
     """
     height, width = padding.size_hw
     if out is None:
         out = np.empty((1, 3, *padding.padded_hw), np.float32)
-    np.multiply(frame.transpose(2, 0, 1), np.float32(1 / 255), out=out[0, :, :height, :width])
+    np.multiply(frame.transpose(2, 0, 1), np.float32(1 / white_of(frame)), out=out[0, :, :height, :width])
     out[0, :, :height, width:] = out[0, :, :height, width - 1 : width]
     out[0, :, height:, :] = out[0, :, height - 1 : height, :]
     return out
@@ -63,15 +93,21 @@ def frame_from_batch(batch: Batch, padding: Padding, out: Frame | None = None) -
 
     The batch is used as scratch space and holds no image afterwards.
     """
-    height, width = padding.size_hw
     if out is None:
-        out = np.empty((height, width, 3), np.uint8)
-    levels = batch[0, :, :height, :width]
-    np.multiply(levels, np.float32(255), out=levels)
-    np.rint(levels, out=levels)
-    np.clip(levels, 0, 255, out=levels)
-    out[...] = levels.transpose(1, 2, 0)
+        out = np.empty((*padding.size_hw, 3), np.uint8)
+    fill_frame(batch, padding, out)
     return out
+
+
+def fill_frame(batch: Batch, padding: Padding, out: AnyFrame) -> None:
+    """As `frame_from_batch`, into an array of uint8 or uint16."""
+    height, width = padding.size_hw
+    white = np.float32(white_of(out))
+    levels = batch[0, :, :height, :width]
+    np.multiply(levels, white, out=levels)
+    np.rint(levels, out=levels)
+    np.clip(levels, 0, white, out=levels)
+    out[...] = levels.transpose(1, 2, 0)
 
 
 def check_finite(values: NDArray[np.floating], spec: ModelSpec) -> None:
@@ -154,12 +190,17 @@ class FramePool:
         """keep: most buffers that wait to be used again; further ones are freed."""
         self._free: deque[bytearray] = deque(maxlen=keep)
 
-    def take(self, shape: tuple[int, ...]) -> Frame:
-        """A uint8 array of that shape with undefined contents."""
-        memory = self._memory(prod(shape))
+    @overload
+    def take(self, shape: tuple[int, ...]) -> Frame: ...
+    @overload
+    def take(self, shape: tuple[int, ...], like: AnyFrameT) -> AnyFrameT: ...
+    def take(self, shape: tuple[int, ...], like: AnyFrame | None = None) -> AnyFrame:
+        """An array of that shape with undefined contents, uint8 or of the type of `like`."""
+        kind = np.dtype(np.uint8) if like is None else like.dtype
+        memory = self._memory(kind.itemsize * prod(shape))
         # Views of `owner` keep it alive, whatever is sliced from them; when it goes, its memory is free again. A
         # deque is appended to without a lock, which a finalizer must not wait for: it runs at any moment.
-        owner = np.frombuffer(memory, np.uint8)
+        owner = cast(AnyFrame, np.frombuffer(memory, kind))
         weakref.finalize(owner, self._free.append, memory)
         return owner.reshape(shape)
 

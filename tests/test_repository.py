@@ -45,13 +45,14 @@ OPTIONAL: Mapping[str, set[str]] = {  # each in the one module that needs it, wh
     "runtime/cli/preview.py": set(),  # imports the two above
     "runtime/loops/prometheus.py": {"prometheus_client"},
     "runtime/machine/nvml.py": {"pynvml"},
+    "runtime/images.py": {"pillow_heif"},
     "runtime/model/openvino_runner.py": {"openvino"},
 }
 RUNTIME_FOR_TRAIN = {"spec", "frames", "images", "metrics", "blur", "errors", "files", "console"}
 RUNTIME_FOR_TRAIN |= {"strict_json", "media", "model", "quality", "cli"}  # clips; QAT; shared options
 EXTRAS = ("torch", "onnx", "onnxscript", "onnxsim", "accelerate", "safetensors", "matplotlib", "jinja2")
 EXTRAS += ("tensorrt", "tensorrt_rtx", "pycuda", "prometheus_client", "starlette", "uvicorn", "websockets")
-EXTRAS += ("pynvml", "openvino")
+EXTRAS += ("pynvml", "openvino", "pillow_heif")
 MAX_LINES = 400
 
 

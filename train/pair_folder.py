@@ -18,7 +18,7 @@ import numpy as np
 
 from unblur.runtime.errors import BadInput
 from unblur.runtime.files import atomic_file, atomic_folder, make_folder
-from unblur.runtime.frames import Frame
+from unblur.runtime.frames import Frame, eight_bits
 from unblur.runtime.images import image_size_hw, read_image, write_image
 from unblur.runtime.media.interfaces import Source
 from unblur.runtime.media.open_media import open_source
@@ -124,7 +124,7 @@ def _windows(
     length, number = int(rng.choice(WINDOW_FRAMES)), 0
     for number, frame in enumerate(source, start=1):
         advance()
-        window.append(frame.rgb)
+        window.append(eight_bits(frame.rgb))
         if len(window) == length:
             yield number - length // 2, window
             window, length = [], int(rng.choice(WINDOW_FRAMES))

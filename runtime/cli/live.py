@@ -93,7 +93,7 @@ def _serving(cameras: Mapping[str, LoopStats], address: Address | None) -> Itera
 
 
 def _print_rungs(session: LiveSession) -> None:
-    rungs = ", ".join(f"{cost.steps} steps {cost.ms:.0f} ms" for cost in session.ladder.costs)
+    rungs = ", ".join(f"{count(cost.steps, 'step')} {cost.ms:.0f} ms" for cost in session.ladder.costs)
     deadline_ms = session.controls.deadline_ms
     deadline = "no deadline" if deadline_ms is None else f"deadline {deadline_ms:.0f} ms"
     stderr.print(f"{session.capture.info.name}: {rungs}; {deadline}", soft_wrap=True)
@@ -104,10 +104,10 @@ def _status_line(session: LiveSession) -> Callable[[FrameResult], None]:
 
     def line(result: FrameResult) -> str:
         stats, recent = session.stats, session.stats.total.recent()
-        latency = f"{recent['p50']:.0f} ms, p99 {recent['p99']:.0f} ms" if recent else "-"
+        latency = f"{recent['p50']:.0f} ms, p99 {recent['p99']:.0f} ms, " if recent else ""
         return (
-            f"{stats.written} frames, {stats.dropped} dropped, {latency}, {result.restored.steps} steps, "
-            f"{stats.late} late, {stats.reconnects} reconnects  "
+            f"{count(stats.written, 'frame')}, {stats.dropped} dropped, {latency}{stats.late} late, "
+            f"{count(result.restored.steps, 'step')}, {count(stats.reconnects, 'reconnect')}  "
         )
 
     every_second = _EverySecond()
@@ -119,7 +119,7 @@ def _cameras_line(cameras: Cameras) -> Callable[[], None]:
     all_stats = [session.stats for session in cameras.sessions.values()]
     every_second = _EverySecond()
     return lambda: every_second.show(
-        lambda: "; ".join(f"{stats.written} frames, {stats.dropped} dropped" for stats in all_stats)
+        lambda: "; ".join(f"{count(stats.written, 'frame')}, {stats.dropped} dropped" for stats in all_stats)
     )
 
 
@@ -138,15 +138,27 @@ class _EverySecond:
 
 
 def print_summary(summary: RunSummary, request: RunRequest, camera: str = "") -> None:
-    """One line on stdout. camera: what it begins with."""
+    """One line on stdout: how many frames were written, and what became of the others. camera: how it begins."""
     latency = f", latency p50 {summary.latency_ms['p50']:.0f} ms" if summary.latency_ms else ""
-    steps = ", ".join(f"{frames} at {count}" for count, frames in summary.steps.items())
+    steps = ", ".join(f"{frames} at {count(at, 'step')}" for at, frames in summary.steps.items())
+    where = sink_names(request.sinks) if summary.frames else ""
     stdout.print(
-        f"{camera}restored {summary.frames} frames in {summary.seconds:.1f} s ({summary.fps:.2f} fps{latency}; "
-        f"{summary.dropped} dropped, {summary.late} late, {summary.counters['reconnects']} reconnects; "
-        f"steps: {steps or '-'}): {' and '.join(map(without_secrets, request.sinks))}",
+        f"{camera}wrote {summary.frames} of {count(summary.counters['captured'], 'frame')} in "
+        f"{summary.seconds:.1f} s ({summary.fps:.2f} fps{latency}; {summary.dropped} gave way to newer ones, "
+        f"{summary.late} late, {count(summary.counters['reconnects'], 'reconnect')}"
+        f"{f'; restored {steps}' if steps else ''}){f': {where}' if where else ''}",
         soft_wrap=True,
     )
+
+
+def sink_names(sinks: Sequence[str]) -> str:
+    """For people, without those that leave nothing behind."""
+    return " and ".join(without_secrets(sink) for sink in sinks if sink != "null:")
+
+
+def count(number: int, noun: str) -> str:
+    """As in `1 step` and `2 steps`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def print_document(summary: RunSummary, device: str, precision: Precision) -> None:

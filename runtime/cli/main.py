@@ -1,10 +1,13 @@
 """The command `unblur`: a table of commands whose modules are loaded on use.
 
+    unblur photo.jpg    is    unblur run photo.jpg
+
 `unblur --help` prints the table alone, so it stays fast and works with torch, onnx and tensorrt absent. The modules
 of the other rooms are named, never imported, here: the runtime depends on no other room.
 """
 
 import os
+import re
 import sys
 import time
 import traceback
@@ -12,6 +15,8 @@ import warnings
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.metadata import version
+from pathlib import Path
 from typing import Annotated, Any, NoReturn, TextIO, cast
 
 import typer
@@ -22,6 +27,7 @@ from unblur.runtime.cli import loading_ms
 from unblur.runtime.errors import BadInput, MissingExtra, UnblurError, needs_extra, printable
 
 Command = TyperCommand | TyperGroup  # what typer makes: since 0.20 it carries a click of its own
+UsageError: Any = typer.BadParameter.__base__  # of that click
 
 
 @dataclass(frozen=True)
@@ -112,6 +118,8 @@ class LazyGroup(TyperGroup):
         return None if entry is None else TyperCommand(cmd_name, help=entry.help, rich_help_panel=entry.panel)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Command | None, list[str]]:
+        if looks_like_source(args[0]):
+            args = ["run", *args]
         name, _, rest = super().resolve_command(ctx, args)
         if name is None:
             return None, None, rest
@@ -123,6 +131,11 @@ class LazyGroup(TyperGroup):
                 raise
             text = f"{COMMANDS[name].help}\n\nFor its options, {escape(str(error))}"
             return name, TyperCommand(name, help=text), rest
+
+
+def looks_like_source(text: str) -> bool:
+    """Whether the first argument is a file, a folder, a pattern or an address rather than a command."""
+    return text not in COMMANDS and (Path(text).exists() or re.search(r"[./*?:]", text) is not None)
 
 
 def refuse_renamed_options(command: str, arguments: list[str]) -> None:
@@ -151,16 +164,26 @@ def load_command(name: str) -> Command:
 
 app = typer.Typer(
     cls=LazyGroup,
-    help="Deblur images and video on edge devices: run, deploy, measure and train deblurring networks.",
+    help="Deblur images and video on edge devices: run, deploy, measure and train deblurring networks.\n\n"
+    "`unblur photo.jpg` writes photo_unblurred.jpg beside it.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
 
 
+def _show_version(asked: bool) -> None:
+    if asked:
+        sys.stdout.write(f"unblur {version('unblur')}\n")
+        raise typer.Exit
+
+
 @app.callback()
 def _options(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    show_version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
+    ] = False,
 ) -> None:
     """Options that stand before the command; `main` reads --debug itself, since it handles the errors."""
 
@@ -172,11 +195,14 @@ def main() -> None:
         warnings.simplefilter("ignore")  # of libraries, to who uses them: not one of our lines
     try:
         try:
-            app()
+            code = app(standalone_mode=False, prog_name="unblur")
         finally:
             sys.stdout.flush()
+        sys.exit(code if isinstance(code, int) else 0)
     except UnblurError as error:
         _fail(str(error), error.exit_code)
+    except UsageError as error:
+        _refuse_usage(error)
     except RecursionError:
         _fail("the input is nested too deeply to be read; is it damaged?", 2)
     except MemoryError as error:
@@ -205,6 +231,16 @@ def _open_standard_streams() -> None:
 def _discard(stream: TextIO) -> None:
     """Python flushes it once more at its end, and would exit with 120."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _refuse_usage(error: UsageError) -> NoReturn:
+    """A mistyped option or value in one line, without the list of all options."""
+    if error.ctx is not None and not sys.argv[1:]:
+        sys.stderr.write(f"{error.ctx.get_help()}\n")
+        sys.exit(error.exit_code)
+    message = error.format_message()
+    command = "unblur" if error.ctx is None else error.ctx.command_path
+    _fail(f"{message[:1].lower()}{message[1:].rstrip('.?')}; see {command} --help", error.exit_code)
 
 
 def _fail(message: str, exit_code: int) -> NoReturn:

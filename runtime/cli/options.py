@@ -58,6 +58,9 @@ CredentialsOption = Annotated[
         help="File with USER:PASSWORD of an rtsp or http source; or set UNBLUR_CREDENTIALS.",
     ),
 ]
+StrengthOption = Annotated[
+    float, typer.Option(min=0, max=1, help="How much of the restoration to take; 0 is the source, 1 all.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 
 

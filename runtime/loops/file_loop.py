@@ -12,7 +12,6 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
-from unblur.runtime.frames import FramePool
 from unblur.runtime.loops.queues import Channel
 from unblur.runtime.loops.restorer import (
     InferenceTimeout,
@@ -20,7 +19,6 @@ from unblur.runtime.loops.restorer import (
     RestoredFrame,
     Restorer,
     naming_frame,
-    restored_shape,
 )
 from unblur.runtime.loops.stats import LoopStats, RunSummary
 from unblur.runtime.media.interfaces import Sink, Source, TimedFrame
@@ -35,8 +33,10 @@ def run_file_loop(
     restorer: Restorer,
     sink: Sink,
     *,
+    strength: float = 1,
     deadline_ms: float | None = None,
     timeout_s: float = math.inf,
+    stats: LoopStats | None = None,
     stop: threading.Event | None = None,
     on_frame: Callable[[], None] = lambda: None,
 ) -> RunSummary:
@@ -45,14 +45,16 @@ def run_file_loop(
     The source is read in one thread and the sink written in another; the restorer runs in the caller's, which owns
     the device. An exception in any of the three stops all, is raised here once, and leaves the sink unfinished.
 
-    deadline_ms: of each frame; None takes all steps. timeout_s: of a frame, see InferenceTimeout.
+    strength: see `Overlap`. deadline_ms: of each frame; None takes all steps. timeout_s: see InferenceTimeout.
+    stats: counters to go on with, of a run that has several files; default new ones.
     stop: set it to end early: what was restored so far is written and the sink is finished, if there was a frame.
     on_frame: called after each restored frame, in the caller's thread.
     """
-    stop, stats, pool = stop or threading.Event(), LoopStats(), FramePool()
+    stop, stats = stop or threading.Event(), stats or LoopStats()
+    written_before = stats.written
     began_s = time.perf_counter()
     decoded, restored = Channel[TimedFrame](_DEPTH), Channel[TimedFrame](_DEPTH)
-    overlap = Overlap(restorer, deadline_ms)
+    overlap = Overlap(restorer, deadline_ms, strength)
 
     def hand_over(frame: TimedFrame, result: RestoredFrame) -> bool:
         stats.count_restored(result.steps, result.ms, late=result.late)
@@ -71,9 +73,8 @@ def run_file_loop(
             for frame in decoded:
                 if stop.is_set():
                     break
-                out = pool.take(restored_shape(frame.image, restorer))
                 with naming_frame(sum(stats.steps.values())), timeout.frame():
-                    done = overlap.restore(frame, out)
+                    done = overlap.restore(frame)
                 if not all(hand_over(*each) for each in done):
                     break
             with naming_frame(sum(stats.steps.values())), timeout.frame():
@@ -81,9 +82,9 @@ def run_file_loop(
             all(hand_over(*each) for each in done)
     reading.result()
     writing.result()
-    if stats.written:
+    if stats.written > written_before:
         sink.finish(complete=not stop.is_set())
-    stats.lost = source.lost_frames
+    stats.lost += source.lost_frames
     return stats.summary(stats.restore, time.perf_counter() - began_s, stopped=stop.is_set())
 
 

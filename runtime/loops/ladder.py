@@ -18,7 +18,7 @@ from types import TracebackType
 import numpy as np
 
 from unblur.runtime.errors import UnblurError
-from unblur.runtime.frames import Frame
+from unblur.runtime.frames import AnyFrame
 from unblur.runtime.loops.restorer import RestoredFrame
 from unblur.runtime.model.bundle import Bundle, read_bundle
 from unblur.runtime.model.deblurrer import Deblurrer
@@ -147,8 +147,8 @@ class Ladder:
 
     def restore(
         self,
-        frame: Frame | YuvFrame,
-        out: Frame,
+        frame: AnyFrame | YuvFrame,
+        out: AnyFrame,
         *,
         deadline_ms: float | None = None,
         most_steps: int | None = None,
@@ -286,8 +286,8 @@ class LadderSwitch:
 
     def restore(
         self,
-        frame: Frame | YuvFrame,
-        out: Frame,
+        frame: AnyFrame | YuvFrame,
+        out: AnyFrame,
         *,
         deadline_ms: float | None = None,
         most_steps: int | None = None,

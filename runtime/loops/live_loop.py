@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from types import TracebackType
 
 from unblur.runtime.blur import BlurGate
-from unblur.runtime.frames import FramePool
+from unblur.runtime.frames import FramePool, blend, eight_bits
 from unblur.runtime.loops.capture import CapturedFrame, ReconnectingCapture
 from unblur.runtime.loops.queues import LatestValue
-from unblur.runtime.loops.restorer import InferenceTimeout, RestoredFrame, Restorer, naming_frame, restored_shape
+from unblur.runtime.loops.restorer import InferenceTimeout, RestoredFrame, Restorer, naming_frame, take_output
 from unblur.runtime.loops.stats import LoopStats, RunSummary
 from unblur.runtime.loops.systemd import ServiceNotifier
 from unblur.runtime.media.interfaces import Sink, TimedFrame
@@ -35,12 +35,13 @@ class LiveControls:
     """What may be changed while the loop runs, from any thread; read once per frame.
 
     deadline_ms: of one frame in the network; None always runs all steps. most_steps: None is no limit.
-    gate: spares frames that are sharp already; None restores all.
+    gate: spares frames that are sharp already; None restores all. strength: 0 shows the source, 1 the restoration.
     """
 
     deadline_ms: float | None = None
     most_steps: int | None = None
     gate: BlurGate | None = None
+    strength: float = 1
 
 
 @dataclass(frozen=True)
@@ -111,17 +112,19 @@ def restore_captured(
     stats.wait.add((began_s - captured.at_s) * 1e3)
     before = captured.frame
     most_steps = controls.most_steps
-    worth = None if controls.gate is None else controls.gate.most_steps(before.rgb)
+    worth = None if controls.gate is None else controls.gate.most_steps(eight_bits(before.rgb))
     if worth == 0:
         restored = RestoredFrame(before.rgb, 0, 0.0, late=False)
         stats.passed += 1
     else:
         if worth is not None:
             most_steps = worth
-        out = pool.take(restored_shape(before.image, restorer))
+        out = take_output(pool, before.image, restorer)
         with naming_frame(sum(stats.steps.values())):
             given = before.image if isinstance(restorer.runner, YuvRunner) else before.rgb
             restored = restorer.restore(given, out, deadline_ms=controls.deadline_ms, most_steps=most_steps)
+        if controls.strength < 1:
+            blend(before.rgb, restored.rgb, controls.strength)
     stats.count_restored(restored.steps, (time.monotonic() - began_s) * 1e3, late=restored.late)
     after = dataclasses.replace(before, rgb=restored.rgb)
     return FrameResult(before, after, restored, captured.at_s)

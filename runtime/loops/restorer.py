@@ -6,14 +6,16 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Protocol, cast
 
+import numpy as np
+
 from unblur.runtime.errors import DeviceError
-from unblur.runtime.frames import Frame
+from unblur.runtime.frames import AnyFrame, FramePool, blend, eight_bits, sixteen_bits, white_of
 from unblur.runtime.media.interfaces import TimedFrame
 from unblur.runtime.model.deblurrer import Deblurrer
 from unblur.runtime.runner import Runner
@@ -22,11 +24,11 @@ from unblur.runtime.yuv import YuvFrame
 
 @dataclass(frozen=True)
 class RestoredFrame:
-    """rgb: uint8 (H, W, 3). steps: 0 if the frame was passed on as it is. ms: the time it took.
+    """rgb: (H, W, 3), of the type of the frame. steps: 0 if the frame was passed on as it is. ms: the time it took.
     late: more than the deadline.
     """
 
-    rgb: Frame
+    rgb: AnyFrame
     steps: int
     ms: float
     late: bool
@@ -42,23 +44,23 @@ class Restorer(Protocol):
 
     def restore(
         self,
-        frame: Frame | YuvFrame,
-        out: Frame,
+        frame: AnyFrame | YuvFrame,
+        out: AnyFrame,
         *,
         deadline_ms: float | None = None,
         most_steps: int | None = None,
     ) -> RestoredFrame:
-        """Restore uint8 RGB (H, W, 3), or YUV, into `out` of the same shape, with the most steps that fit.
+        """Restore uint8 or uint16 RGB (H, W, 3), or YUV, into `out`, with the most steps that fit.
 
         deadline_ms: None is no limit. most_steps: None is no limit; the fewest there are if that is more.
         """
         ...
 
 
-def restored_shape(frame: Frame | YuvFrame, restorer: Restorer) -> tuple[int, int, int]:
-    """Of what a frame is restored to."""
-    height, width = restorer.runner.spec.output_hw((frame.shape[0], frame.shape[1]))
-    return height, width, 3
+def take_output(pool: FramePool, frame: AnyFrame | YuvFrame, restorer: Restorer) -> AnyFrame:
+    """An array for what a frame is restored to: uint8, or uint16 as the frame."""
+    shape = (*restorer.runner.spec.output_hw((frame.shape[0], frame.shape[1])), 3)
+    return pool.take(shape) if isinstance(frame, YuvFrame) else pool.take(shape, like=frame)
 
 
 @contextmanager
@@ -124,8 +126,8 @@ class FixedSteps:
 
     def restore(
         self,
-        frame: Frame | YuvFrame,
-        out: Frame,
+        frame: AnyFrame | YuvFrame,
+        out: AnyFrame,
         *,
         deadline_ms: float | None = None,
         most_steps: int | None = None,
@@ -137,7 +139,7 @@ class FixedSteps:
         late = deadline_ms is not None and elapsed_ms > deadline_ms
         return RestoredFrame(rgb, self._deblurrer.spec.steps, elapsed_ms, late)
 
-    def begin(self, frame: Frame | YuvFrame, out: Frame) -> bool:
+    def begin(self, frame: AnyFrame | YuvFrame, out: AnyFrame) -> bool:
         """See `Deblurrer.begin`."""
         return self._deblurrer.begin(frame, out)
 
@@ -154,29 +156,67 @@ class FixedSteps:
         self._deblurrer.close()
 
 
+def restore_transparent(
+    rgb: AnyFrame, alpha: AnyFrame, restore: Callable[[AnyFrame], RestoredFrame]
+) -> tuple[RestoredFrame, AnyFrame]:
+    """Restore the colours multiplied by alpha, as a camera would have mixed them, and alpha itself.
+
+    Restored by themselves, the colours of hidden pixels would leak out as a halo.
+    """
+    cover = sixteen_bits(alpha)[..., None]
+    multiplied = np.rint(sixteen_bits(rgb) * (cover / np.float32(65_535))).astype(np.uint16)
+    colour, shape = restore(multiplied), restore(np.repeat(cover, 3, axis=2))
+    covered = np.rint(shape.rgb.mean(axis=2, keepdims=True, dtype=np.float32))
+    divided = np.minimum(colour.rgb * (65_535 / np.maximum(covered, 1)), 65_535).astype(np.uint16)
+    levels: tuple[AnyFrame, AnyFrame] = divided, covered[..., 0].astype(np.uint16)
+    if rgb.dtype == np.uint8:
+        levels = eight_bits(levels[0]), eight_bits(levels[1])
+    return replace(colour, rgb=levels[0], ms=colour.ms + shape.ms, late=colour.late or shape.late), levels[1]
+
+
 class Overlap:
     """Restores frames in order; where the runner overlaps them, one begins before the one before it has ended."""
 
-    def __init__(self, restorer: Restorer, deadline_ms: float | None) -> None:
-        """deadline_ms: see `Restorer`; a frame that has one does not wait for another."""
+    def __init__(self, restorer: Restorer, deadline_ms: float | None, strength: float = 1) -> None:
+        """deadline_ms: see `Restorer`; a frame that has one does not wait for another. strength: 0 gives the source
+        back, 1 the whole restoration.
+        """
         self._restorer = restorer
         self._deadline_ms = deadline_ms
-        self._begun: deque[tuple[TimedFrame, Frame, float]] = deque()
+        self._strength = strength
+        self._pool = FramePool()
+        self._begun: deque[tuple[TimedFrame, AnyFrame, float]] = deque()
 
-    def restore(self, frame: TimedFrame, out: Frame) -> list[tuple[TimedFrame, RestoredFrame]]:
-        """Restore a frame into `out`, or begin to; the frames that are done now, with this one or before it."""
+    def restore(self, frame: TimedFrame) -> list[tuple[TimedFrame, RestoredFrame]]:
+        """Restore a frame, or begin to; the frames that are done now, with this one or before it."""
+        if frame.alpha is not None:
+            return [*self.rest(), self._restore_with_alpha(frame, frame.alpha)]
         began_s = time.perf_counter()
+        out = take_output(self._pool, frame.image, self._restorer)
         if self._begins(frame, out):
             self._begun.append((frame, out, began_s))
             return [self._end()] if len(self._begun) > 1 else []
-        done = self.rest()
-        return [*done, (frame, self._restorer.restore(frame.rgb, out, deadline_ms=self._deadline_ms))]
+        return [*self.rest(), (frame, self._restore(frame.rgb, out))]
+
+    def _restore(self, rgb: AnyFrame, out: AnyFrame | None = None) -> RestoredFrame:
+        out = take_output(self._pool, rgb, self._restorer) if out is None else out
+        result = self._restorer.restore(rgb, out, deadline_ms=self._deadline_ms)
+        blend(rgb, result.rgb, self._strength)
+        return result
+
+    def _restore_with_alpha(self, frame: TimedFrame, alpha: AnyFrame) -> tuple[TimedFrame, RestoredFrame]:
+        if alpha.min() < white_of(alpha):
+            result, alpha = restore_transparent(frame.rgb, alpha, self._restore)
+        else:
+            result = self._restore(frame.rgb)
+            alpha = cast(AnyFrame, np.full(result.rgb.shape[:2], white_of(alpha), alpha.dtype))
+        return replace(frame, alpha=alpha), result
 
     def rest(self) -> list[tuple[TimedFrame, RestoredFrame]]:
         """End the frames that are under way."""
         return [self._end() for _ in range(len(self._begun))]
 
-    def _begins(self, frame: TimedFrame, out: Frame) -> bool:
+    def _begins(self, frame: TimedFrame, out: AnyFrame) -> bool:
         overlaps = self._deadline_ms is None and isinstance(self._restorer, FixedSteps)
         return overlaps and cast(FixedSteps, self._restorer).begin(frame.image, out)
 
@@ -184,4 +224,5 @@ class Overlap:
         cast(FixedSteps, self._restorer).end()
         frame, out, began_s = self._begun.popleft()
         elapsed_ms = (time.perf_counter() - began_s) * 1e3
+        blend(frame.rgb, out, self._strength)
         return frame, RestoredFrame(out, self._restorer.runner.spec.steps, elapsed_ms, late=False)

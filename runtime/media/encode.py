@@ -1,4 +1,4 @@
-"""An H.264 stream in an output container, with the size, colours and pixel shape of the source."""
+"""A video stream in an output container, with the size, colours, depth and pixel shape of the source."""
 
 import logging
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from av.video.stream import VideoStream
 from PIL import Image, ImageOps
 
 from unblur.runtime.errors import BadInput
-from unblur.runtime.frames import Frame
+from unblur.runtime.frames import Frame, eight_bits
 from unblur.runtime.media.colour import Chroma, ColourConverter
 from unblur.runtime.media.interfaces import TIME_BASE, MediaInfo, StreamClock, TimedFrame
 
@@ -27,27 +27,37 @@ def one_size_hw(info: MediaInfo) -> tuple[int, int]:
     return info.size_hw
 
 
-def pixel_format(chroma: Chroma, size_hw: tuple[int, int]) -> str:
-    """The 8-bit YUV format of H.264 that keeps this chroma; 4:4:4 where subsampling would need an even size."""
+def pixel_format(chroma: Chroma, size_hw: tuple[int, int], bits: int = 8) -> str:
+    """The YUV format of 8 or 10 bits that keeps this chroma; 4:4:4 where subsampling would need an even size."""
     height, width = size_hw
+    depth = "10le" if bits > 8 else ""
     if chroma == "420" and height % 2 == 0 and width % 2 == 0:
-        return "yuv420p"
+        return f"yuv420p{depth}"
     if chroma == "422" and width % 2 == 0:
-        return "yuv422p"
-    return "yuv444p"
+        return f"yuv422p{depth}"
+    return f"yuv444p{depth}"
 
 
-def add_h264(
+def add_video(
     container: OutputContainer, info: MediaInfo, time_base: Fraction, options: Mapping[str, str]
 ) -> VideoStream:
-    """Add the stream. time_base: unit of its time stamps in seconds. options: x264's, beside the preset.
+    """Add the stream: H.264, or HEVC for more than 8 bits, which few devices play as H.264.
 
-    Raises BadInput if the frames of the source differ in size.
+    time_base: unit of its time stamps in seconds. options: of x264 and x265, beside the preset. Raises BadInput if
+    the frames of the source differ in size.
     """
     size_hw = one_size_hw(info)
-    stream = container.add_stream("libx264", rate=info.rate, options={"preset": _PRESET, **options})
+    is_deep = info.bits > 8
+    options = {"preset": _PRESET, **options}
+    if is_deep:
+        quiet = {"x265-params": "log-level=none"}
+        stream = container.add_stream("libx265", rate=info.rate, options={**options, **quiet})
+    else:
+        stream = container.add_stream("libx264", rate=info.rate, options=options)
+    if is_deep and container.format.name in ("mp4", "mov"):
+        stream.codec_context.codec_tag = "hvc1"  # what Apple's players ask for
     stream.height, stream.width = size_hw
-    stream.pix_fmt = pixel_format(info.chroma, size_hw)
+    stream.pix_fmt = pixel_format(info.chroma, size_hw, info.bits)
     stream.time_base = time_base
     context = stream.codec_context
     context.time_base = time_base
@@ -79,7 +89,7 @@ class LiveEncoder:
         self._pixel_format = pixel_format(info.chroma, self._size_hw)
         key_frames = str(max(1, round(_KEY_FRAME_S * info.rate)))
         options = {"crf": str(crf), "tune": "zerolatency", "g": key_frames}
-        self._stream = add_h264(container, info, TIME_BASE, options)
+        self._stream = add_video(container, info, TIME_BASE, options)
         self._converter = ColourConverter(info.colour)
         self._clock = StreamClock()
         self.end_s = Fraction(0)
@@ -89,11 +99,11 @@ class LiveEncoder:
         """Encode and mux one frame; `end_s` is then when it ends."""
         time_s = self._clock.at(frame.time_s)
         duration_s = 1 / self._info.rate
-        picture = self._converter.yuv_from(self._in_size(frame.rgb), self._pixel_format)
-        picture.time_base = TIME_BASE
-        picture.pts = round(time_s / TIME_BASE)
-        picture.duration = round(duration_s / TIME_BASE)
-        self._container.mux(self._stream.encode(picture))
+        image = self._converter.yuv_from(self._in_size(eight_bits(frame.rgb)), self._pixel_format)
+        image.time_base = TIME_BASE
+        image.pts = round(time_s / TIME_BASE)
+        image.duration = round(duration_s / TIME_BASE)
+        self._container.mux(self._stream.encode(image))
         self.end_s = time_s + duration_s
 
     def finish(self) -> None:

@@ -1,42 +1,61 @@
-"""Single images and folders of images as sources and sinks."""
+"""Images, animations, and folders of images as sources and sinks."""
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
 
-from unblur.runtime.errors import BadInput
-from unblur.runtime.files import scratch_folder
+from unblur.runtime.errors import BadInput, MissingExtra
+from unblur.runtime.files import atomic_file, make_folder, scratch_folder
+from unblur.runtime.image_metadata import About
 from unblur.runtime.images import (
+    ANIMATED,
+    DEFAULT_QUALITY,
+    Still,
+    check_image_suffix,
     list_images,
-    read_icc_profile,
-    read_image,
-    save_image,
+    losses,
+    open_image,
+    read_still,
+    save_animation,
+    save_still,
+    still_from,
     upright_size_hw,
-    write_image,
+    write_still,
 )
 from unblur.runtime.media.interfaces import MediaInfo, MediaKind, TimedFrame
 
+_log = logging.getLogger(__name__)
+
+_DEFAULT_FRAME_MS = 100.0  # what browsers show a frame for that gives no duration
+
 
 class ImageSource(AbstractContextManager["ImageSource"]):
-    """One picture, or the pictures of one folder sorted by name, `rate` to a second."""
+    """One image, or several in their order, `rate` to a second.
 
-    lost_frames = 0
+    Of several, one that cannot be read is left out; `failed` then says why.
+    """
 
-    def __init__(self, path: Path, *, max_pixels: int, rate: Fraction) -> None:
-        """Reads every header, so that a folder with a bad file in it is refused before work starts.
+    def __init__(self, path: Path, *, max_pixels: int, rate: Fraction, paths: Sequence[Path] | None = None) -> None:
+        """Reads every header. path: an image or a folder. paths: the images to take of it; default all, by name.
 
-        Raises BadInput that names the file which is missing, empty, too large or no picture.
+        Raises BadInput if there is no image that can be read.
         """
-        kind: MediaKind = "folder" if path.is_dir() else "image"
-        self._paths = list_images(path) if kind == "folder" else [path]
+        kind: MediaKind = "folder" if path.is_dir() or paths else "image"
+        self.failed: dict[Path, str] = {}
         self._max_pixels = max_pixels
-        sizes = {upright_size_hw(picture, max_pixels) for picture in self._paths}
+        self._paths = (list_images(path) if kind == "folder" else [path]) if paths is None else paths
+        sizes = {each: size for each in self._paths if (size := self._size_hw(each)) is not None}
+        if not sizes and paths is None:
+            raise BadInput(next(iter(self.failed.values())))
+        self._paths = list(sizes)
         self._info = MediaInfo(
             path=path,
             kind=kind,
-            size_hw=sizes.pop() if len(sizes) == 1 else None,
+            size_hw=next(iter(sizes.values())) if len(set(sizes.values())) == 1 else None,
             frames=len(self._paths),
             rate=rate,
             time_base=1 / rate,
@@ -46,29 +65,165 @@ class ImageSource(AbstractContextManager["ImageSource"]):
     def info(self) -> MediaInfo:
         return self._info
 
+    @property
+    def lost_frames(self) -> int:
+        return len(self.failed)
+
     def __iter__(self) -> Iterator[TimedFrame]:
         duration_s = 1 / self._info.rate
         for index, path in enumerate(self._paths):
-            rgb = read_image(path, self._max_pixels)
-            yield TimedFrame(rgb, index * duration_s, duration_s, path.name, read_icc_profile(path))
+            try:
+                still = read_still(path, self._max_pixels)
+            except BadInput as error:
+                if len(self._paths) == 1 and self._info.kind == "image":
+                    raise
+                self.failed[path] = str(error)
+            else:
+                time_s = index * duration_s
+                yield TimedFrame(still.rgb, time_s, duration_s, path, still.alpha, still.about)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Nothing is held open between pictures."""
+        """Nothing is held open between images."""
+
+    def _size_hw(self, path: Path) -> tuple[int, int] | None:
+        try:
+            return upright_size_hw(path, self._max_pixels)
+        except (BadInput, MissingExtra) as error:
+            self.failed[path] = str(error)
+            return None
+
+
+def is_animation(path: Path, max_pixels: int) -> bool:
+    """Whether an image file holds several frames, or pages, that can be written again."""
+    if path.suffix.lower() not in ANIMATED or not path.is_file():
+        return False
+    with open_image(path, max_pixels) as image:
+        return getattr(image, "n_frames", 1) > 1
+
+
+class AnimationSource(AbstractContextManager["AnimationSource"]):
+    """The frames of a GIF, WebP, APNG or AVIF, or the pages of a TIFF."""
+
+    lost_frames = 0
+
+    def __init__(self, path: Path, *, max_pixels: int) -> None:
+        """Raises BadInput if it cannot be read."""
+        self._path = path
+        self._max_pixels = max_pixels
+        with open_image(path, max_pixels) as image:
+            image.load()
+            frames, first_ms = getattr(image, "n_frames", 1), image.info.get("duration") or _DEFAULT_FRAME_MS
+            self._info = MediaInfo(
+                path=path,
+                kind="animation",
+                size_hw=(image.height, image.width),
+                frames=frames,
+                rate=Fraction(1000 / first_ms).limit_denominator(1001),
+                time_base=Fraction(1, 1000),
+            )
+
+    @property
+    def info(self) -> MediaInfo:
+        return self._info
+
+    def __iter__(self) -> Iterator[TimedFrame]:
+        time_s = Fraction(0)
+        with open_image(self._path, self._max_pixels) as image:
+            for index in range(self._info.frames or 1):
+                image.seek(index)
+                image.load()
+                still = still_from(image, self._path)
+                duration_s = Fraction(round(image.info.get("duration") or _DEFAULT_FRAME_MS), 1000)
+                yield TimedFrame(still.rgb, time_s, duration_s, None, still.alpha, still.about)
+                time_s += duration_s
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """The file is open only while it is read."""
+
+
+def _still_of(frame: TimedFrame) -> Still:
+    return Still(frame.rgb, frame.alpha, frame.about or About())
+
+
+def _log_notes(still: Still, path: Path, shown: Path) -> None:
+    """Log what reading converted, and what the format of `path` loses. shown: the file that is named."""
+    if notes := [*still.about.notes, *losses(still, path.suffix)]:
+        _log.info("%s: %s", shown, "; ".join(notes))
 
 
 class ImageSink(AbstractContextManager["ImageSink"]):
-    """One picture, in the format of its suffix."""
+    """Single images, each in the format of its suffix, each there at once.
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    Of several, `written` holds the sources of those that are there, `failed` why others could not be written.
+    """
+
+    def __init__(self, target: Path | Mapping[Path, Path], *, quality: int = DEFAULT_QUALITY) -> None:
+        """target: of the one image, or of each by the path that it came from; their folders are made.
+
+        quality: see `write_still`. Raises BadInput if a suffix is not of an image.
+        """
+        self.written: list[Path] = []
+        self.failed: dict[Path, str] = {}
+        self._target = target
+        self._quality = quality
+        for path in [target] if isinstance(target, Path) else target.values():
+            check_image_suffix(path)
 
     def write(self, frame: TimedFrame) -> None:
-        write_image(self._path, frame.rgb, frame.icc_profile)
+        source = frame.path or Path()
+        if isinstance(self._target, Path):
+            self._write(frame, self._target, frame.path or self._target)
+            return
+        path = self._target[source]
+        try:
+            make_folder(path.parent)
+            self._write(frame, path, source)
+        except BadInput as error:
+            self.failed[source] = str(error)
+        else:
+            self.written.append(source)
+
+    def _write(self, frame: TimedFrame, path: Path, shown: Path) -> None:
+        still = _still_of(frame)
+        _log_notes(still, path, shown)
+        write_still(path, still, self._quality)
 
     def finish(self, *, complete: bool) -> None:
-        """The image is there since `write`."""
+        """The images are there since `write`."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Nothing is held open."""
+
+
+class AnimationSink(AbstractContextManager["AnimationSink"]):
+    """One animation, or one TIFF of several pages. The frames are kept in memory until `finish`."""
+
+    def __init__(self, path: Path, *, quality: int = DEFAULT_QUALITY) -> None:
+        """Raises BadInput if the format of the suffix holds one image only."""
+        if path.suffix.lower() not in ANIMATED:
+            raise BadInput(f"{path} holds one image; an animation needs one of {' '.join(sorted(ANIMATED))}")
+        self._path = path
+        self._quality = quality
+        self._stills: list[Still] = []
+        self._durations_ms: list[float] = []
+
+    def write(self, frame: TimedFrame) -> None:
+        still = replace(_still_of(frame), rgb=frame.rgb.copy())
+        if not self._stills:
+            _log_notes(still, self._path, self._path)
+        self._stills.append(still)
+        self._durations_ms.append(float(frame.duration_s * 1000))
+
+    def finish(self, *, complete: bool) -> None:
+        make_folder(self._path.parent)
+        with atomic_file(self._path) as temporary:
+            save_animation(temporary, self._stills, self._durations_ms, self._quality)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -83,8 +238,9 @@ class FolderSink(AbstractContextManager["FolderSink"]):
     the folder stays; images of the same name are replaced.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, quality: int = DEFAULT_QUALITY) -> None:
         self._path = path
+        self._quality = quality
         self._written = 0
         self._stack = ExitStack()
 
@@ -95,9 +251,11 @@ class FolderSink(AbstractContextManager["FolderSink"]):
         return self
 
     def write(self, frame: TimedFrame) -> None:
-        name = frame.name or f"{self._written:06d}.png"
+        name = f"{self._written:06d}.png" if frame.path is None else frame.path.name
         try:
-            save_image(self._staged / name, frame.rgb, frame.icc_profile)
+            still = _still_of(frame)
+            _log_notes(still, self._path / name, frame.path or self._path / name)
+            save_still(self._staged / name, still, self._quality)
         except OSError as error:
             raise BadInput(f"cannot write {self._path / name}: {error.strerror or error}") from error
         self._written += 1
@@ -105,8 +263,8 @@ class FolderSink(AbstractContextManager["FolderSink"]):
     def finish(self, *, complete: bool) -> None:
         try:
             self._path.mkdir(exist_ok=True)
-            for picture in sorted(self._staged.iterdir()):
-                picture.replace(self._path / picture.name)
+            for image in sorted(self._staged.iterdir()):
+                image.replace(self._path / image.name)
         except OSError as error:
             raise BadInput(f"cannot write {self._path}: {error.strerror}") from error
 
@@ -124,16 +282,13 @@ class LiveFolderSink(AbstractContextManager["LiveFolderSink"]):
 
     def __enter__(self) -> "LiveFolderSink":
         """Makes the folder. BadInput if it cannot be made."""
-        try:
-            self._path.mkdir(exist_ok=True)
-        except OSError as error:
-            raise BadInput(f"cannot write {self._path}: {error.strerror}") from error
-        there = (int(picture.stem) for picture in self._path.glob("*.png") if picture.stem.isdecimal())
+        make_folder(self._path)
+        there = (int(image.stem) for image in self._path.glob("*.png") if image.stem.isdecimal())
         self._next = max(there, default=-1) + 1
         return self
 
     def write(self, frame: TimedFrame) -> None:
-        write_image(self._path / f"{self._next:06d}.png", frame.rgb)
+        write_still(self._path / f"{self._next:06d}.png", Still(frame.rgb))
         self._next += 1
 
     def finish(self, *, complete: bool) -> None:
@@ -142,4 +297,4 @@ class LiveFolderSink(AbstractContextManager["LiveFolderSink"]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Nothing is held open between pictures."""
+        """Nothing is held open between images."""

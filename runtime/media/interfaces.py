@@ -1,7 +1,7 @@
 """What the streaming loop moves: frames with a time, from a Source to a Sink.
 
-Files, folders and cameras fit these protocols, so the loop never asks which it holds. `video.py` turns
-what a user typed into one.
+Files, folders and cameras fit these protocols, so the loop never asks which it holds. `open_media.py` turns what a
+user typed into one.
 """
 
 import time
@@ -12,27 +12,28 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, Protocol
 
-from unblur.runtime.frames import Frame
+from unblur.runtime.frames import AnyFrame
+from unblur.runtime.image_metadata import About
 from unblur.runtime.media.colour import REC709, Chroma, Colour, rgb_from_yuv
 from unblur.runtime.yuv import YuvFrame
 
-MediaKind = Literal["image", "folder", "video", "live"]
+MediaKind = Literal["image", "folder", "animation", "video", "live"]
 
 
 class _Rgb:
     """A field that is given as RGB, or as YUV, which is converted when it is first asked for."""
 
-    def __get__(self, frame: "TimedFrame | None", owner: type) -> Frame:
+    def __get__(self, frame: "TimedFrame | None", owner: type) -> AnyFrame:
         if frame is None:
             raise AttributeError  # the field has no default
         if not isinstance(frame.image, YuvFrame):
             return frame.image
         if "converted" not in vars(frame):
             vars(frame)["converted"] = rgb_from_yuv(frame.image)
-        converted: Frame = vars(frame)["converted"]
+        converted: AnyFrame = vars(frame)["converted"]
         return converted
 
-    def __set__(self, frame: "TimedFrame", image: Frame | YuvFrame) -> None:
+    def __set__(self, frame: "TimedFrame", image: AnyFrame | YuvFrame) -> None:
         vars(frame)["image"] = image
 
 
@@ -40,22 +41,24 @@ class _Rgb:
 class TimedFrame:
     """One image of a stream.
 
-    rgb: uint8 (H, W, 3), upright. A camera's may be given as YUV; `image` is what was given.
+    rgb: uint8 (H, W, 3), upright; uint16 of an image or a video of more than 8 bits. A camera's may be given as
+        YUV; `image` is what was given.
     time_s: presentation time in seconds, exact, never decreasing within a stream.
     duration_s: how long it is shown; 0 where the container does not say.
-    name, icc_profile: file name and colour profile of an image that came from a file; None in a video.
+    path, about: of an image that came from a file; None in a video. alpha: (H, W), of the type of `rgb`, or None.
     """
 
     rgb: _Rgb = _Rgb()
     time_s: Fraction = Fraction(0)
     duration_s: Fraction = Fraction(0)
-    name: str | None = None
-    icc_profile: bytes | None = None
+    path: Path | None = None
+    alpha: AnyFrame | None = None
+    about: About | None = None
 
     @property
-    def image(self) -> Frame | YuvFrame:
+    def image(self) -> AnyFrame | YuvFrame:
         """What a runner that takes YUV is given."""
-        given: Frame | YuvFrame = vars(self)["image"]
+        given: AnyFrame | YuvFrame = vars(self)["image"]
         return given
 
 
@@ -69,7 +72,7 @@ class MediaInfo:
         on the way.
     frames: how many to expect; None if the container does not say.
     rate: frames per second. time_base: unit of the time stamps in seconds.
-    pixel_aspect: width of a pixel over its height.
+    pixel_aspect: width of a pixel over its height. bits: a channel, of what is to be written: 8 or 10.
     """
 
     path: Path | None
@@ -81,6 +84,7 @@ class MediaInfo:
     pixel_aspect: Fraction = Fraction(1)
     colour: Colour = REC709
     chroma: Chroma = "420"
+    bits: int = 8
     url: str = ""
 
     @property

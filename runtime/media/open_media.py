@@ -13,10 +13,18 @@ from pathlib import Path
 from types import TracebackType
 
 from unblur.runtime.errors import BadInput
-from unblur.runtime.files import exists
-from unblur.runtime.images import IMAGE_SUFFIXES, MAX_PIXELS, is_image_path
+from unblur.runtime.files import exists, require_parent
+from unblur.runtime.images import DEFAULT_QUALITY, IMAGE_SUFFIXES, MAX_PIXELS, is_image_path
 from unblur.runtime.media.gstreamer_source import CsiFormat, GStreamerSource, csi_pipeline
-from unblur.runtime.media.image_files import FolderSink, ImageSink, ImageSource, LiveFolderSink
+from unblur.runtime.media.image_files import (
+    AnimationSink,
+    AnimationSource,
+    FolderSink,
+    ImageSink,
+    ImageSource,
+    LiveFolderSink,
+    is_animation,
+)
 from unblur.runtime.media.interfaces import MediaInfo, Sink, Source, TimedFrame
 from unblur.runtime.media.push_child import PROTOCOLS
 from unblur.runtime.media.push_sink import PushSink, RetryingSink
@@ -29,7 +37,7 @@ from unblur.runtime.media.video_source import VideoSource
 
 
 class LoopSource(AbstractContextManager["LoopSource"]):
-    """Repeats a picture, a folder or a video for ever; times go on from one round to the next."""
+    """Repeats an image, a folder or a video for ever; times go on from one round to the next."""
 
     def __init__(self, open_source: Callable[[], Source]) -> None:
         """Opens it for the first round. Raises what `open_source` raises."""
@@ -106,22 +114,48 @@ DEFAULT_CRF = 18
 DEFAULT_RATE = Fraction(25)
 
 
+@dataclass(frozen=True)
+class Decoding:
+    """How a source is read. max_pixels: larger frames are refused before they are decoded. rate: images per second
+    of a folder. keep_depth: give 16 bits a channel of a video of more than 8, and leave HDR as it is.
+    """
+
+    max_pixels: int = MAX_PIXELS
+    rate: Fraction = DEFAULT_RATE
+    keep_depth: bool = False
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How a sink is written. crf: of H.264 and HEVC, 0 (lossless) to 51. quality: of JPEG, WebP, AVIF and HEIC,
+    1 to 100.
+    """
+
+    crf: int = DEFAULT_CRF
+    quality: int = DEFAULT_QUALITY
+
+
 def open_source(
-    text: str, *, max_pixels: int = MAX_PIXELS, rate: Fraction = DEFAULT_RATE, loop: bool = False
+    text: str,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    rate: Fraction = DEFAULT_RATE,
+    loop: bool = False,
+    keep_depth: bool = False,
 ) -> Source:
     """The source that `text` names.
 
-    max_pixels: larger frames are refused before they are decoded. rate: images per second of a folder.
-    loop: begin a file or a folder again at its end; live sources have none.
+    max_pixels, rate, keep_depth: see `Decoding`. loop: begin a file or a folder again at its end; live sources have
+    none.
     Raises BadInput if it does not exist, cannot be read, or has an unknown scheme.
     """
     scheme, rest = _split_scheme(text)
     if scheme not in _SOURCES:
         raise _unknown_scheme(text, scheme, _SOURCES)
-    address = _Address(text, rest)
+    address, decoding = _Address(text, rest), Decoding(max_pixels, rate, keep_depth)
     if loop and scheme == "file":
-        return LoopSource(lambda: _SOURCES[scheme](address, max_pixels, rate))
-    return _SOURCES[scheme](address, max_pixels, rate)
+        return LoopSource(lambda: _SOURCES[scheme](address, decoding))
+    return _SOURCES[scheme](address, decoding)
 
 
 def is_live(text: str) -> bool:
@@ -129,7 +163,14 @@ def is_live(text: str) -> bool:
     return _split_scheme(text)[0] != "file"
 
 
-def open_sinks(texts: Sequence[str], info: MediaInfo, *, crf: int = DEFAULT_CRF, retry: bool = False) -> Sink:
+def open_sinks(
+    texts: Sequence[str],
+    info: MediaInfo,
+    *,
+    crf: int = DEFAULT_CRF,
+    quality: int = DEFAULT_QUALITY,
+    retry: bool = False,
+) -> Sink:
     """One sink that writes to all that `texts` name; see `open_sink`. ValueError if there are none.
 
     retry: a connection that breaks or is stuck is made again, and stops nothing; see `RetryingSink`.
@@ -138,27 +179,27 @@ def open_sinks(texts: Sequence[str], info: MediaInfo, *, crf: int = DEFAULT_CRF,
         raise ValueError("no sink was given")
 
     def one(text: str) -> Sink:
-        sink = open_sink(text, info, crf=crf)
+        sink = open_sink(text, info, crf=crf, quality=quality)
         if not (retry and isinstance(sink, PushSink)):
             return sink
-        return RetryingSink(lambda: open_sink(text, info, crf=crf))
+        return RetryingSink(lambda: open_sink(text, info, crf=crf, quality=quality))
 
     sinks = [one(text) for text in texts]
     return sinks[0] if len(sinks) == 1 else TeeSink(sinks)
 
 
-def open_sink(text: str, info: MediaInfo, *, crf: int = DEFAULT_CRF) -> Sink:
+def open_sink(text: str, info: MediaInfo, *, crf: int = DEFAULT_CRF, quality: int = DEFAULT_QUALITY) -> Sink:
     """The sink that `text` names, for a source described by `info`. Nothing is written before it is entered.
 
-    An image takes one image; a folder (existing, or without a suffix, or written with a slash at the end)
-    takes anything; a video and a stream take all but images of different sizes. What is written of a live source
-    is there at once, of any other at `finish`. crf: quality of H.264, 0 (lossless) to 51.
+    An image takes one image, or an animation where its format can; a folder (existing, or without a suffix, or
+    written with a slash at the end) takes anything; a video and a stream take all but images of different sizes.
+    What is written of a live source is there at once, of any other at `finish`. crf, quality: see `Encoding`.
     Raises BadInput if it fits neither of these or is the source itself.
     """
     scheme, rest = _split_scheme(text)
     if scheme not in _SINKS:
         raise _unknown_scheme(text, scheme, _SINKS)
-    return _SINKS[scheme](_Address(text, rest), info, crf)
+    return _SINKS[scheme](_Address(text, rest), info, Encoding(crf, quality))
 
 
 @dataclass(frozen=True)
@@ -169,68 +210,81 @@ class _Address:
     rest: str
 
 
-def _file_source(address: _Address, max_pixels: int, rate: Fraction) -> Source:
+def _file_source(address: _Address, how: Decoding) -> Source:
     path = Path(address.rest)
+    if is_animation(path, how.max_pixels):
+        return AnimationSource(path, max_pixels=how.max_pixels)
     if path.is_dir() or is_image_path(path):
-        return ImageSource(path, max_pixels=max_pixels, rate=rate)
-    return VideoSource(path, max_pixels=max_pixels)
+        return ImageSource(path, max_pixels=how.max_pixels, rate=how.rate)
+    return VideoSource(path, max_pixels=how.max_pixels, keep_depth=how.keep_depth)
 
 
-def _test_source(address: _Address, max_pixels: int, rate: Fraction) -> Source:
+def _test_source(address: _Address, how: Decoding) -> Source:
     name, given = split_options(address.rest)
     if name != "moving":
         raise BadInput(f"{address.text} is not a test source; expected test://moving?size=720x1280&fps=30&blur=12")
     options = read_options(MovingScene, given, address.text)
-    return SyntheticSource(options, address.text, max_pixels=max_pixels)
+    return SyntheticSource(options, address.text, max_pixels=how.max_pixels)
 
 
-def _v4l2_source(address: _Address, max_pixels: int, rate: Fraction) -> Source:
+def _v4l2_source(address: _Address, how: Decoding) -> Source:
     device, given = split_options(address.rest)
     options = read_options(CameraFormat, given, address.text)
-    return open_v4l2(Path(device), options, address.text, max_pixels=max_pixels)
+    return open_v4l2(Path(device), options, address.text, max_pixels=how.max_pixels)
 
 
-def _csi_source(address: _Address, max_pixels: int, rate: Fraction) -> Source:
+def _csi_source(address: _Address, how: Decoding) -> Source:
     sensor, given = split_options(address.rest)
     if not sensor.isdecimal():
         raise BadInput(
             f"{address.text} is not a CSI camera; expected its number, as in csi://0?size=720x1280&fps=30"
         )
     pipeline = csi_pipeline(int(sensor), read_options(CsiFormat, given, address.text))
-    return GStreamerSource(pipeline, address.text, max_pixels=max_pixels)
+    return GStreamerSource(pipeline, address.text, max_pixels=how.max_pixels)
 
 
-_SOURCES: Mapping[str, Callable[[_Address, int, Fraction], Source]] = {
+_SOURCES: Mapping[str, Callable[[_Address, Decoding], Source]] = {
     "file": _file_source,
     "v4l2": _v4l2_source,
     "csi": _csi_source,
-    "rtsp": lambda address, max_pixels, rate: open_rtsp(address.text, max_pixels=max_pixels),
-    "http": lambda address, max_pixels, rate: open_http(address.text, max_pixels=max_pixels),
-    "https": lambda address, max_pixels, rate: open_http(address.text, max_pixels=max_pixels),
-    "gst": lambda address, max_pixels, rate: GStreamerSource(address.rest, address.text, max_pixels=max_pixels),
+    "rtsp": lambda address, how: open_rtsp(address.text, max_pixels=how.max_pixels),
+    "http": lambda address, how: open_http(address.text, max_pixels=how.max_pixels),
+    "https": lambda address, how: open_http(address.text, max_pixels=how.max_pixels),
+    "gst": lambda address, how: GStreamerSource(address.rest, address.text, max_pixels=how.max_pixels),
     "test": _test_source,
 }
 
 
-def _file_sink(address: _Address, info: MediaInfo, crf: int) -> Sink:
+def _file_sink(address: _Address, info: MediaInfo, how: Encoding) -> Sink:
     path = Path(address.rest)
     if path.is_dir() or address.rest.endswith("/") or not path.suffix:
-        if info.path is not None:
-            _refuse_source(path / info.path.name if info.kind == "image" else path, info.path)
-        return LiveFolderSink(path) if info.kind == "live" else FolderSink(path)
+        return _folder_sink(path, info, how)
+    require_parent(path)
     if info.path is not None:
         _refuse_source(path, info.path)
     if path.suffix.lower() in FORMATS:
-        return _video_sink(path, info, crf)
+        return _video_sink(path, info, how.crf)
     if not is_image_path(path):
         raise BadInput(
             f"cannot write {path}: '{path.suffix}' is neither an image ({_listed(IMAGE_SUFFIXES)}) nor a video "
             f"({_listed(FORMATS)}); for a folder end it with a slash"
         )
+    if info.kind == "animation":
+        return AnimationSink(path, quality=how.quality)
     if info.kind != "image":
         kind = "live source" if info.kind == "live" else info.kind
         raise BadInput(f"{path} is one image, but {info.name} is a {kind}; give a folder or a video as sink")
-    return ImageSink(path)
+    return ImageSink(path, quality=how.quality)
+
+
+def _folder_sink(path: Path, info: MediaInfo, how: Encoding) -> Sink:
+    if info.kind == "live":
+        return LiveFolderSink(path)
+    if info.path is not None:
+        _refuse_source(path / info.path.name if info.kind != "folder" else path, info.path)
+        if info.kind == "animation":
+            return AnimationSink(path / info.path.name, quality=how.quality)
+    return FolderSink(path, quality=how.quality)
 
 
 def _video_sink(path: Path, info: MediaInfo, crf: int) -> Sink:
@@ -239,10 +293,10 @@ def _video_sink(path: Path, info: MediaInfo, crf: int) -> Sink:
     return VideoSink(path, info, crf=crf)
 
 
-_SINKS: Mapping[str, Callable[[_Address, MediaInfo, int], Sink]] = {
+_SINKS: Mapping[str, Callable[[_Address, MediaInfo, Encoding], Sink]] = {
     "file": _file_sink,
-    "null": lambda address, info, crf: NullSink(),
-    **{scheme: lambda address, info, crf: PushSink(address.text, info, crf=crf) for scheme in PROTOCOLS},
+    "null": lambda address, info, how: NullSink(),
+    **{scheme: lambda address, info, how: PushSink(address.text, info, crf=how.crf) for scheme in PROTOCOLS},
 }
 
 

@@ -1,5 +1,6 @@
 """A video file as a source: frames turned upright, in RGB, at their exact times."""
 
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from fractions import Fraction
@@ -10,17 +11,19 @@ import av
 import numpy as np
 from av.container import InputContainer
 from av.error import FFmpegError
+from av.filter import Graph
 from av.packet import Packet
 from av.sidedata.sidedata import SideData
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from unblur.runtime.errors import BadInput
-from unblur.runtime.frames import Frame
-from unblur.runtime.media.colour import ColourConverter, chroma_of, colour_of
+from unblur.runtime.frames import AnyFrame
+from unblur.runtime.media.colour import PQ, REC709, Colour, ColourConverter, HdrToSdr, bits_of, chroma_of, colour_of
 from unblur.runtime.media.container import is_truncated, open_container, origin_s
 from unblur.runtime.media.interfaces import MediaInfo, TimedFrame
 
+_log = logging.getLogger(__name__)
 _DEFAULT_RATE = Fraction(25)
 
 
@@ -151,9 +154,10 @@ class VideoSource(AbstractContextManager["VideoSource"]):
     A frame that cannot be decoded whole is left out and counted in `lost_frames`; the times of the others stay.
     """
 
-    def __init__(self, path: Path, *, max_pixels: int) -> None:
+    def __init__(self, path: Path, *, max_pixels: int, keep_depth: bool = False) -> None:
         """Opens the file and decodes its first frame.
 
+        keep_depth: give uint16 frames of a video of more than 8 bits, HDR as it is coded; else HDR becomes BT.709.
         Raises BadInput if it is missing, empty, no video, too large, or holds no frame that can be decoded.
         """
         self._path = path
@@ -164,12 +168,14 @@ class VideoSource(AbstractContextManager["VideoSource"]):
             if self._first is None:
                 raise BadInput(f"{path} holds no video frame that can be decoded; is the file whole?")
             self._turns, self._mirror = _how_upright(self._first, path)
-            self._info = self._read_info(self._first)
+            coded = colour_of(self._decoder.stream.codec_context, str(path))
+            self._info = self._read_info(self._first, coded, keep_depth)
         except BadInput:
             self._decoder.close()
             raise
         self._stored_hw = (self._first.height, self._first.width)
-        self._converter = ColourConverter(self._info.colour)
+        self._converter = ColourConverter(coded)
+        self._to_sdr = HdrToSdr(coded) if coded.is_hdr and self._info.bits == 8 else None
 
     @property
     def info(self) -> MediaInfo:
@@ -181,22 +187,35 @@ class VideoSource(AbstractContextManager["VideoSource"]):
 
     def __iter__(self) -> Iterator[TimedFrame]:
         time_s: Fraction | None = None
-        frame, self._first = self._first, None
-        while frame is not None:
+        for frame in _progressive(self._raw_frames(), self._decoder.stream, self._path):
             time_s = self._time_s(frame, after_s=time_s)
             yield TimedFrame(self._upright_rgb(frame), time_s, (frame.duration or 0) * self._info.time_base)
-            frame = next(self._frames, None)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._decoder.close()
 
-    def _read_info(self, first: VideoFrame) -> MediaInfo:
+    def _raw_frames(self) -> Iterator[VideoFrame]:
+        first, self._first = self._first, None
+        if first is not None:
+            yield first
+        yield from self._frames
+
+    def _read_info(self, first: VideoFrame, coded: Colour, keep_depth: bool) -> MediaInfo:
         stream = self._decoder.stream
         sideways = self._turns % 2 == 1
         chroma = chroma_of(first.format)
         aspect = Fraction(stream.sample_aspect_ratio or 1)
+        bits = bits_of(first.format)
+        keeps = keep_depth and bits > 8
+        if bits > 8 and not keeps:
+            what = (
+                f"HDR ({'PQ' if coded.transfer == PQ else 'HLG'}) becomes SDR"
+                if coded.is_hdr
+                else f"{bits} bits become 8"
+            )
+            _log.info("%s: %s; --keep-depth keeps it", self._path, what)
         return MediaInfo(
             path=self._path,
             kind="video",
@@ -205,7 +224,8 @@ class VideoSource(AbstractContextManager["VideoSource"]):
             rate=self._decoder.rate,
             time_base=self._decoder.time_base,
             pixel_aspect=1 / aspect if sideways else aspect,
-            colour=colour_of(stream.codec_context, str(self._path)),
+            colour=REC709 if coded.is_hdr and not keeps else coded,
+            bits=10 if keeps else 8,
             chroma="444" if sideways and chroma == "422" else chroma,  # 4:2:2 on its side would be 4:4:0
         )
 
@@ -217,15 +237,61 @@ class VideoSource(AbstractContextManager["VideoSource"]):
         time_s = frame.pts * time_base - self._decoder.origin_s
         return time_s if after_s is None else max(time_s, after_s + time_base)
 
-    def _upright_rgb(self, frame: VideoFrame) -> Frame:
+    def _upright_rgb(self, frame: VideoFrame) -> AnyFrame:
         if (frame.height, frame.width) != self._stored_hw:
             height, width = self._stored_hw
             raise BadInput(
                 f"{self._path} changes its frame size from {width} x {height} to {frame.width} x {frame.height}; "
                 "split it there first"
             )
-        rgb = np.rot90(self._converter.rgb_from(frame), self._turns)
+        rgb = np.rot90(self._rgb(frame), self._turns)
         return rgb[:, ::-1] if self._mirror else rgb
+
+    def _rgb(self, frame: VideoFrame) -> AnyFrame:
+        if self._to_sdr is not None:
+            return self._to_sdr(self._converter.deep_rgb_from(frame))
+        return self._converter.rgb_from(frame) if self._info.bits == 8 else self._converter.deep_rgb_from(frame)
+
+
+def _progressive(frames: Iterator[VideoFrame], stream: VideoStream, path: Path) -> Iterator[VideoFrame]:
+    """The same frames, those that are interlaced woven into whole ones by FFmpeg's bwdif, at the same rate."""
+    graph: Graph | None = None
+    for frame in frames:
+        if graph is None and frame.interlaced_frame:
+            graph = _deinterlacer(stream)
+            _log.info("%s: interlaced, made progressive (bwdif)", path)
+        if graph is None:
+            yield frame
+        else:
+            yield from _filtered(graph, frame, stream)
+    if graph is not None:
+        yield from _filtered(graph, None, stream)
+
+
+def _deinterlacer(stream: VideoStream) -> Graph:
+    graph = Graph()
+    graph.link_nodes(
+        graph.add_buffer(template=stream),
+        graph.add("bwdif", "mode=send_frame:deint=interlaced"),
+        graph.add("buffersink"),
+    )
+    graph.configure()
+    return graph
+
+
+def _filtered(graph: Graph, frame: VideoFrame | None, stream: VideoStream) -> Iterator[VideoFrame]:
+    """What the graph gives after this frame, the last if None, with times in units of the stream."""
+    graph.vpush(frame)
+    while True:
+        try:
+            out = graph.vpull()
+        except (BlockingIOError, EOFError):
+            return
+        ticks = (out.time_base or Fraction(1)) / (stream.time_base or Fraction(1))
+        out.pts = None if out.pts is None else round(out.pts * ticks)
+        out.duration = round((out.duration or 0) * ticks)
+        out.time_base = stream.time_base
+        yield out
 
 
 def _how_upright(frame: VideoFrame, path: Path) -> tuple[int, bool]:

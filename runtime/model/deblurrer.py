@@ -11,10 +11,11 @@ with Deblurrer("lprn-s", RunnerOptions(threads=2)) as deblurrer:  # many: the mo
 
 from pathlib import Path
 from types import TracebackType
+from typing import cast
 
 import numpy as np
 
-from unblur.runtime.frames import Batch, Frame, Padding, check_frame
+from unblur.runtime.frames import AnyFrame, AnyFrameT, Batch, Frame, Padding, check_frame
 from unblur.runtime.model.open_model import open_runner
 from unblur.runtime.model.tiles import (
     TilePlan,
@@ -76,39 +77,40 @@ class Deblurrer:
             max_pixels=max_pixels_of(self.spec) if self._tile is None else self._tile,
         )
 
-    def __call__(self, frame_rgb: Frame | YuvFrame, out: Frame | None = None) -> Frame:
+    def __call__(self, frame_rgb: AnyFrameT | YuvFrame, out: AnyFrameT | None = None) -> AnyFrameT:
         """Restore one frame.
 
-        frame_rgb: uint8 (H, W, 3), or YUV as a camera gives it, which a GPU takes as it is. out: an array of the
-        restored shape, `spec.scale` times the size, to fill and return instead of a new one; it may be `frame_rgb`
-        itself unless the frame is tiled or scaled. Raises TypeError or ValueError for another type or shape,
-        DeviceError if the network gives NaN or infinity.
+        frame_rgb: uint8 or uint16 (H, W, 3), or YUV as a camera gives it, which a GPU takes as it is. out: an array
+        of the restored shape, `spec.scale` times the size, and of the same type, to fill and return instead of a
+        new one; it may be `frame_rgb` itself unless the frame is tiled or scaled. Raises TypeError or ValueError
+        for another type or shape, DeviceError if the network gives NaN or infinity.
         """
         if isinstance(frame_rgb, YuvFrame):
-            return self._restore_yuv(frame_rgb, out)
+            return cast(AnyFrameT, self._restore_yuv(frame_rgb, cast(Frame | None, out)))
         check_frame(frame_rgb)
         plan = self._prepare((frame_rgb.shape[0], frame_rgb.shape[1]))
         shape = (*self.spec.output_hw(plan.size_hw), 3)
         if out is None:
-            out = np.empty(shape, np.uint8)
-        elif out.shape != shape or out.dtype != np.uint8:
-            raise ValueError(f"out is {out.dtype} {out.shape}, expected uint8 {shape}")
+            out = cast(AnyFrameT, np.empty(shape, frame_rgb.dtype))
+        elif out.shape != shape or out.dtype != frame_rgb.dtype:
+            raise ValueError(f"out is {out.dtype} {out.shape}, expected {frame_rgb.dtype} {shape}")
         elif plan.count > 1 and np.may_share_memory(out, frame_rgb):
             raise ValueError(f"out shares memory with a frame that needs {plan.count} tiles; give another array")
-        if self._is_whole(plan) and isinstance(self._runner, FrameRunner):
-            self._runner.infer_frame(frame_rgb, out)
+        if self._is_whole(plan) and isinstance(self._runner, FrameRunner) and frame_rgb.dtype == np.uint8:
+            self._runner.infer_frame(cast(Frame, frame_rgb), cast(Frame, out))
         else:
             infer_tiles(self._runner, frame_rgb, plan, self._buffer, out)
         return out
 
-    def begin(self, frame: Frame | YuvFrame, out: Frame) -> bool:
+    def begin(self, frame: AnyFrame | YuvFrame, out: AnyFrame) -> bool:
         """Begin to restore a frame into `out`, filled when `end` has returned; two may be under way.
 
-        False, and nothing is begun, where the runner does not overlap frames or this one has to be tiled.
+        False, and nothing is begun, where the runner does not overlap frames, or this one has to be tiled or is of
+        16 bits.
         """
         whole = self._is_whole(self._prepare((frame.shape[0], frame.shape[1])))
-        if whole and isinstance(self._runner, OverlappingRunner):
-            self._runner.begin_frame(frame, out)
+        if whole and isinstance(self._runner, OverlappingRunner) and out.dtype == np.uint8:
+            self._runner.begin_frame(cast(Frame | YuvFrame, frame), cast(Frame, out))
             return True
         return False
 

@@ -96,7 +96,8 @@ class OpenVinoRunner:
         if self._frames is None:
             self._frames = self._compile(_frames_from_batches(self._read(), self._spec.multiple_of))
         restored = out if out.flags.c_contiguous and out is not frame_rgb else np.empty(frame_rgb.shape, np.uint8)
-        self._run(self._frames, np.ascontiguousarray(frame_rgb)[None], restored[None])
+        source = np.require(frame_rgb, requirements=["C", "W"])  # OpenVINO takes no read-only memory
+        self._run(self._frames, source[None], restored[None])
         if restored is not out:
             out[...] = restored
 

@@ -15,7 +15,7 @@ from itertools import pairwise
 import numpy as np
 
 from unblur.runtime.errors import SpecMismatch
-from unblur.runtime.frames import Batch, Frame, Padding, batch_from_frame, check_finite, frame_from_batch
+from unblur.runtime.frames import AnyFrame, Batch, Frame, Padding, batch_from_frame, check_finite, fill_frame
 from unblur.runtime.runner import Runner, SizeRange
 from unblur.runtime.spec import ModelSpec
 
@@ -168,8 +168,8 @@ def _whole_plan(size_hw: tuple[int, int], padded_hw: tuple[int, int]) -> TilePla
     return TilePlan(size_hw, padded_hw, padded_hw, rows, columns)
 
 
-def infer_tiles(runner: Runner, frame: Frame, plan: TilePlan, buffer: Batch, out: Frame) -> None:
-    """Restore `frame`, uint8 RGB (H, W, 3), into `out`, `spec.scale` times as large.
+def infer_tiles(runner: Runner, frame: AnyFrame, plan: TilePlan, buffer: Batch, out: AnyFrame) -> None:
+    """Restore `frame`, uint8 or uint16 RGB (H, W, 3), into `out` of the same type, `spec.scale` times as large.
 
     buffer: float32 (1, 3, *plan.tile_hw), overwritten by every window. Raises DeviceError if the network gives NaN
     or infinity.
@@ -182,7 +182,7 @@ def infer_tiles(runner: Runner, frame: Frame, plan: TilePlan, buffer: Batch, out
         begin_y, begin_x = scale * row.begin, scale * column.begin
         end_y, end_x = scale * min(row.end, height), scale * min(column.end, width)
         core_hw = (end_y - begin_y, end_x - begin_x)
-        frame_from_batch(core, Padding(core_hw, core_hw), out=out[begin_y:end_y, begin_x:end_x])
+        fill_frame(core, Padding(core_hw, core_hw), out[begin_y:end_y, begin_x:end_x])
 
 
 def tiling_error_db(runner: Runner, frame: Frame, *, halo: int | None = None) -> float | None:
@@ -213,7 +213,7 @@ def tiling_error_db(runner: Runner, frame: Frame, *, halo: int | None = None) ->
     return math.inf if squares == 0 else 10 * math.log10(whole.size / squares)
 
 
-def _cut(frame: Frame, plan: TilePlan, row: Span, column: Span, buffer: Batch) -> Batch:
+def _cut(frame: AnyFrame, plan: TilePlan, row: Span, column: Span, buffer: Batch) -> Batch:
     """A window of the padded image as a batch; the padding repeats the image's last row and column."""
     window = frame[row.start : row.start + plan.tile_hw[0], column.start : column.start + plan.tile_hw[1]]
     return batch_from_frame(window, Padding((window.shape[0], window.shape[1]), plan.tile_hw), out=buffer)

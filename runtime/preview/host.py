@@ -58,7 +58,7 @@ def preview_camera(
 def _opener(request: RunRequest, session: LiveSession) -> Callable[[Precision], Ladder]:
     def open_at(precision: Precision) -> Ladder:
         other = replace(request, options=replace(request.options, precision=precision))
-        return open_rungs(other, session.capture.info)
+        return open_rungs(other, session.capture.info.size_hw)
 
     return open_at
 

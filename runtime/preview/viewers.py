@@ -16,7 +16,7 @@ from typing import IO, Literal, get_args
 
 from PIL import Image
 
-from unblur.runtime.frames import Frame
+from unblur.runtime.frames import Frame, eight_bits
 from unblur.runtime.loops.live_loop import FrameResult
 from unblur.runtime.loops.queues import LatestValue
 from unblur.runtime.loops.stats import LoopStats
@@ -149,7 +149,7 @@ class PreviewEncoder:
     def snapshot(self) -> tuple[int, bytes] | None:
         """The number of the frame that was encoded last and the restored frame as JPEG, at its full size."""
         last = self._last
-        return None if last is None else (last.index, _jpeg(last.result.after.rgb, still=True))
+        return None if last is None else (last.index, _jpeg(eight_bits(last.result.after.rgb), still=True))
 
     def __enter__(self) -> "PreviewEncoder":
         self._thread.start()
@@ -170,7 +170,7 @@ class PreviewEncoder:
 def encode(shown: NumberedResult, *, still: bool = False) -> bytes:
     """One message. still: at full size and in better quality, to look at closely."""
     result = shown.result
-    before, after = (_jpeg(frame.rgb, still=still) for frame in (result.before, result.after))
+    before, after = (_jpeg(eight_bits(frame.rgb), still=still) for frame in (result.before, result.after))
     header = {
         "index": shown.index,
         "steps": result.restored.steps,

@@ -61,7 +61,7 @@ def out(tmp_path: Path) -> Path:
 def test_a_picture(tiny_onnx: Path, picture: Path, out: Path, frame: Frame) -> None:
     code, stdout, stderr = unblur(tiny_onnx, picture, out / "sharp.png")
     assert (code, stderr) == (0, "")
-    assert stdout.startswith("restored 1 frames in ")
+    assert re.match(r"restored 1 image in [\d.]+ s on cpu", stdout)
     assert stdout.endswith(f", fp32: {out / 'sharp.png'}\n")
     np.testing.assert_array_equal(read_image(out / "sharp.png"), deblur(frame, tiny_onnx))
 
@@ -187,11 +187,16 @@ def test_a_truncated_picture_in_the_middle_of_a_folder(
     data = picture.read_bytes()
     for name, kept in (("a.png", len(data)), ("b.png", len(data) // 2), ("c.png", len(data))):
         (folder / name).write_bytes(data[:kept])
+    (folder / "notes.txt").touch()
+    (folder / "more").mkdir()
     code, stdout, stderr = unblur(tiny_onnx, folder, out / "sharp")
-    assert (code, stdout) == (2, "")
-    assert stderr.startswith(f"unblur: {folder / 'b.png'} is damaged or truncated: ")
-    assert stderr.count("\n") == 1
-    assert list(out.iterdir()) == []
+    assert code == 1
+    assert re.fullmatch(rf"restored 2 images in .*: {out / 'sharp'}\n", stdout)
+    lines = stderr.splitlines()
+    assert lines[0] == f"unblur: skipped: {folder / 'more'}/: a folder; --recursive enters it"
+    assert lines[1] == f"unblur: skipped: {folder / 'notes.txt'}: not an image or a video, by its suffix"
+    assert lines[2].startswith(f"unblur: could not be restored: {folder / 'b.png'}: is damaged or truncated: ")
+    assert [path.name for path in sorted((out / "sharp").iterdir())] == ["a.png", "c.png"]
 
 
 def test_a_video_without_its_end_is_restored_and_told(tiny_onnx: Path, make_clip: MakeClip, out: Path) -> None:

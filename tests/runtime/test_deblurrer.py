@@ -97,7 +97,7 @@ def test_a_runner_opened_by_name_is_closed(
 def test_wrong_arguments(tiny_onnx: Path, make_frame: Callable[..., Frame]) -> None:
     frame = make_frame(200, 300)
     with Deblurrer(tiny_onnx, tile=128 * 128) as deblurrer:
-        with pytest.raises(TypeError, match="a frame is a uint8 array, got float64"):
+        with pytest.raises(TypeError, match="a frame is a uint8 or uint16 array, got float64"):
             deblurrer(frame / 255)
         with pytest.raises(ValueError, match=r"the shape \(H, W, 3\)"):
             deblurrer(frame[..., 0])

@@ -72,9 +72,9 @@ def test_a_view_is_read_as_it_is_seen(frame: Frame) -> None:
 
 
 def test_another_type_is_refused(frame: Frame) -> None:
-    with pytest.raises(TypeError, match="a frame is a uint8 array, got float32"):
+    with pytest.raises(TypeError, match="a frame is a uint8 or uint16 array, got float32"):
         check_frame(frame.astype(np.float32))  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="a frame is a uint8 array, got list"):
+    with pytest.raises(TypeError, match="a frame is a uint8 or uint16 array, got list"):
         check_frame([[1, 2, 3]])  # type: ignore[arg-type]
 
 

@@ -11,13 +11,15 @@ from PIL import Image, ImageCms
 from unblur.runtime.errors import BadInput
 from unblur.runtime.frames import Frame
 from unblur.runtime.images import (
+    Still,
     image_size_hw,
     list_images,
-    read_icc_profile,
     read_image,
-    save_image,
+    read_still,
+    save_still,
     upright_size_hw,
     write_image,
+    write_still,
 )
 
 MakeFrame = Callable[[int, int], Frame]
@@ -83,15 +85,16 @@ def test_exif_orientation_is_applied(tmp_path: Path, frame: Frame, orientation: 
 def test_the_colour_profile_survives(tmp_path: Path, frame: Frame, suffix: str) -> None:
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     write_image(tmp_path / f"a{suffix}", frame, profile)
-    assert read_icc_profile(tmp_path / f"a{suffix}") == profile
+    assert read_still(tmp_path / f"a{suffix}").about.icc_profile == profile
     write_image(tmp_path / f"b{suffix}", frame)
-    assert read_icc_profile(tmp_path / f"b{suffix}") is None
+    assert read_still(tmp_path / f"b{suffix}").about.icc_profile is None
 
 
-def test_a_grey_profile_is_left_out(tmp_path: Path) -> None:
+def test_a_profile_of_another_colour_model_is_left_out(tmp_path: Path) -> None:
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     Image.new("L", (4, 4)).save(tmp_path / "a.png", icc_profile=profile)
-    assert read_icc_profile(tmp_path / "a.png") is None
+    write_still(tmp_path / "b.png", read_still(tmp_path / "a.png"))
+    assert read_still(tmp_path / "b.png").about.icc_profile is None
 
 
 def test_a_missing_picture(tmp_path: Path) -> None:
@@ -120,7 +123,7 @@ def test_text_named_as_a_picture(tmp_path: Path) -> None:
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".bmp"])
 def test_a_truncated_picture(tmp_path: Path, frame: Frame, suffix: str) -> None:
     path = tmp_path / f"a{suffix}"
-    save_image(path, frame)
+    save_still(path, Still(frame))
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(BadInput, match=rf"a{suffix} is (damaged or truncated: |not an image)"):
         read_image(path)
@@ -153,7 +156,7 @@ def test_pictures_are_listed_by_name(tmp_path: Path) -> None:
 
 def test_a_folder_without_pictures(tmp_path: Path, picture: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(BadInput, match=r"empty holds no images \(\.bmp, \.jpeg, "):
+    with pytest.raises(BadInput, match=r"empty holds no images \(\.avif, \.bmp, "):
         list_images(tmp_path / "empty")
     with pytest.raises(BadInput, match=r"picture\.png is not a folder of images$"):
         list_images(picture)

@@ -10,8 +10,8 @@ from PIL import ImageCms
 
 from unblur.runtime.errors import BadInput
 from unblur.runtime.frames import Frame
-from unblur.runtime.images import read_icc_profile, read_image, write_image
-from unblur.runtime.media.image_files import FolderSink, ImageSink
+from unblur.runtime.images import read_image, read_still, write_image
+from unblur.runtime.media.image_files import FolderSink, ImageSink, ImageSource
 from unblur.runtime.media.interfaces import MediaInfo
 from unblur.runtime.media.open_media import open_sink, open_source
 from unblur.runtime.media.video_sink import VideoSink
@@ -76,8 +76,12 @@ def test_colour_profiles_go_with_their_pictures(folder: Path, tmp_path: Path, fr
     write_image(folder / "a.png", frame, profile)
     copy(folder, tmp_path / "out")
     copy(folder / "a.png", tmp_path / "a.jpg")
-    assert read_icc_profile(tmp_path / "out" / "a.png") == read_icc_profile(tmp_path / "a.jpg") == profile
-    assert read_icc_profile(tmp_path / "out" / "c.png") is None
+    assert (
+        read_still(tmp_path / "out" / "a.png").about.icc_profile
+        == read_still(tmp_path / "a.jpg").about.icc_profile
+        == profile
+    )
+    assert read_still(tmp_path / "out" / "c.png").about.icc_profile is None
 
 
 def test_a_folder_to_a_video_and_back(folder: Path, tmp_path: Path) -> None:
@@ -134,7 +138,7 @@ def test_a_suffix_of_no_kind(folder: Path, tmp_path: Path) -> None:
         open_source(str(folder)) as frames,
         pytest.raises(
             BadInput,
-            match=r"out\.xyz: '\.xyz' is neither an image \(\.bmp .*\) nor a video \(\.m4v \.mkv \.mov \.mp4\); "
+            match=r"out\.xyz: '\.xyz' is neither an image \(\.avif .*\) nor a video \(\.m4v \.mkv \.mov \.mp4\); "
             r"for a folder end it with a slash$",
         ),
     ):
@@ -191,10 +195,19 @@ def test_a_colon_in_the_name_of_a_file(
     assert copy("cam:2.mp4", "out").frames == 8
 
 
-def test_every_header_of_a_folder_is_read_before_the_work_begins(folder: Path) -> None:
-    (folder / "b.jpg").write_text("no picture")
-    with pytest.raises(BadInput, match=r"b\.jpg is not an image that can be read$"):
-        open_source(str(folder))
+def test_an_image_of_a_folder_that_cannot_be_read_is_left_out_and_named(folder: Path, tmp_path: Path) -> None:
+    """By its header before the work begins, by its data on the way."""
+    (folder / "b.jpg").write_text("no image")
+    (folder / "c.png").write_bytes((folder / "c.png").read_bytes()[:3000])
+    with open_source(str(folder)) as frames, open_sink(str(tmp_path / "out"), frames.info) as sink:
+        assert isinstance(frames, ImageSource)
+        assert [path.name for path in frames.failed] == ["b.jpg"]
+        for frame in frames:
+            sink.write(frame)
+        sink.finish(complete=True)
+    assert [path.name for path in frames.failed] == ["b.jpg", "c.png"]
+    assert frames.lost_frames == 2
+    assert names(tmp_path / "out") == ["a.png"]
 
 
 def test_the_pixel_limit_holds_for_every_kind(folder: Path, make_clip: MakeClip) -> None:
