@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from unblur.runtime.frames import Frame
+from unblur.runtime.frames import Frame, eight_bits
 from unblur.runtime.media.interfaces import MediaInfo, TimedFrame
 from unblur.runtime.media.open_media import open_source
 from unblur.runtime.media.video_sink import VideoSink
@@ -34,7 +34,7 @@ def _repeated(clip: Path) -> Iterator[Frame]:
     while True:
         with open_source(str(clip)) as source:
             for frame in source:
-                yield frame.rgb
+                yield eight_bits(frame.rgb)
 
 
 def _synthetic(size_hw: tuple[int, int]) -> Iterator[Frame]:
