@@ -128,14 +128,15 @@ class BlurGate:
     On GoPro's frames sharp ones score 0.28 to 0.39 and their blurred partners 0.44 to 0.62. Noise counts as
     detail: a noisy night camera needs lower thresholds, or no gate.
 
-    sharp: at or below this score a frame is passed on as it is. mild: at or below this it gets the fewest steps.
+    sharp: at or below this score a frame is passed on as it is. mild: at or below this it gets the
+    lowest rung of the ladder.
     """
 
     sharp: float = 0.33
     mild: float = 0.42
 
-    def most_steps(self, frame_rgb: Frame) -> int | None:
-        """0: none; 1: the fewest there are; None: as many as fit the deadline."""
+    def highest_rung(self, frame_rgb: Frame) -> int | None:
+        """0: pass the frame on; 1: the lowest rung; None: the highest that fits the deadline."""
         score = blur_score(frame_rgb)
         if score <= self.sharp:
             return 0

@@ -93,7 +93,7 @@ def _serving(cameras: Mapping[str, LoopStats], address: Address | None) -> Itera
 
 
 def _print_rungs(session: LiveSession) -> None:
-    rungs = ", ".join(f"{count(cost.steps, 'step')} {cost.ms:.0f} ms" for cost in session.ladder.costs)
+    rungs = ", ".join(f"{cost.name} {cost.ms:.0f} ms" for cost in session.ladder.costs)
     deadline_ms = session.controls.deadline_ms
     deadline = "no deadline" if deadline_ms is None else f"deadline {deadline_ms:.0f} ms"
     stderr.print(f"{session.capture.info.name}: {rungs}; {deadline}", soft_wrap=True)
@@ -107,11 +107,15 @@ def _status_line(session: LiveSession) -> Callable[[FrameResult], None]:
         latency = f"{recent['p50']:.0f} ms, p99 {recent['p99']:.0f} ms, " if recent else ""
         return (
             f"{count(stats.written, 'frame')}, {stats.dropped} dropped, {latency}{stats.late} late, "
-            f"{count(result.restored.steps, 'step')}, {count(stats.reconnects, 'reconnect')}  "
+            f"{_last_rung(result, stats)}, {count(stats.reconnects, 'reconnect')}  "
         )
 
     every_second = _EverySecond()
     return lambda result: every_second.show(lambda: line(result))
+
+
+def _last_rung(result: FrameResult, stats: LoopStats) -> str:
+    return stats.rung_names[result.restored.rung - 1] if result.restored.rung else "passed on"
 
 
 def _cameras_line(cameras: Cameras) -> Callable[[], None]:
@@ -140,13 +144,13 @@ class _EverySecond:
 def print_summary(summary: RunSummary, request: RunRequest, camera: str = "") -> None:
     """One line on stdout: how many frames were written, and what became of the others. camera: how it begins."""
     latency = f", latency p50 {summary.latency_ms['p50']:.0f} ms" if summary.latency_ms else ""
-    steps = ", ".join(f"{frames} at {count(at, 'step')}" for at, frames in summary.steps.items())
+    rungs = ", ".join(f"{frames} by {name}" for name, frames in summary.rungs.items())
     where = sink_names(request.sinks) if summary.frames else ""
     stdout.print(
         f"{camera}wrote {summary.frames} of {count(summary.counters['captured'], 'frame')} in "
         f"{summary.seconds:.1f} s ({summary.fps:.2f} fps{latency}; {summary.dropped} gave way to newer ones, "
         f"{summary.late} late, {count(summary.counters['reconnects'], 'reconnect')}"
-        f"{f'; restored {steps}' if steps else ''}){f': {where}' if where else ''}",
+        f"{f'; {rungs}' if len(summary.rungs) > 1 else ''}){f': {where}' if where else ''}",
         soft_wrap=True,
     )
 

@@ -41,7 +41,11 @@ MaxImagesOption = Annotated[
 ]
 DeadlineOption = Annotated[
     float | None,
-    typer.Option(min=0, help="Take as many steps as fit this time per frame; default of a camera: its rate."),
+    typer.Option(min=0, help="Do what fits this time per frame; default of a camera: its rate."),
+]
+FallbackOption = Annotated[
+    list[str] | None,
+    typer.Option(help="Faster model for frames that MODEL has no time for. Repeatable, the best first."),
 ]
 SkipSharpOption = Annotated[bool, typer.Option(help="Camera: pass frames on that are sharp already.")]
 StallOption = Annotated[

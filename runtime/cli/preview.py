@@ -13,6 +13,7 @@ from unblur.runtime.cli.options import (
     CredentialsOption,
     DeadlineOption,
     DeviceOption,
+    FallbackOption,
     JsonOption,
     ModelArgument,
     PrecisionOption,
@@ -51,6 +52,7 @@ def preview(
     ] = None,
     credentials: CredentialsOption = None,
     deadline_ms: DeadlineOption = None,
+    fallback: FallbackOption = None,
     skip_sharp: SkipSharpOption = False,
     precision: PrecisionOption = "auto",
     threads: ThreadsOption = None,
@@ -62,8 +64,8 @@ def preview(
 ) -> None:
     """Watch a camera before and after deblurring, in a browser.
 
-    The page has a slider between the two, freezes and zooms, shows latency, rate and steps, and changes how many
-    steps are taken, by what deadline, and at what precision. It is served to this machine only; at any other
+    The page has a slider between the two, freezes and zooms, shows latency and rate, and changes the highest rung
+    of the ladder, the deadline and the precision. It is served to this machine only; at any other
     address whoever opens it needs the token in the address that is printed at start.
     Ctrl-C and SIGTERM end it. Exit code 0, or 2 if it could not be done.
     """
@@ -72,6 +74,7 @@ def preview(
         source=source_address(source, credentials),
         sinks=tuple(sink or ["null:"]),
         options=RunnerOptions(precision=precision, threads=threads, device=device, overrides=overrides),
+        fallbacks=tuple(fallback or ()),
         deadline_ms=deadline_ms,
         gate=BlurGate() if skip_sharp else None,
         reconnect=Reconnect(stall_s=stall_s, retries=retries),

@@ -25,6 +25,7 @@ from unblur.runtime.cli.options import (
     CredentialsOption,
     DeadlineOption,
     DeviceOption,
+    FallbackOption,
     JsonOption,
     PrecisionOption,
     RetriesOption,
@@ -100,6 +101,7 @@ def run(
     credentials: CredentialsOption = None,
     steps: StepsOption = None,
     deadline_ms: DeadlineOption = None,
+    fallback: FallbackOption = None,
     skip_sharp: SkipSharpOption = False,
     precision: PrecisionOption = "auto",
     threads: ThreadsOption = None,
@@ -125,8 +127,9 @@ def run(
 
     An image keeps its depth, transparency, EXIF and colour profile; a video its times, size, colours, sound,
     subtitles and chapters, and no frame is left out. Of a camera the newest frame is taken, so that it never lags,
-    with as many recursion steps as there is time for; it is opened again when it fails. Several cameras share one
-    model and take turns. Ctrl-C and SIGTERM finish the sink with what was restored so far.
+    and the best is done that there is time for: fewer recursion steps, or a --fallback. It is opened again when it
+    fails. Several cameras share one model and take turns. Ctrl-C and SIGTERM finish the sink with what was restored
+    so far.
     Exit code 0 if all was restored, 1 if some of it is damaged or one of several cameras failed, 2 if it could not
     be done, 130 if files were interrupted.
     """
@@ -137,6 +140,7 @@ def run(
         source=source_address(sources[0], credentials),
         sinks=tuple(sink or ()),
         options=RunnerOptions(precision, steps, threads, device, overrides=overrides),
+        fallbacks=tuple(fallback or ()),
         deadline_ms=deadline_ms,
         timeout_s=inference_timeout,
         gate=BlurGate() if skip_sharp else None,

@@ -6,7 +6,7 @@ requests = [RunRequest("lprn-s", f"rtsp://{host}/1", (f"{host}.mkv",)) for host 
 with open_cameras(requests) as cameras:
     results = cameras.run()
 
-Captures, sinks, counters and step counts are each camera's own. A camera without a new frame misses its turn and
+Captures, sinks, counters and rungs are each camera's own. A camera without a new frame misses its turn and
 holds up nobody; one that ends, or whose sink fails, leaves the others running.
 """
 
@@ -49,6 +49,7 @@ class _Lane:
         self.ended = False
         self.error: Exception | None = None
         self._pool = FramePool()
+        session.stats.rung_names = session.ladder.rung_names
         self._writer = SinkThread(session.sink, session.stats)
         self._writer.__enter__()
 

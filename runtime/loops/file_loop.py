@@ -45,19 +45,20 @@ def run_file_loop(
     The source is read in one thread and the sink written in another; the restorer runs in the caller's, which owns
     the device. An exception in any of the three stops all, is raised here once, and leaves the sink unfinished.
 
-    strength: see `Overlap`. deadline_ms: of each frame; None takes all steps. timeout_s: see InferenceTimeout.
+    strength: see `Overlap`. deadline_ms: of each frame; None takes the highest rung. timeout_s: see
+    InferenceTimeout.
     stats: counters to go on with, of a run that has several files; default new ones.
     stop: set it to end early: what was restored so far is written and the sink is finished, if there was a frame.
     on_frame: called after each restored frame, in the caller's thread.
     """
     stop, stats = stop or threading.Event(), stats or LoopStats()
-    written_before = stats.written
+    written_before, stats.rung_names = stats.written, restorer.rung_names
     began_s = time.perf_counter()
     decoded, restored = Channel[TimedFrame](_DEPTH), Channel[TimedFrame](_DEPTH)
     overlap = Overlap(restorer, deadline_ms, strength)
 
     def hand_over(frame: TimedFrame, result: RestoredFrame) -> bool:
-        stats.count_restored(result.steps, result.ms, late=result.late)
+        stats.count_restored(result.rung, result.ms, late=result.late)
         taken = restored.put(dataclasses.replace(frame, rgb=result.rgb))
         if taken:
             on_frame()
@@ -73,11 +74,11 @@ def run_file_loop(
             for frame in decoded:
                 if stop.is_set():
                     break
-                with naming_frame(sum(stats.steps.values())), timeout.frame():
+                with naming_frame(stats.restored), timeout.frame():
                     done = overlap.restore(frame)
                 if not all(hand_over(*each) for each in done):
                     break
-            with naming_frame(sum(stats.steps.values())), timeout.frame():
+            with naming_frame(stats.restored), timeout.frame():
                 done = overlap.rest()
             all(hand_over(*each) for each in done)
     reading.result()

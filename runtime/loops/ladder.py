@@ -1,13 +1,15 @@
-"""Which number of recursion steps meets the deadline: anytime deblurring.
+"""What restores a frame within the deadline: anytime deblurring.
 
-A recursive network gives a usable image after every step, so its cost can follow the time there is. A ladder is
-one model opened at several step counts; the controller chooses a rung for each frame, from what the rungs cost on
-this device and how much slower than that the device has become (heat, other work).
+A recursive network gives a usable image after every step, and a smaller network gives one sooner, so the cost can
+follow the time there is. A ladder is a model opened at several step counts, with smaller models below it; the
+controller chooses a rung for each frame, from what the rungs cost on this device and how much slower than that the
+device has become (heat, other work).
 """
 
+import itertools
 import logging
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -17,14 +19,14 @@ from types import TracebackType
 
 import numpy as np
 
-from unblur.runtime.errors import UnblurError
+from unblur.runtime.errors import BadInput, UnblurError
 from unblur.runtime.frames import AnyFrame
-from unblur.runtime.loops.restorer import RestoredFrame
+from unblur.runtime.loops.restorer import RestoredFrame, rung_name
 from unblur.runtime.model.bundle import Bundle, read_bundle
 from unblur.runtime.model.deblurrer import Deblurrer
 from unblur.runtime.model.open_model import find_model
 from unblur.runtime.runner import Runner, RunnerOptions, SharingRunner
-from unblur.runtime.spec import Precision
+from unblur.runtime.spec import Precision, SpecOverrides
 from unblur.runtime.yuv import YuvFrame
 
 _log = logging.getLogger(__name__)
@@ -43,11 +45,11 @@ _LONG_S = 0.5  # no more runs after so long: the jitter of a long one is small a
 
 @dataclass(frozen=True)
 class RungCost:
-    """What a rung costs and gives. steps: recursion steps. ms: of one frame on this device, measured at start.
+    """What a rung costs and gives. name: see `rung_name`. ms: of one frame on this device, measured at start.
     db: PSNR on the pairs the bundle was measured with; None if it was measured without any.
     """
 
-    steps: int
+    name: str
     ms: float
     db: float | None = None
 
@@ -102,7 +104,7 @@ class Controller:
 
 
 class Ladder:
-    """One model at several step counts, timed on this device. Owned by one thread; closes its rungs."""
+    """Models of rising cost, timed on this device. Owned by one thread; closes its rungs."""
 
     def __init__(
         self,
@@ -114,19 +116,15 @@ class Ladder:
     ) -> None:
         """Times every rung on a frame of `size_hw`.
 
-        rungs: by rising steps; ValueError if there is none. quality_db: PSNR of each, if known.
+        rungs: by rising cost; ValueError if there is none. quality_db: PSNR of each, if known.
         """
         known_db = quality_db or [None] * len(rungs)
         self._clock = clock
-        measured = [
-            RungCost(rung.spec.steps, self._measure_ms(rung, size_hw), db)
-            for rung, db in zip(rungs, known_db, strict=True)
-        ]
+        measured_ms = [self._measure_ms(rung, size_hw) for rung in rungs]
         # Jitter can time two steps of a tiny network as faster than one; costs rise by definition.
-        self.costs = tuple(
-            RungCost(cost.steps, max(other.ms for other in measured[: index + 1]), cost.db)
-            for index, cost in enumerate(measured)
-        )
+        rising_ms = itertools.accumulate(measured_ms, max)
+        named = zip(_names(rungs), rising_ms, known_db, strict=True)
+        self.costs = tuple(RungCost(*each) for each in named)
         self.rungs = tuple(rungs)
         self._controller = Controller([cost.ms for cost in self.costs])
 
@@ -137,8 +135,12 @@ class Ladder:
 
     @property
     def runner(self) -> Runner:
-        """That of the rung of most steps."""
+        """That of the highest rung."""
         return self.rungs[-1].runner
+
+    @property
+    def rung_names(self) -> tuple[str, ...]:
+        return tuple(cost.name for cost in self.costs)
 
     def at_size(self, size_hw: tuple[int, int]) -> "Ladder":
         """A ladder of its own on the same models, timed at another size; closing it leaves them open."""
@@ -151,21 +153,18 @@ class Ladder:
         out: AnyFrame,
         *,
         deadline_ms: float | None = None,
-        most_steps: int | None = None,
+        highest_rung: int | None = None,
     ) -> RestoredFrame:
-        """Restore a frame into `out` with the most steps that fit.
-
-        deadline_ms: None always takes the most. most_steps: no rung above it; the lowest rung if all are.
-        """
+        """Restore a frame into `out` on the highest rung that fits. deadline_ms: None always takes the highest."""
         rung = len(self.rungs) - 1 if deadline_ms is None else self._controller.choose(deadline_ms)
-        while most_steps is not None and rung > 0 and self.costs[rung].steps > most_steps:
-            rung -= 1
+        if highest_rung is not None:
+            rung = min(rung, highest_rung - 1)
         began_s = self._clock()
         rgb = self.rungs[rung](frame, out=out)
         elapsed_ms = (self._clock() - began_s) * 1e3
         self._controller.observe(rung, elapsed_ms)
         late = deadline_ms is not None and elapsed_ms > deadline_ms
-        return RestoredFrame(rgb, self.costs[rung].steps, elapsed_ms, late)
+        return RestoredFrame(rgb, rung + 1, elapsed_ms, late)
 
     def close(self) -> None:
         for rung in self.rungs:
@@ -192,22 +191,47 @@ class Ladder:
         return median(times_s) * 1e3
 
 
-def open_ladder(model: str | Path, size_hw: tuple[int, int], options: RunnerOptions = RunnerOptions()) -> Ladder:
+def open_ladder(
+    model: str | Path,
+    size_hw: tuple[int, int],
+    options: RunnerOptions = RunnerOptions(),
+    *,
+    fallbacks: Sequence[str | Path] = (),
+) -> Ladder:
     """Open a model at every number of steps in its bundle, or at `options.steps` alone; time it at `size_hw`.
 
-    The other rungs are of the precision of the one of most steps. Those that would run elsewhere (an engine was
-    built for some steps only) are left out, which the log reports. Raises what `open_runner` raises.
+    fallbacks: models for frames that it has no time for, the best first; each becomes a rung below the others, at
+    its own number of steps.
+    The rungs of one model are of one precision. Those that would run elsewhere (an engine was built for some steps
+    only) are left out, which the log reports. Raises BadInput for a fallback that scales by another factor, and
+    what `open_runner` raises.
     """
     path = find_model(model)
     bundle = read_bundle(path) if path.is_dir() and options.steps is None else None
     with ExitStack() as stack:
         top = stack.enter_context(Deblurrer(model, options))
         fewer = [] if bundle is None else _open_fewer(bundle, top, options)
-        rungs = [*(stack.enter_context(rung) for rung in fewer), top]
-        quality_db = [None if bundle is None else _quality_db(bundle, rung) for rung in rungs]
-        ladder = Ladder(rungs, size_hw, quality_db=quality_db)
+        upper = [*(stack.enter_context(rung) for rung in fewer), top]
+        quality_db = [None if bundle is None else _quality_db(bundle, rung) for rung in upper]
+        lower = [stack.enter_context(_open_fallback(name, top, options)) for name in reversed(fallbacks)]
+        ladder = Ladder([*lower, *upper], size_hw, quality_db=[*(None for _ in lower), *quality_db])
         stack.pop_all()
     return ladder
+
+
+def _open_fallback(model: str | Path, top: Deblurrer, options: RunnerOptions) -> Deblurrer:
+    rung = Deblurrer(model, replace(options, steps=None, overrides=SpecOverrides()))
+    if rung.spec.scale == top.spec.scale:
+        return rung
+    scale = rung.spec.scale
+    rung.close()
+    raise BadInput(f"the fallback {model} scales by {scale}, the model by {top.spec.scale}; they have to agree")
+
+
+def _names(rungs: Sequence[Deblurrer]) -> list[str]:
+    """The steps are named where they tell rungs apart."""
+    networks = Counter(rung.spec.preset for rung in rungs)
+    return [rung_name(rung, others=networks[rung.spec.preset] > 1) for rung in rungs]
 
 
 def _open_fewer(bundle: Bundle, top: Deblurrer, options: RunnerOptions) -> list[Deblurrer]:
@@ -270,6 +294,10 @@ class LadderSwitch:
         return self.ladder.runner
 
     @property
+    def rung_names(self) -> tuple[str, ...]:
+        return self.ladder.rung_names
+
+    @property
     def precision(self) -> Precision:
         """Of the ladder in use."""
         return self.runner.precision
@@ -290,12 +318,12 @@ class LadderSwitch:
         out: AnyFrame,
         *,
         deadline_ms: float | None = None,
-        most_steps: int | None = None,
+        highest_rung: int | None = None,
     ) -> RestoredFrame:
         """See `Ladder.restore`."""
         if self._asked is not None:
             self._change(self._asked)
-        return self.ladder.restore(frame, out, deadline_ms=deadline_ms, most_steps=most_steps)
+        return self.ladder.restore(frame, out, deadline_ms=deadline_ms, highest_rung=highest_rung)
 
     def _change(self, precision: Precision) -> None:
         try:

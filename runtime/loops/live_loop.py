@@ -34,12 +34,12 @@ POLL_S = 0.5
 class LiveControls:
     """What may be changed while the loop runs, from any thread; read once per frame.
 
-    deadline_ms: of one frame in the network; None always runs all steps. most_steps: None is no limit.
+    deadline_ms: of one frame in the network; None always takes the highest rung. highest_rung: None is no limit.
     gate: spares frames that are sharp already; None restores all. strength: 0 shows the source, 1 the restoration.
     """
 
     deadline_ms: float | None = None
-    most_steps: int | None = None
+    highest_rung: int | None = None
     gate: BlurGate | None = None
     strength: float = 1
 
@@ -75,6 +75,7 @@ def run_live_loop(
     """
     controls, stop = controls or LiveControls(), stop or threading.Event()
     pool = FramePool()
+    stats.rung_names = restorer.rung_names
     started_s = time.monotonic()
     writer, notifier = SinkThread(sink, stats), ServiceNotifier()
     try:
@@ -111,21 +112,21 @@ def restore_captured(
     began_s = time.monotonic()
     stats.wait.add((began_s - captured.at_s) * 1e3)
     before = captured.frame
-    most_steps = controls.most_steps
-    worth = None if controls.gate is None else controls.gate.most_steps(eight_bits(before.rgb))
+    highest = controls.highest_rung
+    worth = None if controls.gate is None else controls.gate.highest_rung(eight_bits(before.rgb))
     if worth == 0:
         restored = RestoredFrame(before.rgb, 0, 0.0, late=False)
         stats.passed += 1
     else:
         if worth is not None:
-            most_steps = worth
+            highest = worth
         out = take_output(pool, before.image, restorer)
-        with naming_frame(sum(stats.steps.values())):
+        with naming_frame(stats.restored):
             given = before.image if isinstance(restorer.runner, YuvRunner) else before.rgb
-            restored = restorer.restore(given, out, deadline_ms=controls.deadline_ms, most_steps=most_steps)
+            restored = restorer.restore(given, out, deadline_ms=controls.deadline_ms, highest_rung=highest)
         if controls.strength < 1:
             blend(before.rgb, restored.rgb, controls.strength)
-    stats.count_restored(restored.steps, (time.monotonic() - began_s) * 1e3, late=restored.late)
+    stats.count_restored(restored.rung, (time.monotonic() - began_s) * 1e3, late=restored.late)
     after = dataclasses.replace(before, rgb=restored.rgb)
     return FrameResult(before, after, restored, captured.at_s)
 

@@ -21,7 +21,7 @@ _BOUNDS_MS = (1, 2, 5, 10, 20, 33, 50, 67, 100, 200, 500, 1000, 2000, 5000)
 
 
 class LiveCollector(Collector):
-    """`unblur_<counter>_total{camera}`, `unblur_steps_total{camera,steps}` and the histogram
+    """`unblur_<counter>_total{camera}`, `unblur_rung_frames_total{camera,rung}` and the histogram
     `unblur_stage_seconds{camera,stage}`.
     """
 
@@ -35,16 +35,16 @@ class LiveCollector(Collector):
             for camera, stats in self._cameras.items():
                 counter.add_metric([camera], stats.counters[name])
             yield counter
-        text = "Frames restored with so many recursion steps."
-        steps = CounterMetricFamily("unblur_steps", text, labels=["camera", "steps"])
+        text = "Frames by the rung of the ladder that restored them."
+        rungs = CounterMetricFamily("unblur_rung_frames", text, labels=["camera", "rung"])
         text = "Time of a frame in each stage."
         stages = HistogramMetricFamily("unblur_stage_seconds", text, labels=["camera", "stage"])
         for camera, stats in self._cameras.items():
-            for count, frames in sorted(stats.steps.items()):
-                steps.add_metric([camera, str(count)], frames)
+            for rung, frames in stats.by_rung().items():
+                rungs.add_metric([camera, rung], frames)
             for stage, histogram in stats.stages.items():
                 stages.add_metric([camera, stage], _buckets(histogram), sum_value=histogram.sum_ms / 1e3)
-        yield steps
+        yield rungs
         yield stages
 
 

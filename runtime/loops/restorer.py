@@ -1,4 +1,4 @@
-"""What both loops restore frames with: one model, a ladder of step counts, or a switch between ladders."""
+"""What both loops restore frames with: one model, a ladder, or a switch between ladders."""
 
 import math
 import os
@@ -24,12 +24,12 @@ from unblur.runtime.yuv import YuvFrame
 
 @dataclass(frozen=True)
 class RestoredFrame:
-    """rgb: (H, W, 3), of the type of the frame. steps: 0 if the frame was passed on as it is. ms: the time it took.
-    late: more than the deadline.
+    """rgb: (H, W, 3), of the type of the frame. rung: of the ladder, counted from 1; 0 if the frame was passed on
+    as it is. ms: the time it took. late: more than the deadline.
     """
 
     rgb: AnyFrame
-    steps: int
+    rung: int
     ms: float
     late: bool
 
@@ -39,7 +39,12 @@ class Restorer(Protocol):
 
     @property
     def runner(self) -> Runner:
-        """What runs the model at the most steps."""
+        """What runs the highest rung."""
+        ...
+
+    @property
+    def rung_names(self) -> tuple[str, ...]:
+        """What the rungs are called, the lowest first."""
         ...
 
     def restore(
@@ -48,13 +53,20 @@ class Restorer(Protocol):
         out: AnyFrame,
         *,
         deadline_ms: float | None = None,
-        most_steps: int | None = None,
+        highest_rung: int | None = None,
     ) -> RestoredFrame:
-        """Restore uint8 or uint16 RGB (H, W, 3), or YUV, into `out`, with the most steps that fit.
+        """Restore uint8 or uint16 RGB (H, W, 3), or YUV, into `out`, on the highest rung that fits.
 
-        deadline_ms: None is no limit. most_steps: None is no limit; the fewest there are if that is more.
+        deadline_ms, highest_rung: None is no limit.
         """
         ...
+
+
+def rung_name(model: Deblurrer, *, others: bool = False) -> str:
+    """What a rung is called: "lprn-s", or among other rungs of the same network by its steps, "lprn, 3 steps"."""
+    spec = model.spec
+    name = spec.preset or spec.system
+    return f"{name}, {spec.steps} step{'s' if spec.steps > 1 else ''}" if others else name
 
 
 def take_output(pool: FramePool, frame: AnyFrame | YuvFrame, restorer: Restorer) -> AnyFrame:
@@ -124,20 +136,24 @@ class FixedSteps:
     def runner(self) -> Runner:
         return self._deblurrer.runner
 
+    @property
+    def rung_names(self) -> tuple[str, ...]:
+        return (rung_name(self._deblurrer),)
+
     def restore(
         self,
         frame: AnyFrame | YuvFrame,
         out: AnyFrame,
         *,
         deadline_ms: float | None = None,
-        most_steps: int | None = None,
+        highest_rung: int | None = None,
     ) -> RestoredFrame:
         """Restore with all steps, whatever the limits; see `Restorer.restore`."""
         began_s = time.perf_counter()
         rgb = self._deblurrer(frame, out=out)
         elapsed_ms = (time.perf_counter() - began_s) * 1e3
         late = deadline_ms is not None and elapsed_ms > deadline_ms
-        return RestoredFrame(rgb, self._deblurrer.spec.steps, elapsed_ms, late)
+        return RestoredFrame(rgb, 1, elapsed_ms, late)
 
     def begin(self, frame: AnyFrame | YuvFrame, out: AnyFrame) -> bool:
         """See `Deblurrer.begin`."""
@@ -225,4 +241,4 @@ class Overlap:
         frame, out, began_s = self._begun.popleft()
         elapsed_ms = (time.perf_counter() - began_s) * 1e3
         blend(frame.rgb, out, self._strength)
-        return frame, RestoredFrame(out, self._restorer.runner.spec.steps, elapsed_ms, late=False)
+        return frame, RestoredFrame(out, 1, elapsed_ms, late=False)

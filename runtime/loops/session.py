@@ -33,7 +33,7 @@ DEFAULT_TIMEOUT_S = 300.0
 class RunRequest:
     """What to restore, and how. source, sinks: see `open_source` and `open_sinks`.
 
-    options: with `steps` that number alone is run, without a ladder.
+    options: with `steps` that number alone is run. fallbacks: models below it on the ladder, see `open_ladder`.
     deadline_ms: of a frame. None is the frame time of a camera, and no deadline for a file; inf is none.
     timeout_s: of a frame, see InferenceTimeout.
     gate: passes sharp frames on. reconnect: when to open it again. Both are for live sources.
@@ -45,6 +45,7 @@ class RunRequest:
     source: str
     sinks: tuple[str, ...]
     options: RunnerOptions = RunnerOptions()
+    fallbacks: tuple[str, ...] = ()
     deadline_ms: float | None = None
     timeout_s: float = DEFAULT_TIMEOUT_S
     gate: BlurGate | None = None
@@ -128,8 +129,10 @@ def restore_file(
 
 
 def open_file_restorer(request: RunRequest, size_hw: tuple[int, int] | None) -> FixedSteps | Ladder:
-    """All steps for every frame, or with a deadline as many as fit it; timed on frames of that size."""
+    """The model for every frame, or with a deadline the highest rung that fits; timed on frames of that size."""
     restorer: FixedSteps | Ladder
+    if request.deadline_ms is None and request.fallbacks:
+        raise BadInput("a fallback is for frames that miss a deadline; give --deadline-ms for a file")
     if request.deadline_ms is None:
         restorer = FixedSteps(Deblurrer(request.model, request.options))
     else:
@@ -206,7 +209,7 @@ def restored_info(info: MediaInfo, restorer: Restorer) -> MediaInfo:
 
 def open_rungs(request: RunRequest, size_hw: tuple[int, int] | None) -> Ladder:
     """The ladder of a request, timed on frames of the source's size."""
-    return open_ladder(request.model, size_hw or UNKNOWN_SIZE_HW, request.options)
+    return open_ladder(request.model, size_hw or UNKNOWN_SIZE_HW, request.options, fallbacks=request.fallbacks)
 
 
 def _rungs(request: RunRequest, info: MediaInfo, shared: Ladder | None) -> Ladder:

@@ -73,7 +73,7 @@ class RunSummary:
     seconds: from the first read to the finished sink.
     latency_ms: of one frame: p50, p90, p99 (within half a percent), mean, max; empty if there was none. Live from
         captured to written; of a file in the network, since waiting in its queues delays nobody.
-    stages_ms: the same for each stage. steps: recursion steps -> frames; 0 are those passed on as they were.
+    stages_ms: the same for each stage. rungs: frames by the name of the rung, or "passed on".
     late: frames that took longer than the deadline. stopped: the caller ended it before the source did.
     """
 
@@ -84,7 +84,7 @@ class RunSummary:
     fps: float
     latency_ms: dict[str, float]
     stages_ms: dict[str, dict[str, float]]
-    steps: dict[int, int]
+    rungs: dict[str, int]
     late: int
     counters: dict[str, int]
     stopped: bool
@@ -98,7 +98,7 @@ class LoopStats:
     written: reached the sink. dropped_at_sink: restored, but the sink was busy until a newer one came.
     passed: given on unrestored, since they were sharp. late: took longer than the deadline.
     lost: could not be decoded. stalls: times the source gave no frame for too long.
-    reconnects: times it was opened again. steps: recursion steps -> frames.
+    reconnects: times it was opened again. rungs: frames by rung of the ladder, 0 passed on. rung_names: from 1 on.
 
     wait: from captured to taken up. restore: in the network. write: in the sink. total: from captured to written.
     """
@@ -112,7 +112,8 @@ class LoopStats:
     lost: int = 0
     stalls: int = 0
     reconnects: int = 0
-    steps: Counter[int] = field(default_factory=Counter)
+    rungs: Counter[int] = field(default_factory=Counter)
+    rung_names: tuple[str, ...] = ()
     wait: LatencyHistogram = field(default_factory=LatencyHistogram)
     restore: LatencyHistogram = field(default_factory=LatencyHistogram)
     write: LatencyHistogram = field(default_factory=LatencyHistogram)
@@ -124,7 +125,7 @@ class LoopStats:
 
     @property
     def counters(self) -> dict[str, int]:
-        """Everything that only ever grows, but the steps."""
+        """Everything that only ever grows, but the rungs."""
         return {
             "captured": self.captured,
             "dropped": self.dropped,
@@ -137,9 +138,19 @@ class LoopStats:
             "reconnects": self.reconnects,
         }
 
-    def count_restored(self, steps: int, ms: float, *, late: bool) -> None:
-        """Count a frame that was restored with `steps` in `ms`."""
-        self.steps[steps] += 1
+    @property
+    def restored(self) -> int:
+        """Frames that came out of the ladder or were passed on."""
+        return sum(self.rungs.values())
+
+    def by_rung(self) -> dict[str, int]:
+        """Frames by the name of the rung, the lowest first."""
+        names = ("passed on", *self.rung_names)
+        return {names[rung]: frames for rung, frames in sorted(self.rungs.items())}
+
+    def count_restored(self, rung: int, ms: float, *, late: bool) -> None:
+        """Count a frame that was restored on `rung` in `ms`."""
+        self.rungs[rung] += 1
         self.late += late
         self.restore.add(ms)
 
@@ -153,7 +164,7 @@ class LoopStats:
             fps=self.written / seconds,
             latency_ms=latency.statistics(),
             stages_ms={name: histogram.statistics() for name, histogram in self.stages.items()},
-            steps=dict(sorted(self.steps.items())),
+            rungs=self.by_rung(),
             late=self.late,
             counters=self.counters,
             stopped=stopped,

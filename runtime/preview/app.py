@@ -150,7 +150,7 @@ class Preview:
         return {
             **self._panel.describe(),
             "counters": self._stats.counters,
-            "histogram": dict(self._stats.steps),
+            "histogram": self._stats.by_rung(),
             "viewers": len(self._viewers),
         }
 

@@ -100,7 +100,7 @@ def _is_loopback(host: str) -> bool:
 
 
 _MOST_DEADLINE_MS = 60_000.0
-_MOST_STEPS = 1000
+_MOST_RUNGS = 1000
 
 
 @dataclass(frozen=True)
@@ -114,8 +114,8 @@ class Panel:
 
     def set(self, name: str, value: object) -> None:
         """Change one control. Raises BadInput, and changes nothing, if there is no such control or value."""
-        if name == "most_steps" and (value is None or _is_count(value)):
-            self.controls.most_steps = value
+        if name == "highest_rung" and (value is None or _is_count(value)):
+            self.controls.highest_rung = value
         elif name == "deadline_ms" and (value is None or _is_deadline(value)):
             self.controls.deadline_ms = value
         elif name == "gate" and isinstance(value, bool):
@@ -128,9 +128,9 @@ class Panel:
     def describe(self) -> dict[str, object]:
         """What the controls stand at, for the page."""
         controls, switch = self.controls, self.switch
-        rungs = [{"steps": cost.steps, "ms": round(cost.ms, 1), "db": cost.db} for cost in switch.ladder.costs]
+        rungs = [{"name": cost.name, "ms": round(cost.ms, 1), "db": cost.db} for cost in switch.ladder.costs]
         return {
-            "most_steps": controls.most_steps,
+            "highest_rung": controls.highest_rung,
             "deadline_ms": controls.deadline_ms,
             "gate": controls.gate is not None,
             "precision": switch.precision,
@@ -143,7 +143,7 @@ class Panel:
 
 
 def read_request(text: str) -> tuple[str, object]:
-    """The name and the value of a message like `{"most_steps": 3}`. Raises BadInput if it is none."""
+    """The name and the value of a message like `{"highest_rung": 3}`. Raises BadInput if it is none."""
     try:
         message = parse_json(text)
     except ValueError as error:
@@ -154,7 +154,7 @@ def read_request(text: str) -> tuple[str, object]:
 
 
 def _is_count(value: object) -> TypeGuard[int]:
-    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= _MOST_STEPS
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= _MOST_RUNGS
 
 
 def _is_deadline(value: object) -> TypeGuard[float]:

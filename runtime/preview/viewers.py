@@ -173,7 +173,7 @@ def encode(shown: NumberedResult, *, still: bool = False) -> bytes:
     before, after = (_jpeg(eight_bits(frame.rgb), still=still) for frame in (result.before, result.after))
     header = {
         "index": shown.index,
-        "steps": result.restored.steps,
+        "rung": result.restored.rung,
         "ms": round(result.restored.ms, 1),
         "late": result.restored.late,
         "size": result.before.rgb.shape[:2],
@@ -213,13 +213,13 @@ class Sample:
     """What a chart shows of one moment; None is unknown.
 
     fps: frames restored per second. p50_ms, p99_ms: from captured to written, of the last 128 frames.
-    steps: mean of them per frame. dropped: frames per second given up for a newer one.
+    rung: mean of all frames. dropped: frames per second given up for a newer one.
     """
 
     fps: float
     p50_ms: float | None
     p99_ms: float | None
-    steps: float | None
+    rung: float | None
     dropped: float
     temperature_c: float | None
 
@@ -228,7 +228,7 @@ class Sample:
 class _Reading:
     at_s: float
     frames: int
-    steps: int
+    rungs: int
     dropped: int
 
 
@@ -258,7 +258,7 @@ class History:
             fps=frames / seconds,
             p50_ms=latency.get("p50"),
             p99_ms=latency.get("p99"),
-            steps=(now.steps - earlier.steps) / frames if frames else None,
+            rung=(now.rungs - earlier.rungs) / frames if frames else None,
             dropped=(now.dropped - earlier.dropped) / seconds,
             temperature_c=self._read_temperature_c(),
         )
@@ -266,10 +266,10 @@ class History:
         return sample
 
     def _read(self) -> _Reading:
-        steps = dict(self._stats.steps)  # a copy: the loop goes on counting
+        rungs = dict(self._stats.rungs)  # a copy: the loop goes on counting
         return _Reading(
             self._clock(),
-            frames=sum(steps.values()),
-            steps=sum(count * frames for count, frames in steps.items()),
+            frames=sum(rungs.values()),
+            rungs=sum(rung * frames for rung, frames in rungs.items()),
             dropped=self._stats.dropped + self._stats.dropped_at_sink,
         )

@@ -252,7 +252,7 @@ def _json_seeds(place: Place) -> Seeds:
     profile = json.dumps(full_profile().to_json()).encode()
     spec = ModelSpec("a", "b", 1, 1, 1, "none").to_json().encode()
     report = json.dumps({**json.loads((_SHIPPED / REPORT_JSON).read_bytes()), "images": []}).encode()
-    return [profile, spec, report, b'{"most_steps": 3}', b'{"deadline_ms": 20.5}']
+    return [profile, spec, report, b'{"highest_rung": 3}', b'{"deadline_ms": 20.5}']
 
 
 def _attack_json(place: Place, data: bytes) -> None:

@@ -44,6 +44,6 @@ def test_what_shows_nothing_is_not_called_sharp(frame: Frame) -> None:
 
 def test_the_gate_spares_what_is_sharp(photograph: Frame) -> None:
     score = blur_score(photograph)
-    assert BlurGate(sharp=score, mild=1).most_steps(photograph) == 0
-    assert BlurGate(sharp=0, mild=score).most_steps(photograph) == 1
-    assert BlurGate(sharp=0, mild=score - 0.01).most_steps(photograph) is None
+    assert BlurGate(sharp=score, mild=1).highest_rung(photograph) == 0
+    assert BlurGate(sharp=0, mild=score).highest_rung(photograph) == 1
+    assert BlurGate(sharp=0, mild=score - 0.01).highest_rung(photograph) is None

@@ -59,11 +59,11 @@ def test_a_camera_into_two_sinks_until_it_is_stopped(tiny_bundle: Path, tmp_path
         process.send_signal(signal.SIGTERM)
         stdout, stderr = process.communicate(timeout=20)
     assert (process.returncode, stderr) == (0, "")
-    assert re.fullmatch(r"1 step \d+ ms, 2 steps \d+ ms", rungs[1])
+    assert re.fullmatch(r"tiny, 1 step \d+ ms, tiny, 2 steps \d+ ms", rungs[1])
     assert rungs[2] == "20"
     document = json.loads(stdout)
     assert document["frames"] == frames_of(recording) > 5
-    assert sum(document["steps"].values()) >= document["frames"]
+    assert sum(document["rungs"].values()) >= document["frames"]
     assert set(document["stages_ms"]) == {"wait", "restore", "write", "total"}
     assert document["counters"]["reconnects"] == 0
     assert document["precision"] == "fp32"
@@ -82,10 +82,10 @@ def test_people_get_a_sentence_and_prometheus_its_counters(tiny_bundle: Path) ->
         process.send_signal(signal.SIGINT)
         stdout, _ = process.communicate(timeout=20)
     assert process.returncode == 0
-    assert re.search(r'unblur_steps_total\{camera="test://moving\?.+",steps="1"\}', text), (
+    assert re.search(r'unblur_rung_frames_total\{camera="test://moving\?.+",rung="tiny, 1 step"\}', text), (
         "no rung fits 0 ms, so the lowest is taken"
     )
-    told = r"wrote \d+ of \d+ frames in .+ late, 0 reconnects; restored \d+ at 1 step\)\n"
+    told = r"wrote \d+ of \d+ frames in .+ late, 0 reconnects\)\n"
     assert re.fullmatch(told, stdout), "a sink without output is not named"
 
 
@@ -115,7 +115,7 @@ def test_the_gate_passes_a_sharp_camera_on(tiny_bundle: Path) -> None:
         time.sleep(0.5)
         process.send_signal(signal.SIGTERM)
         stdout, _ = process.communicate(timeout=20)
-    assert set(json.loads(stdout)["steps"]) == {"0"}
+    assert set(json.loads(stdout)["rungs"]) == {"passed on"}
 
 
 def test_a_source_with_an_end_ends_the_run_and_its_recording(tiny_bundle: Path, tmp_path: Path) -> None:
@@ -151,12 +151,12 @@ def test_bad_options_are_one_line(tiny_bundle: Path, options: tuple[str, ...], m
     assert "Traceback" not in stderr
 
 
-def test_a_file_with_a_deadline_counts_its_steps(tiny_bundle: Path, tmp_path: Path, frame: Frame) -> None:
+def test_a_file_with_a_deadline_counts_its_rungs(tiny_bundle: Path, tmp_path: Path, frame: Frame) -> None:
     write_image(tmp_path / "blurred.png", frame)
     options = ("--sink", str(tmp_path / "sharp.png"), "--deadline-ms", "0", "--json")
     with running(tiny_bundle, str(tmp_path / "blurred.png"), *options) as process:
         stdout, _ = process.communicate(timeout=30)
-    assert json.loads(stdout)["steps"] == {"1": 1}
+    assert json.loads(stdout)["rungs"] == {"tiny, 1 step": 1}
     assert json.loads(stdout)["late"] == 1
 
 

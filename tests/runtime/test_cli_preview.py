@@ -31,7 +31,7 @@ def test_a_signal_ends_it_while_somebody_watches(tiny_onnx: Path, number: signal
         url = shown.split()[3].replace("?token=...", f"?token={TOKEN}")
         cookie = get(url).headers["set-cookie"].partition(";")[0]
         with watching(url, Cookie=cookie) as page:
-            assert page.next_picture()["steps"] >= 1
+            assert page.next_picture()["rung"] >= 1
             process.send_signal(number)
             assert page.how_it_was_closed()[0] == 1012  # the service restarts
         stdout, stderr = process.communicate(timeout=30)

@@ -81,12 +81,16 @@ class Restoring:
     def runner(self) -> Runner:
         return TimedRunner(2, HandClock())
 
+    @property
+    def rung_names(self) -> tuple[str, ...]:
+        return ("add one",)
+
     def restore(
-        self, frame_rgb: Frame, out: Frame, *, deadline_ms: float | None = None, most_steps: int | None = None
+        self, frame_rgb: Frame, out: Frame, *, deadline_ms: float | None = None, highest_rung: int | None = None
     ) -> RestoredFrame:
         began_s = time.perf_counter()
         rgb = self._restore(frame_rgb, out)
-        return RestoredFrame(rgb, 2, (time.perf_counter() - began_s) * 1e3, late=False)
+        return RestoredFrame(rgb, 1, (time.perf_counter() - began_s) * 1e3, late=False)
 
 
 def failing(at: int, error: BaseException) -> Callable[..., Frame]:
@@ -105,7 +109,7 @@ def test_every_frame_once_in_order_at_its_time() -> None:
     assert [int(frame.rgb.min()) for frame in sink.frames] == list(range(1, 61))
     assert [frame.time_s for frame in sink.frames] == [Fraction(index, 25) for index in range(60)]
     assert (summary.frames, summary.dropped, summary.lost, summary.stopped) == (60, 0, 0, False)
-    assert (summary.steps, summary.late) == ({2: 60}, 0)
+    assert (summary.rungs, summary.late) == ({"add one": 60}, 0)
     assert sink.complete is True
 
 

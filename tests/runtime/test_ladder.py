@@ -10,9 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from timed_runner import HandClock, TimedRunner
 
+from unblur.runtime.errors import BadInput
+from unblur.runtime.frames import Frame
 from unblur.runtime.loops.ladder import Controller, Ladder, open_ladder
 from unblur.runtime.model.deblurrer import Deblurrer
 from unblur.runtime.runner import RunnerOptions
+from unblur.runtime.spec import SpecOverrides
 
 SIZE_HW = (8, 8)
 FRAME = np.full((*SIZE_HW, 3), 100, np.uint8)
@@ -77,10 +80,14 @@ def test_a_steady_device_always_settles_on_what_fits(slowdowns: list[float], dea
 def test_a_ladder_times_its_rungs_and_restores_with_one_of_them() -> None:
     clock = HandClock()
     with ladder_of(clock, 1, 2, 6) as ladder:
-        assert [(cost.steps, round(cost.ms, 6)) for cost in ladder.costs] == [(1, 10), (2, 20), (6, 60)]
+        assert [(cost.name, round(cost.ms, 6)) for cost in ladder.costs] == [
+            ("timed, 1 step", 10),
+            ("timed, 2 steps", 20),
+            ("timed, 6 steps", 60),
+        ]
         out = np.empty_like(FRAME)
         restored = ladder.restore(FRAME, out, deadline_ms=33)
-        assert (restored.steps, restored.late) == (2, False)
+        assert (restored.rung, restored.late) == (2, False)
         assert restored.ms == pytest.approx(20)
         assert restored.rgb is out
         assert (out == 102).all()
@@ -91,14 +98,14 @@ def test_without_a_deadline_every_step_is_taken() -> None:
     with ladder_of(clock, 1, 2) as ladder:
         clock.slowdown = 100
         results = [ladder.restore(FRAME, np.empty_like(FRAME)) for _ in range(10)]
-    assert {result.steps for result in results} == {2}
+    assert {result.rung for result in results} == {2}
     assert not any(result.late for result in results)
 
 
-def test_a_limit_of_steps_holds() -> None:
+def test_a_limit_holds() -> None:
     with ladder_of(HandClock(), 2, 3, 6) as ladder:
-        steps = [ladder.restore(FRAME, np.empty_like(FRAME), most_steps=most).steps for most in (1, 3, 5, None)]
-    assert steps == [2, 3, 3, 6]
+        rungs = [ladder.restore(FRAME, np.empty_like(FRAME), highest_rung=most).rung for most in (1, 2, 5, None)]
+    assert rungs == [1, 2, 3, 3]
 
 
 def test_late_frames_are_told() -> None:
@@ -128,9 +135,27 @@ def test_costs_must_rise(costs_ms: list[float]) -> None:
 
 def test_a_bundle_is_opened_at_every_number_of_steps_it_has(tiny_bundle: Path) -> None:
     with open_ladder(tiny_bundle, (64, 96)) as ladder:
-        assert [cost.steps for cost in ladder.costs] == [1, 2]
+        assert ladder.rung_names == ("tiny, 1 step", "tiny, 2 steps")
         assert ladder.runner.spec.steps == 2
         assert ladder.costs[0].ms <= ladder.costs[1].ms
+
+
+def test_fallbacks_are_rungs_below_the_model(tiny_bundle: Path, tiny_onnx: Path, frame: Frame) -> None:
+    one_step = RunnerOptions(steps=1)
+    with open_ladder(tiny_bundle, (64, 96), one_step, fallbacks=[tiny_onnx]) as ladder:
+        assert ladder.rung_names == ("tiny, 2 steps", "tiny, 1 step")
+        lowest, highest = (np.empty_like(frame) for _ in range(2))
+        assert ladder.restore(frame, lowest, deadline_ms=0).rung == 1
+        assert ladder.restore(frame, highest).rung == 2
+    with Deblurrer(tiny_onnx) as alone, Deblurrer(tiny_bundle, one_step) as model:
+        assert (lowest == alone(frame)).all()
+        assert (highest == model(frame)).all()
+
+
+def test_a_fallback_of_another_scale_is_refused(tiny_bundle: Path, tiny_onnx: Path) -> None:
+    doubled = RunnerOptions(overrides=SpecOverrides(scale=2))
+    with pytest.raises(BadInput, match=r"the fallback .+ scales by 1, the model by 2; they have to"):
+        open_ladder(tiny_onnx, (64, 96), doubled, fallbacks=[tiny_bundle])
 
 
 def test_where_the_rungs_run_is_told_once(tiny_bundle: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -143,6 +168,6 @@ def test_where_the_rungs_run_is_told_once(tiny_bundle: Path, caplog: pytest.LogC
 
 def test_one_number_of_steps_or_a_single_file_is_one_rung(tiny_bundle: Path, tiny_onnx: Path) -> None:
     with open_ladder(tiny_bundle, (64, 96), RunnerOptions(steps=1)) as ladder:
-        assert [cost.steps for cost in ladder.costs] == [1]
+        assert ladder.rung_names == ("tiny",)
     with open_ladder(tiny_onnx, (64, 96)) as ladder:
-        assert [cost.steps for cost in ladder.costs] == [2]
+        assert ladder.rung_names == ("tiny",)

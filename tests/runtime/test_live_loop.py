@@ -79,18 +79,18 @@ def test_every_frame_is_restored_and_keeps_its_time() -> None:
     run(FakeCamera(fps=50), sink, ladder_of(3), frames=5, on_result=results.append)
     for result in results:
         assert (result.after.rgb == result.before.rgb + 3).all()
-        assert result.restored.steps == 3
+        assert result.restored.rung == 1
         assert result.after.time_s == result.before.time_s
     times_s = [result.before.time_s for result in results]
     assert [frame.time_s for frame in sink.frames] == times_s[: len(sink.frames)]
 
 
-def test_the_deadline_and_the_limit_choose_the_steps() -> None:
-    controls = LiveControls(deadline_ms=1000, most_steps=2)
+def test_the_deadline_and_the_limit_choose_the_rung() -> None:
+    controls = LiveControls(deadline_ms=1000, highest_rung=2)
     summary = run(FakeCamera(fps=50), FakeSink(), ladder_of(1, 2, 6), frames=5, controls=controls)
-    assert set(summary.steps) == {2}
+    assert set(summary.rungs) == {"timed, 2 steps"}
     late = run(FakeCamera(fps=50), FakeSink(), ladder_of(1, ms_per_step=5), controls=LiveControls(deadline_ms=1))
-    assert late.counters["late"] == sum(late.steps.values())
+    assert late.counters["late"] == sum(late.rungs.values())
 
 
 def test_controls_may_change_on_the_way() -> None:
@@ -98,11 +98,11 @@ def test_controls_may_change_on_the_way() -> None:
     seen: list[int] = []
 
     def watch(result: FrameResult) -> None:
-        seen.append(result.restored.steps)
-        controls.most_steps = 1
+        seen.append(result.restored.rung)
+        controls.highest_rung = 1
 
     run(FakeCamera(fps=50), FakeSink(), ladder_of(1, 6), frames=4, controls=controls, on_result=watch)
-    assert seen[0] == 6
+    assert seen[0] == 2
     assert set(seen[1:]) == {1}
 
 
@@ -110,13 +110,14 @@ def test_sharp_frames_are_passed_on() -> None:
     """A frame of one level shows no detail, scores 1, and passes a gate that takes everything."""
     sink = FakeSink()
     summary = run(FakeCamera(fps=50), sink, ladder_of(1), frames=3, controls=LiveControls(gate=BlurGate(sharp=1)))
-    assert set(summary.steps) == {0}
-    assert summary.counters["passed"] == summary.steps[0]
+    assert summary.rungs == {"passed on": summary.counters["passed"]}
 
 
-def test_mildly_blurred_frames_get_the_fewest_steps() -> None:
+def test_mildly_blurred_frames_get_the_lowest_rung() -> None:
     controls = LiveControls(gate=BlurGate(sharp=0, mild=1))
-    assert set(run(FakeCamera(fps=50), FakeSink(), ladder_of(2, 6), frames=3, controls=controls).steps) == {2}
+    assert set(run(FakeCamera(fps=50), FakeSink(), ladder_of(2, 6), frames=3, controls=controls).rungs) == {
+        "timed, 2 steps"
+    }
 
 
 def test_a_sink_that_fails_ends_the_loop() -> None:

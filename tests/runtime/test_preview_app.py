@@ -93,19 +93,19 @@ def test_pictures_follow_each_other(url: str) -> None:
     assert indices == sorted(set(indices))
     before, after = (np.asarray(Image.open(io.BytesIO(jpeg))) for jpeg in headers[-1]["pair"])
     assert before.shape == after.shape == (64, 96, 3)
-    assert headers[-1]["steps"] == 2
+    assert headers[-1]["rung"] == 2
 
 
 def test_controls_change_the_loop(url: str) -> None:
     with watching(url) as page:
-        steps: list[int] = []
+        limits: list[int] = []
         for limit, expected in ((1, 1), (None, 2)):
-            page.set(most_steps=limit)
-            while page.next_picture()["steps"] != expected:
+            page.set(highest_rung=limit)
+            while page.next_picture()["rung"] != expected:
                 page.set(drawn=True)
             page.set(drawn=True)
-            steps.append(page.next_state()["most_steps"])
-        assert steps == [1, None]
+            limits.append(page.next_state()["highest_rung"])
+        assert limits == [1, None]
         page.set(deadline_ms=40.5)
         watch_until(page, lambda: page.state["deadline_ms"] == 40.5)
         page.set(gate=True)
@@ -115,10 +115,10 @@ def test_controls_change_the_loop(url: str) -> None:
 def test_the_precision_changes_between_two_frames(url: str) -> None:
     with watching(url) as page:
         assert (page.state["precision"], page.state["precisions"]) == ("fp32", ["fp32", "fp16", "int8"])
-        assert [rung["steps"] for rung in page.state["rungs"]] == [1, 2]
+        assert [rung["name"] for rung in page.state["rungs"]] == ["tiny, 1 step", "tiny, 2 steps"]
         page.set(precision="int8")
         watch_until(page, lambda: page.state["precision"] == "int8" and page.state["opening"] is None)
-        assert [rung["steps"] for rung in page.state["rungs"]] == [2]
+        assert [rung["name"] for rung in page.state["rungs"]] == ["tiny"]
 
 
 NO_CONTROLS = (
@@ -128,8 +128,8 @@ NO_CONTROLS = (
     ('{"gate": true, "drawn": true}', "expected an object of one item"),
     ('{"😀😀😀": "😀😀😀😀😀😀"}', r"no control '\U0001f600\U0001f60 takes '\U0001f600\U0001f600"),
     ('{"reboot": true}', "no control 'reboot' takes True"),
-    ('{"most_steps": 0}', "no control 'most_steps' takes 0"),
-    ('{"most_steps": true}', "no control 'most_steps' takes True"),
+    ('{"highest_rung": 0}', "no control 'highest_rung' takes 0"),
+    ('{"highest_rung": true}', "no control 'highest_rung' takes True"),
     ('{"deadline_ms": NaN}', "no control 'deadline_ms' takes nan"),
     ('{"deadline_ms": 1e9}', "no control 'deadline_ms' takes 1000000000.0"),
     ('{"gate": 1}', "no control 'gate' takes 1"),

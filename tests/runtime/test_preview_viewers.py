@@ -39,9 +39,7 @@ def images(message: bytes, middle: int) -> list[Image.Image]:
 def test_live_pictures_are_small_and_stills_are_whole() -> None:
     shown = NumberedResult(7, result_of(50, (40, 2000)))
     live, still = encode(shown), encode(shown, still=True)
-    assert live[4:].startswith(
-        b'{"index": 7, "steps": 3, "ms": 12.3, "late": false, "size": [40, 2000], "still": f'
-    )
+    assert live[4:].startswith(b'{"index": 7, "rung": 3, "ms": 12.3, "late": false, "size": [40, 2000], "still": f')
     header_end = live.index(b"}") + 1
     middle = int(live[:header_end].rpartition(b" ")[2][:-1])
     pair = images(live, middle)
@@ -108,19 +106,19 @@ def test_the_curves_are_rates_over_three_seconds() -> None:
     history = History(stats, clock=clock, read_temperature_c=lambda: 61.5)
     for _ in range(300):
         clock.now_s += 0.5
-        stats.steps.update({1: 5, 3: 5})
+        stats.rungs.update({1: 5, 3: 5})
         stats.dropped += 2
         stats.dropped_at_sink += 1
         stats.total.add(40.0)
         sample = history.sample()
-    assert (sample.fps, sample.steps, sample.dropped) == (20.0, 2.0, 6.0)
+    assert (sample.fps, sample.rung, sample.dropped) == (20.0, 2.0, 6.0)
     assert (sample.p50_ms, sample.p99_ms, sample.temperature_c) == (40.0, 40.0, 61.5)
     assert len(history.samples) == 240
     clock.now_s += 3.0
     for _ in range(6):
         clock.now_s += 0.5
         sample = history.sample()
-    assert (sample.fps, sample.steps) == (0.0, None)
+    assert (sample.fps, sample.rung) == (0.0, None)
 
 
 def test_the_hottest_zone_counts_and_dead_ones_do_not(tmp_path: Path) -> None:

@@ -25,7 +25,8 @@ def scrape(port: int) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
 
 def test_counters_steps_and_stages() -> None:
     stats = LoopStats(captured=10, dropped=3, reconnects=1)
-    stats.steps.update({1: 4, 6: 2})
+    stats.rung_names = ("lprn-n", "lprn-s")
+    stats.rungs.update({1: 4, 2: 2})
     for ms in (4.0, 40.0, 400.0):
         stats.restore.add(ms)
     with serve_metrics({"door": stats}, "127.0.0.1", 0) as port:
@@ -34,7 +35,7 @@ def test_counters_steps_and_stages() -> None:
         assert scrape(port)["unblur_captured_total", (DOOR,)] == 11
     assert samples["unblur_captured_total", (DOOR,)] == 10
     assert samples["unblur_dropped_total", (DOOR,)] == 3
-    assert samples["unblur_steps_total", (DOOR, ("steps", "6"))] == 2
+    assert samples["unblur_rung_frames_total", (DOOR, ("rung", "lprn-s"))] == 2
     stage = ("stage", "restore")
     assert samples["unblur_stage_seconds_bucket", (DOOR, ("le", "0.05"), stage)] == 2
     assert samples["unblur_stage_seconds_bucket", (DOOR, ("le", "+Inf"), stage)] == 3

@@ -15,7 +15,7 @@ export class Link {
     this.#open();
   }
 
-  /** Send one thing, as {drawn: true} or {most_steps: 3}; forgotten while there is no connection. */
+  /** Send one thing, as {drawn: true} or {highest_rung: 3}; forgotten while there is no connection. */
   send(message) {
     if (this.#socket?.readyState === WebSocket.OPEN) {
       this.#socket.send(JSON.stringify(message));

@@ -29,6 +29,7 @@ let frozen = false;
 let owed = 0; // pictures that came while frozen, to be acknowledged afterwards
 let lastPictureAt = -Infinity;
 let connected = false;
+let rungNames = [];
 
 const link = new Link({ state: showLink, text: showText, picture: showPicture });
 
@@ -42,7 +43,7 @@ function makeCharts() {
   return [
     [make("latency", "Latency", "ms", ["p50", "p99"]), (sample) => [sample.p50_ms, sample.p99_ms]],
     [make("fps", "Frames per second", "", [""]), (sample) => [sample.fps]],
-    [make("taken", "Steps per frame", "", [""]), (sample) => [sample.steps]],
+    [make("taken", "Rung of the ladder", "", [""]), (sample) => [sample.rung]],
     [make("dropped", "Dropped per second", "", [""]), (sample) => [sample.dropped]],
     [make("temperature", "Temperature", "°C", [""]), (sample) => [sample.temperature_c]],
   ];
@@ -70,8 +71,8 @@ async function showPicture(message) {
   await picture.show(message);
   lastPictureAt = performance.now();
   at("waiting").hidden = true;
-  const { index, steps, ms, size } = message.header;
-  const work = steps === 0 ? "passed on" : `${steps} ${steps === 1 ? "step" : "steps"}, ${ms.toFixed(0)} ms`;
+  const { index, rung, ms, size } = message.header;
+  const work = rung === 0 ? "passed on" : `${rungNames[rung - 1]}, ${ms.toFixed(0)} ms`;
   at("frame").textContent = `frame ${index} · ${work} · ${size[1]} × ${size[0]}`;
   at("frame").dataset.index = index;
   if (!message.header.still) {
@@ -111,10 +112,10 @@ function addSample(sample) {
 }
 
 function showCounters({ counters, histogram, device, viewers }) {
-  const steps = Object.entries(histogram).filter(([count]) => count !== "0");
+  const byRung = Object.entries(histogram).filter(([name]) => rungNames.includes(name));
   const rows = [
     ...Object.entries(COUNTERS).map(([name, text]) => [text, counters[name]]),
-    ...steps.map(([count, frames]) => [`at ${count} ${count === "1" ? "step" : "steps"}`, frames]),
+    ...byRung.map(([name, frames]) => [`by ${name}`, frames]),
     ["watching", viewers],
     ["device", device],
   ];
@@ -129,15 +130,15 @@ function showCounters({ counters, histogram, device, viewers }) {
   at("counters").replaceChildren(...nodes);
 }
 
-function showControls({ most_steps, deadline_ms, gate, precision, precisions, opening, error, rungs }) {
-  const top = rungs.at(-1).steps;
-  const steps = rungs.map(({ steps, ms, db }) => ({
-    value: steps,
-    text: String(steps),
+function showControls({ highest_rung, deadline_ms, gate, precision, precisions, opening, error, rungs }) {
+  rungNames = rungs.map(({ name }) => name);
+  const choices = rungs.map(({ name, ms, db }, index) => ({
+    value: index + 1,
+    text: name,
     note: db === null ? `${ms.toFixed(0)} ms` : `${ms.toFixed(0)} ms, ${db.toFixed(2)} dB`,
   }));
-  const chosen = rungs.findLast(({ steps }) => steps <= (most_steps ?? top)) ?? rungs[0];
-  offer("steps", steps, chosen.steps, (value) => ({ most_steps: value === top ? null : value }));
+  const chosen = Math.min(highest_rung ?? rungs.length, rungs.length);
+  offer("rungs", choices, chosen, (value) => ({ highest_rung: value === rungs.length ? null : value }));
   offer("precision", precisions.map((value) => ({ value, text: value })), opening ?? precision,
         (value) => ({ precision: value }));
   at("timed").checked = deadline_ms !== null;
