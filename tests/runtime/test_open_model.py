@@ -204,6 +204,7 @@ def test_a_ladder_of_engines(workshop: Workshop, log: pytest.LogCaptureFixture) 
     with open_ladder(workshop.folder.parent, (64, 96)) as ladder:
         assert len(ladder.rung_names) == 2
         assert {(rung.runner.precision, rung.runner.device) for rung in ladder.rungs} == {("fp16", GPU)}
+        assert len({rung.runner._buffers.execution.memory for rung in ladder.rungs}) == 1  # type: ignore[attr-defined]
     assert log.messages == [f"tiny fp16 runs on {GPU}: fp16 on tensorrt 2 ms, fp32 on tensorrt 3 ms, {ON_CPU}"]
 
 
