@@ -59,6 +59,7 @@ BENCHMARKS = {
         "--seconds 10",
     ),
     "preview_cost": Benchmark("what four viewers of the preview cost", 2.2, "", "--seconds 4 --repeats 3"),
+    "torture": Benchmark("odd images and videos through one run: kept, or named", 0.3, quick=""),
     "soak": Benchmark("memory and reconnections with a camera that fails every minute", 3.2, "--minutes 3"),
     "int8": Benchmark(
         "INT8 against ONNX Runtime's quantiser: loss, share, memory, time",

@@ -239,7 +239,7 @@ def _levels(image: Image.Image, path: Path) -> tuple[AnyFrame, tuple[str, ...]]:
     if image.mode.startswith("I"):
         return np.clip(np.asarray(image, np.int64), 0, 65_535).astype(np.uint16)[..., None], notes
     if image.mode == "F":
-        raise ValueError("its values are floating-point numbers, expected 8 or 16 bits; convert it first")
+        raise BadInput(f"{path} has floating-point values, expected 8 or 16 bits; convert it first")
     if any(";16" in str(tile[3]) for tile in getattr(image, "tile", ())):
         single = getattr(image, "n_frames", 1) == 1
         if single and (deep := _decode_deep(path)) is not None:

@@ -132,3 +132,11 @@ def test_the_proof_goes_to_its_end_and_says_what_failed(
     )
     for words in ("tests/gpu", " build ", "clip.mp4", "test://", " profile ", " verify ", "benchmarks.soak"):
         assert any(words in command for command in asked), words
+
+
+def test_odd_files_are_kept_or_named() -> None:
+    """Some 40 images and 16 videos, through one run."""
+    command = [sys.executable, "-m", "benchmarks.torture", "--json"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert json.loads(done.stdout)["figures"][0]["value"] > 50

@@ -47,9 +47,7 @@ class CommandEntry:
 _USE, _DEPLOY, _MEASURE, _TRAIN = "Use", "Deploy", "Measure", "Train"
 
 COMMANDS: dict[str, CommandEntry] = {
-    "run": CommandEntry(
-        "unblur.runtime.cli.run", _USE, "Deblur an image, a folder of images, a video or a camera."
-    ),
+    "run": CommandEntry("unblur.runtime.cli.run", _USE, "Deblur images, folders, videos or a camera."),
     "preview": CommandEntry(
         "unblur.runtime.cli.preview", _USE, "Watch a camera before and after, in a browser.", "preview"
     ),

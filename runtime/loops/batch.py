@@ -5,6 +5,7 @@ result = run_batch(RunRequest("lprn-s", "holiday", ()), plan)
 """
 
 import glob
+import logging
 import threading
 import time
 from collections import Counter
@@ -30,6 +31,8 @@ from unblur.runtime.media.image_files import ImageSink, ImageSource, is_animatio
 from unblur.runtime.media.interfaces import Sink, Source
 from unblur.runtime.media.video_sink import FORMATS
 from unblur.runtime.spec import Precision
+
+_log = logging.getLogger(__name__)
 
 Existing = Literal["refuse", "skip", "overwrite"]
 Stage = Callable[[str, int | None], Callable[[], None]]
@@ -151,6 +154,8 @@ class _Run:
         written, lost = self.stats.written, self.stats.lost
         try:
             with open_file(self.request, str(path)) as source:
+                if target.suffix != path.suffix:
+                    _log.info("%s: becomes %s; %s is not written", path, target.name, path.suffix)
                 make_folder(target.parent)
                 with file_sink(self.request, [str(target)], restored_info(source.info, restorer)) as sink:
                     self._restore(path.name, source, sink, restorer)
