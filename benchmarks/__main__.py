@@ -80,6 +80,9 @@ BENCHMARKS = {
         "lprn-n --iterations 20 --repeats 2",
     ),
     "quality": Benchmark("gain of lprn-s in dB on real frames and shaken photographs", 2, f"lprn-s --data {_DATA}"),
+    "own_network": Benchmark(
+        "NAFNet, MIMO-UNet and DMPHN through every command; skips those whose code is not given", 0.1
+    ),
     "verdicts": Benchmark("how often a comparison of two models is right", 1.5, "--trials 40", "--trials 5"),
 }
 

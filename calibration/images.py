@@ -103,6 +103,10 @@ class Sample:
         """The images one by one as the network sees them, uint8 RGB (H, W, 3)."""
         return (image.frame for image in self.images())
 
+    def fitting(self, spec: ModelSpec) -> "Sample":
+        """Cropped to the only size that a network takes, if it has one."""
+        return self if spec.fixed_hw is None else replace(self, size_hw=spec.fixed_hw)
+
     def spread(self, count: int) -> "Sample":
         """At most `count` of the images, evenly spread over them."""
         return self._only(self.spread_indices(count))

@@ -1,7 +1,7 @@
 """Images -> ranges -> the most INT8 within a budget -> what it costs: the work of `unblur calibrate`."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -88,8 +88,7 @@ def calibrate(
     """
     settings = settings or Settings()
     _check_precision(model)
-    if model.spec.fixed_hw is not None:
-        sample = replace(sample, size_hw=model.spec.fixed_hw)
+    sample = sample.fitting(model.spec)
     macs = layer_macs(model)
     total = sum(macs.values())
     images = SamplePass(sample, model.spec, trial_side(total), trial_count(total))
@@ -176,7 +175,9 @@ def apply_table(
     int8 = quantize_with(model, table)
     placement, macs = place_as(model, table.kept, table.excluded), layer_macs(model)
     total = sum(macs.values())
-    quality = QualityEvaluator(model, find_trials(sample, trial_side(total), trial_count(total)))
+    quality = QualityEvaluator(
+        model, find_trials(sample.fitting(model.spec), trial_side(total), trial_count(total))
+    )
     evaluator = CandidateEvaluator(model, placement, table.ranges, macs, quality, stage)
     chosen = frozenset(placement.layers)
     measured = evaluator.sensitivity(chosen) if sensitivity else None

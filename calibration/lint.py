@@ -17,7 +17,7 @@ from typing import Literal
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto
 
-from unblur.calibration.onnx_model import WEIGHTED, GraphView, attribute_of, input_name
+from unblur.calibration.graph_view import WEIGHTED, GraphView, attribute_of, input_name
 from unblur.calibration.placement import CONVOLUTIONS, Flow
 
 Severity = Literal["error", "warning", "note"]

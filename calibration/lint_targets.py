@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from onnx import ModelProto, TensorProto
 
+from unblur.calibration.graph_view import WEIGHTED
 from unblur.calibration.lint import Finding, LintView, is_quantized
-from unblur.calibration.onnx_model import WEIGHTED
 
 _TARGETS = {
     "TensorRT 10": "",

@@ -17,6 +17,7 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper
 
+from unblur.calibration.graph_view import keep_only
 from unblur.calibration.observation import Histogram, ObservationState, Observed, Range
 from unblur.calibration.onnx_model import CPU, OnnxModel, open_session
 from unblur.runtime.errors import CalibrationError, DeviceError
@@ -161,14 +162,8 @@ def _check_providers(providers: Sequence[str]) -> None:
 
 def cut(model: OnnxModel, tensors: Sequence[str]) -> ModelProto:
     """The part of a graph that computes `tensors`, with these as its outputs."""
-    needed, nodes = set(tensors), []
-    for node in reversed(model.graph.node):
-        if needed.intersection(node.output):
-            needed.update(node.input)
-            nodes.append(node)
     part = model.copied()
-    del part.graph.node[:], part.graph.output[:]
-    part.graph.node.extend(reversed(nodes))
+    keep_only(part.graph, tensors)
     for name in tensors:
         part.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
     return part

@@ -1,35 +1,33 @@
-"""A loaded ONNX file as one object, and its graph as a view; what is written has the same bytes every time."""
+"""A loaded ONNX file as one object; what is written has the same bytes every time."""
 
 import hashlib
 import math
-from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
-from graphlib import TopologicalSorter
 from pathlib import Path
 
 import numpy as np
 import onnx
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, inliner, numpy_helper, version_converter
+from onnx import GraphProto, ModelProto, TensorProto, helper
 from onnx.checker import ValidationError
 from onnxruntime import GraphOptimizationLevel, InferenceSession, SessionOptions
 
+from unblur.calibration.foreign_graph import editable, in_rgb
+from unblur.calibration.graph_view import GraphView, keep_only
 from unblur.runtime.errors import BadInput, SpecMismatch
 from unblur.runtime.files import atomic_file
 from unblur.runtime.frames import Batch, NetworkValues, Padding
 from unblur.runtime.model.onnx_runner import describe_onnx
-from unblur.runtime.model.onnx_session import LOG_NOTHING, check_onnx_file
+from unblur.runtime.model.onnx_session import LOG_NOTHING, ORT_ERRORS, check_onnx_file
 from unblur.runtime.spec import PRECISION_KEY, SPEC_KEY, ModelSpec, Precision, SpecOverrides
 
 PRODUCER = "unblur"
-WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 CPU = ("CPUExecutionProvider",)
 
 _SHAPE = ".shape"
-_MIN_OPSET = 13  # the first whose DequantizeLinear has a scale per channel
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,10 +140,24 @@ def read_onnx(path: Path, overrides: SpecOverrides = SpecOverrides()) -> OnnxMod
     spec, precision = describe_onnx(path, overrides)
     proto = editable(proto, path)
     kept = [output for output in proto.graph.output if spec.output_name in ("", output.name)]
-    del proto.graph.output[:]
+    keep_only(proto.graph, [output.name for output in kept])
     proto.graph.output.extend(kept)
+    if spec.colour == "grey":
+        in_rgb(proto)
+        spec = replace(spec, colour="RGB")
+        _check_batch(proto, spec, path)
     helper.set_model_props(proto, {SPEC_KEY: spec.to_json(), PRECISION_KEY: precision})
     return OnnxModel(proto, spec, precision, path, adapted=True)
+
+
+def _check_batch(proto: ModelProto, spec: ModelSpec, path: Path) -> None:
+    """SpecMismatch if the planes of an image cannot be a batch."""
+    try:
+        OnnxModel(proto, spec, "").shapes([proto.graph.output[0].name], (32, 32))
+    except ORT_ERRORS as error:
+        raise SpecMismatch(
+            f"{path} takes one grey image at a time; export it again with a free batch (dynamic_axes)"
+        ) from error
 
 
 def read_proto(path: Path) -> ModelProto:
@@ -173,33 +185,6 @@ def _byte_count(tensor: TensorProto) -> int | None:
         return None
     item_bytes: int = helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
     return int(math.prod(tensor.dims)) * item_bytes
-
-
-def editable(proto: ModelProto, path: Path) -> ModelProto:
-    """A graph from elsewhere as the editors here expect it: an opset that has Q/DQ per channel, no local functions,
-    constants as initialisers, and a name of its own for every node.
-    """
-    opset = next((entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")), _MIN_OPSET)
-    if opset < _MIN_OPSET:
-        try:
-            proto = version_converter.convert_version(proto, _MIN_OPSET)
-        except (RuntimeError, ValidationError) as error:
-            reason = " ".join(str(error).split())
-            raise BadInput(
-                f"{path} has opset {opset}, and cannot be converted to {_MIN_OPSET}: {reason}; export it again"
-            ) from error
-    if proto.functions:
-        proto = inliner.inline_local_functions(proto)
-    constants = [node for node in proto.graph.node if node.op_type == "Constant" and attribute_of(node, "value")]
-    for node in constants:
-        proto.graph.initializer.add().CopyFrom(attribute_of(node, "value"))
-        proto.graph.initializer[-1].name = node.output[0]
-        proto.graph.node.remove(node)
-    counts = Counter(node.name for node in proto.graph.node)
-    for index, node in enumerate(proto.graph.node):
-        if not node.name or counts[node.name] > 1:
-            node.name = f"{node.op_type}_{index}:{node.output[0]}"
-    return proto
 
 
 def padding_of(spec: ModelSpec, size_hw: tuple[int, int]) -> Padding:
@@ -249,110 +234,3 @@ def described(proto: ModelProto, spec: ModelSpec, precision: Precision) -> OnnxM
     for field in ("producer_version", "domain", "model_version", "doc_string"):
         proto.ClearField(field)
     return OnnxModel(proto, spec, precision)
-
-
-def strip_provenance(message: Message) -> None:
-    """Remove notes of the tools that built the graph: stack traces with file paths, documentation strings, inferred
-    shapes.
-
-    None of them changes what is computed, and with them one network would give other bytes on another machine.
-    """
-    for field, value in message.ListFields():
-        if field.name in ("metadata_props", "doc_string", "value_info"):
-            message.ClearField(field.name)
-        elif field.message_type is not None:
-            for child in value if field.is_repeated else [value]:
-                strip_provenance(child)
-
-
-def sort_nodes(graph: GraphProto) -> None:
-    """Put every node after the nodes it reads from, as ONNX demands; editors append their new nodes at the end."""
-    producer = {output: index for index, node in enumerate(graph.node) for output in node.output}
-    reads = {
-        index: [producer[name] for name in _names_read(node) if name in producer]
-        for index, node in enumerate(graph.node)
-    }
-    nodes = [graph.node[index] for index in TopologicalSorter(reads).static_order()]
-    del graph.node[:]
-    graph.node.extend(nodes)
-
-
-class GraphView:
-    """The nodes of a graph, those of subgraphs and local functions too, and how they are connected.
-
-    ONNX demands that names are unique over a graph and its subgraphs, so one look-up serves all.
-    """
-
-    def __init__(self, proto: ModelProto) -> None:
-        graphs = list(_graphs((inliner.inline_local_functions(proto) if proto.functions else proto).graph))
-        self.nodes = [node for graph in graphs for node in graph.node]
-        self.inputs = frozenset(value.name for value in graphs[0].input)
-        self.outputs = frozenset(value.name for value in graphs[0].output)
-        self.initializers = {tensor.name: tensor for graph in graphs for tensor in graph.initializer}
-
-    @cached_property
-    def producer(self) -> dict[str, NodeProto]:
-        """Tensor -> the node that writes it."""
-        return {name: node for node in self.nodes for name in node.output}
-
-    @cached_property
-    def consumers(self) -> dict[str, list[NodeProto]]:
-        """Tensor -> the nodes that read it."""
-        consumers: dict[str, list[NodeProto]] = {}
-        for node in self.nodes:
-            for name in node.input:
-                consumers.setdefault(name, []).append(node)
-        return consumers
-
-    @property
-    def tensors(self) -> frozenset[str]:
-        """The inputs, and whatever a node writes."""
-        return self.inputs.union(self.producer)
-
-    def tensor(self, node: NodeProto, position: int) -> TensorProto | None:
-        """The constant that `node` reads at a position; None if it is computed, or not there."""
-        name = input_name(node, position)
-        source = self.producer.get(name)
-        if source is not None and source.op_type == "Constant":
-            return next((attribute.t for attribute in source.attribute if attribute.name == "value"), None)
-        return self.initializers.get(name)
-
-    def constant(self, node: NodeProto, position: int) -> NDArray[np.generic] | None:
-        """The values of `tensor`."""
-        tensor = self.tensor(node, position)
-        return None if tensor is None else numpy_helper.to_array(tensor)
-
-    def source(self, node: NodeProto, position: int) -> NodeProto | None:
-        """The node that computes what `node` reads at a position."""
-        return self.producer.get(input_name(node, position))
-
-    def readers(self, node: NodeProto) -> list[NodeProto]:
-        """The nodes that read the first output of `node`."""
-        return self.consumers.get(node.output[0], [])
-
-
-def input_name(node: NodeProto, position: int) -> str:
-    """Name of an input; "" if the node has none there."""
-    return node.input[position] if position < len(node.input) else ""
-
-
-def attribute_of(node: NodeProto, name: str) -> object:
-    """The value of an attribute; None if it is not set."""
-    return next((helper.get_attribute_value(item) for item in node.attribute if item.name == name), None)
-
-
-def _names_read(node: NodeProto) -> Iterator[str]:
-    """By the node, and by the subgraphs that it holds."""
-    yield from node.input
-    for attribute in node.attribute:
-        for inner in [attribute.g] if attribute.HasField("g") else attribute.graphs:
-            for part in _graphs(inner):
-                yield from (name for each in part.node for name in each.input)
-
-
-def _graphs(graph: GraphProto) -> Iterator[GraphProto]:
-    yield graph
-    for node in graph.node:
-        for attribute in node.attribute:
-            for inner in [attribute.g] if attribute.HasField("g") else attribute.graphs:
-                yield from _graphs(inner)

@@ -19,9 +19,10 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from onnx import NodeProto
+from onnx import NodeProto, TensorProto
 
-from unblur.calibration.onnx_model import GraphView, OnnxModel
+from unblur.calibration.graph_view import GraphView
+from unblur.calibration.onnx_model import OnnxModel, padding_of
 from unblur.runtime.errors import CalibrationError
 
 CONVOLUTIONS = ("Conv", "ConvTranspose")
@@ -35,6 +36,7 @@ _TO_GATE = _MOVES | {"Add", "GlobalAveragePool", "LeakyRelu", "PRelu", "ReduceMe
 _GATES = frozenset({"Sigmoid", "HardSigmoid", "Softmax"})
 _FRAME_POOLS = frozenset({"GlobalAveragePool", "GlobalMaxPool"})
 _SHOWN_NAMES = 8
+_MACS_HW = (256, 256)
 
 
 @dataclass(frozen=True)
@@ -235,7 +237,7 @@ class Flow:
         return True
 
 
-def layer_macs(model: OnnxModel, size_hw: tuple[int, int] = (256, 256)) -> dict[str, int]:
+def layer_macs(model: OnnxModel, size_hw: tuple[int, int] = _MACS_HW) -> dict[str, int]:
     """Weight -> multiply-accumulates of all convolutions with it, for one image of `size_hw`, padded.
 
     256 x 256 takes a fraction of a second, and shares hardly depend on the size.
@@ -249,6 +251,17 @@ def layer_macs(model: OnnxModel, size_hw: tuple[int, int] = (256, 256)) -> dict[
         weight = node.input[1]
         macs[weight] = macs.get(weight, 0) + batch * math.prod(pixels) * math.prod(shapes[weight])
     return macs
+
+
+def parameters_of(model: OnnxModel) -> int:
+    """Number of trained scalars."""
+    return sum(math.prod(each.dims) for each in model.graph.initializer if each.data_type == TensorProto.FLOAT)
+
+
+def gflop_720p(model: OnnxModel) -> float:
+    """GFLOP (2 x multiply-accumulates of the convolutions) of a frame of 720 x 1280."""
+    pixels = math.prod(padding_of(model.spec, _MACS_HW).padded_hw)
+    return 2e-9 * sum(layer_macs(model, _MACS_HW).values()) * 720 * 1280 / pixels
 
 
 def _counted(node: NodeProto) -> str:

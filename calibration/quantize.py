@@ -15,7 +15,8 @@ from onnxruntime.quantization import CalibrationMethod, QuantType
 from onnxruntime.quantization.calibrate import TensorData, TensorsData
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
-from unblur.calibration.onnx_model import OnnxModel, described, sort_nodes, strip_provenance
+from unblur.calibration.graph_view import sort_nodes, strip_provenance
+from unblur.calibration.onnx_model import OnnxModel, described
 from unblur.calibration.placement import CONVOLUTIONS, Placement, place_as
 from unblur.calibration.table import check_fits
 from unblur.runtime.model.calibration_table import CalibrationTable, TensorRange

@@ -23,8 +23,8 @@ from unblur.export.timing_cache import exclusive, timing_cache
 from unblur.export.trt_api import TrtApi, dla_needs_cache, load_api
 from unblur.runtime.errors import BadInput, EngineMismatch, SpecMismatch
 from unblur.runtime.model.bundle import ENGINES, Bundle, Variant, read_bundle
-from unblur.runtime.model.open_model import find_model
-from unblur.runtime.spec import Precision
+from unblur.runtime.model.open_model import check_overrides, find_model
+from unblur.runtime.spec import Precision, SpecOverrides
 from unblur.runtime.tensorrt.engine_file import (
     SUFFIX,
     BuildOptions,
@@ -148,7 +148,7 @@ def build_engine(
     target: str = "tensorrt",
     *,
     precision: Precision | None = None,
-    size: str = DEFAULT_SIZE,
+    size: str | None = None,
     steps: int | None = None,
     folder: Path | None = None,
     options: BuildOptions | None = None,
@@ -157,12 +157,13 @@ def build_engine(
 
     model: a shipped preset, a bundle or an .onnx file. target: "tensorrt" for the GPU of this machine, or an RTX
     architecture such as "rtx-sm89", which needs no GPU. precision: of a bundle, by default fp16. size: "HxW", or
-    "MIN:OPT:MAX" of them. folder: of the engine, by default the model's own.
+    "MIN:OPT:MAX" of them, by default 720x1280 or the only size that the network takes. folder: of the engine, by
+    default the model's own.
     Raises what `find_sources` and `build_engines` raise.
     """
     sources, own = find_sources(model, () if precision is None else (precision,), () if steps is None else (steps,))
     targets = targets_from_text(target)
-    request = BuildRequest(sources, targets, folder or own, (size,), options or BuildOptions())
+    request = BuildRequest(sources, targets, folder or own, (size,) if size else (), options or BuildOptions())
     return next(build_engines(request))
 
 
@@ -179,17 +180,19 @@ def find_sources(
     *,
     cache: Path | None = None,
     implicit: bool = False,
+    overrides: SpecOverrides = SpecOverrides(),
 ) -> tuple[tuple[Source, ...], Path]:
     """The ONNX files that `model` names, and the folder where its engines belong.
 
     model: a shipped preset, a bundle or an .onnx file. precisions: of a bundle, by default fp16, which is fast and
     loses nothing to see; an .onnx file has only its own. steps: of a bundle, by default the model's own; "all" are
     those that it has in that precision. cache: a calibration cache; INT8 is then made from it and the fp32 model.
-    implicit: take the bundle's own cache for INT8.
+    implicit: take the bundle's own cache for INT8. overrides: what is stated of an .onnx file from elsewhere.
     """
     path = find_model(model)
     if path.suffix == SUFFIX:
         raise BadInput(f"{path} is an engine already; build from {owner_of(path) or 'the model it was made of'}")
+    check_overrides(path, overrides)
     if path.is_dir():
         bundle = read_bundle(path)
         wanted = precisions or (("fp16",) if cache is None else ("int8",))
@@ -199,7 +202,7 @@ def find_sources(
             raise BadInput(f"--calibration-cache is for INT8, not for {', '.join(wanted)}; add --precision int8")
         variants = [variant for precision in wanted for variant in _variants(bundle, precision, steps)]
         return tuple(_source(bundle, variant, cache) for variant in variants), path / ENGINES
-    source = read_source(path)
+    source = read_source(path, overrides)
     if cache is not None:
         source = calibrated(source, cache)
     if tuple(precisions) not in ((), (source.precision,)):
@@ -241,5 +244,8 @@ def _cache_of(bundle: Bundle) -> Path:
 
 def _identify(request: BuildRequest, source: Source, target: Target) -> EngineIdentity:
     multiple = source.spec.multiple_of
-    profiles = [profile_from_text(size, multiple) for size in request.sizes or (DEFAULT_SIZE,)]
+    fixed = source.spec.fixed_hw and "{}x{}".format(*source.spec.fixed_hw)
+    profiles = [profile_from_text(size, multiple) for size in request.sizes or (fixed or DEFAULT_SIZE,)]
+    if fixed and profiles != [profile_from_text(fixed, 1)]:
+        raise BadInput(f"{source.path} takes {fixed} only, --size asks for {profiles[0]}; leave it out")
     return identify(source, target, load_api(target.flavour), profiles, request.options)

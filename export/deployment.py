@@ -38,7 +38,7 @@ from unblur.export.report.data import (
     VariantLatency,
     int8_report,
 )
-from unblur.export.report.images import compare_crops, gain_db, most_detailed_crop
+from unblur.export.report.images import compare_crops, gain_db, most_detailed_crop, shrunk
 from unblur.export.source_model import SourceModel
 from unblur.runtime.console import Stage, silent
 from unblur.runtime.errors import BadInput, ParityError
@@ -139,7 +139,7 @@ def deploy(plan: DeployPlan, out: Path, stage: Stage = silent) -> Deployment:
         )
         (folder / REPORT_JSON).write_text(report.to_json())
         (folder / REPORT).write_text(bundle_page(report))
-        manifest = seal_bundle(folder, _manifest(report, variants, golden))
+        manifest = seal_bundle(folder, _manifest(report, calibrated.table.identity, variants, golden))
     return Deployment(out, manifest, ledger, calibrated)
 
 
@@ -147,7 +147,9 @@ def _model_file(folder: Path, variant: Variant) -> ModelFile:
     return ModelFile(variant.precision, variant.steps, (folder / variant.file).stat().st_size)
 
 
-def _manifest(report: BundleReport, variants: tuple[Variant, ...], golden: tuple[Golden, ...]) -> BundleManifest:
+def _manifest(
+    report: BundleReport, calibration_id: str, variants: tuple[Variant, ...], golden: tuple[Golden, ...]
+) -> BundleManifest:
     return BundleManifest(
         name=report.spec.preset,
         spec=report.spec,
@@ -156,7 +158,7 @@ def _manifest(report: BundleReport, variants: tuple[Variant, ...], golden: tuple
         variants=variants,
         ledger=report.ledger.hops,
         golden=golden,
-        calibration_id=report.int8.calibration_id,
+        calibration_id=calibration_id,
     )
 
 
@@ -183,12 +185,13 @@ def _file(precision: Precision, steps: int, own_steps: int) -> str:
 @contextmanager
 def _truth(plan: DeployPlan) -> Iterator[tuple[tuple[Pair, ...], Truth]]:
     """The pairs to measure on, and where they come from; those that are made are there inside the block."""
-    pairs = plan.pairs or plan.sample.spread(_PAIRS).pairs
+    sample = plan.sample.fitting(plan.source.spec)
+    pairs = plan.pairs or sample.spread(_PAIRS).pairs
     if pairs:
         yield pairs, "pairs"
         return
     with scratch_folder() as folder:
-        trials = enumerate(find_trials(plan.sample, _TRUTH_SIDE, _PAIRS))
+        trials = enumerate(find_trials(sample, _TRUTH_SIDE, _PAIRS))
         yield tuple(_written(trial, folder / str(index)) for index, trial in trials), "synthetic blur"
 
 
@@ -290,7 +293,7 @@ def _images(fp32: Path, pairs: Sequence[Pair]) -> tuple[CropComparison, ...]:
         deblur = Deblurrer(runner)
         for pair in pairs[:: max(1, len(pairs) // _PAIRS)]:
             blurred, sharp = read_pair(pair)
-            restored, crop = deblur(blurred).copy(), most_detailed_crop(sharp)
+            restored, crop = shrunk(deblur(blurred), runner.spec.scale), most_detailed_crop(sharp)
             frames = (blurred, restored, sharp)
             found.append((gain_db(crop, *frames), pair.name, compare_crops(pair.name, crop, *frames)))
     found.sort(key=lambda each: each[:2])
@@ -299,10 +302,11 @@ def _images(fp32: Path, pairs: Sequence[Pair]) -> tuple[CropComparison, ...]:
 
 
 def _latency(folder: Path, variant: Variant) -> VariantLatency:
-    """The median of a few frames of 720p, after one to warm up."""
-    frame: Frame = np.full((*_FRAME_HW, 3), 128, np.uint8)
+    """The median of a few frames of 720p, or of the only size, after one to warm up."""
     with OnnxRunner(folder / variant.file) as runner:
-        batch = batch_from_frame(frame, Padding.to_multiple(_FRAME_HW, runner.spec.multiple_of))
+        size_hw = runner.spec.usual_hw(_FRAME_HW)
+        frame: Frame = np.full((*size_hw, 3), 128, np.uint8)
+        batch = batch_from_frame(frame, Padding.to_multiple(size_hw, runner.spec.multiple_of))
         runner.infer(batch)
         times_ms: list[float] = []
         while len(times_ms) < _RUNS and sum(times_ms) < _RUNS_S * 1e3:
@@ -310,7 +314,7 @@ def _latency(folder: Path, variant: Variant) -> VariantLatency:
             runner.infer(batch)
             times_ms.append((time.perf_counter() - began) * 1e3)
         median_ms = round(statistics.median(times_ms), 3)
-        return VariantLatency(variant.precision, variant.steps, runner.device, _FRAME_HW, median_ms, len(times_ms))
+        return VariantLatency(variant.precision, variant.steps, runner.device, size_hw, median_ms, len(times_ms))
 
 
 def _verdict(ledger: Ledger) -> str:

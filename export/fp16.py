@@ -8,7 +8,8 @@ an engine become float16 when it is built.
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
 
-from unblur.calibration.onnx_model import GraphView, OnnxModel, described, sort_nodes, strip_provenance
+from unblur.calibration.graph_view import GraphView, sort_nodes, strip_provenance
+from unblur.calibration.onnx_model import OnnxModel, described
 from unblur.runtime.errors import BadInput
 from unblur.runtime.spec import Precision
 

@@ -19,12 +19,13 @@ _SMALLEST = 48  # pixels: room for a network that halves its image a few times
 @dataclass(frozen=True)
 class ModuleShape:
     """multiple_of: what height and width must be multiples of. output: index of the output that is the image.
-    scale: its size over that of the input.
+    scale: its size over that of the input. outputs: how many there are.
     """
 
     multiple_of: int
     output: int
     scale: int = 1
+    outputs: int = 1
 
 
 def shape_of_module(
@@ -75,13 +76,13 @@ def _run(module: nn.Module, size_hw: tuple[int, int]) -> list[Tensor]:
         return outputs_of(module(images))
 
 
-def _image_among(outputs: Sequence[Tensor], size_hw: tuple[int, int], chosen: int | None) -> tuple[int, int]:
-    """The index and the scale of the output that has the shape of an image: the largest."""
+def _image_among(outputs: Sequence[Tensor], size_hw: tuple[int, int], chosen: int | None) -> tuple[int, int, int]:
+    """The index and the scale of the output that has the shape of an image, the largest; how many there are."""
     scales = {index: _scale(output, size_hw) for index, output in enumerate(outputs)}
     fitting = {index: scale for index, scale in scales.items() if scale and chosen in (None, index)}
     largest = [index for index, scale in fitting.items() if scale == max(fitting.values())]
     if len(largest) == 1:
-        return largest[0], fitting[largest[0]]
+        return largest[0], fitting[largest[0]], len(outputs)
     shapes = ", ".join(f"{index}: {_text(output.shape)}" for index, output in enumerate(outputs))
     if largest:
         raise _Ambiguous(

@@ -22,7 +22,8 @@ from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto
 from torch import nn
 from torch.export import Dim
 
-from unblur.calibration.onnx_model import WEIGHTED, OnnxModel, described, strip_provenance
+from unblur.calibration.graph_view import WEIGHTED, strip_provenance
+from unblur.calibration.onnx_model import OnnxModel, described
 from unblur.runtime.errors import BadInput
 from unblur.runtime.spec import ModelSpec
 from unblur.train.checkpoint import load_checkpoint

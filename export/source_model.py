@@ -5,18 +5,18 @@ source = find_source("my_package.nets:build", weights=Path("best.pth"), settings
 graph = source.onnx(source.spec.steps)
 """
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
-from math import prod
 from pathlib import Path
 
-from onnx import TensorProto
 from torch import nn
 
 from unblur.calibration.onnx_model import OnnxModel, described, onnx_bytes, read_onnx
-from unblur.calibration.placement import layer_macs
+from unblur.calibration.placement import gflop_720p as graph_gflop_720p
+from unblur.calibration.placement import parameters_of
 from unblur.export.module_spec import ModuleShape, shape_of_module
 from unblur.export.onnx_from_network import onnx_from_module, onnx_from_network, simplify
 from unblur.export.torch_module import is_factory, load_weights, module_from_factory
@@ -24,23 +24,21 @@ from unblur.export.torch_runner import TorchRunner
 from unblur.runtime.errors import BadInput, SpecMismatch
 from unblur.runtime.files import scratch_folder
 from unblur.runtime.model.inspect_onnx import inspect_onnx
+from unblur.runtime.model.open_model import check_overrides
 from unblur.runtime.runner import Runner
 from unblur.runtime.spec import FOREIGN, ModelSpec, SpecOverrides
 from unblur.train.checkpoint import load_checkpoint, resolve_checkpoint
 from unblur.train.networks import DeblurringNetwork
 from unblur.train.networks.base import count_parameters, gflop_720p
 
-_PIXELS_720P, _MACS_SIZE = 720 * 1280, (256, 256)
+_log = logging.getLogger(__name__)
 
 
 class SourceModel(ABC):
-    """A trained network, whatever holds it. simplification: what onnxsim changed in the last graph. found: what
-    inspection found, a line each.
-    """
+    """A trained network, whatever holds it. simplification: what onnxsim changed in the last graph."""
 
     name: str
     simplification: str = ""
-    found: tuple[str, ...] = ()
 
     @property
     @abstractmethod
@@ -57,13 +55,12 @@ class SourceModel(ABC):
     @property
     def parameters(self) -> int:
         """Number of trained scalars."""
-        tensors = self._graph.graph.initializer
-        return sum(prod(tensor.dims) for tensor in tensors if tensor.data_type == TensorProto.FLOAT)
+        return parameters_of(self._graph)
 
     @property
     def gflop_720p(self) -> float:
         """GFLOP (2 x multiply-accumulates of the convolutions) of a 1280 x 720 frame."""
-        return 2e-9 * sum(layer_macs(self._graph, _MACS_SIZE).values()) * _PIXELS_720P / prod(_MACS_SIZE)
+        return graph_gflop_720p(self._graph)
 
     @cached_property
     def _graph(self) -> OnnxModel:
@@ -120,12 +117,19 @@ class ModuleSource(SourceModel):
         self.module, self.name = module.eval(), name
         multiple_of = overrides.multiple_of if spec is None else spec.multiple_of
         self._shape = shape_of_module(module, name, output=_index(overrides.output_name), multiple_of=multiple_of)
+        if self._shape.outputs > 1:
+            _log.info(
+                "%s: of its %d outputs number %d is the image; --output-name states another",
+                name,
+                self._shape.outputs,
+                self._shape.output,
+            )
         stated = replace(overrides, input_name=None, output_name=None, multiple_of=self._shape.multiple_of)
         exported = self._simplified(
             onnx_from_module(module, spec or _provisional(name, self._shape), self._shape.output)
         )
         if spec is None:
-            exported, self.found = _inspected(exported, name, stated)
+            exported = _inspected(exported, name, stated)
         self._exported = exported
 
     @property
@@ -182,7 +186,9 @@ def find_source(
     if model.endswith(".onnx"):
         _check_steps(model, steps)
         return _onnx_source(Path(model), overrides)
-    return NetworkSource(load_checkpoint(resolve_checkpoint(model), steps=steps))
+    checkpoint = resolve_checkpoint(model)
+    check_overrides(checkpoint, overrides)
+    return NetworkSource(load_checkpoint(checkpoint, steps=steps))
 
 
 def _check_steps(model: str, steps: int | None) -> None:
@@ -209,13 +215,13 @@ def _provisional(name: str, shape: ModuleShape) -> ModelSpec:
     return ModelSpec(FOREIGN, name, 1, shape.multiple_of, 0, "global", scale=shape.scale, licence="unknown")
 
 
-def _inspected(exported: OnnxModel, name: str, stated: SpecOverrides) -> tuple[OnnxModel, tuple[str, ...]]:
-    """The exported graph with the spec that was found in it, and what was found."""
+def _inspected(exported: OnnxModel, name: str, stated: SpecOverrides) -> OnnxModel:
+    """The exported graph with the spec that was found in it."""
     with scratch_folder() as folder:
         file = folder / "exported.onnx"
         bare = exported.copied()
         del bare.metadata_props[:]
         file.write_bytes(onnx_bytes(bare))
         found = inspect_onnx(file, stated)
-    spec = replace(found.spec, preset=name, input_name="", output_name="")
-    return described(bare, spec, "fp32"), found.lines
+    _log.info("%s was exported and inspected: %s", name, "; ".join(found.lines))
+    return described(bare, replace(found.spec, preset=name, input_name="", output_name=""), "fp32")

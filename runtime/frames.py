@@ -110,6 +110,15 @@ def fill_frame(batch: Batch, padding: Padding, out: AnyFrame) -> None:
     out[...] = levels.transpose(1, 2, 0)
 
 
+def cell_means(batch: Batch, scale: int) -> Batch:
+    """(N, C, H, W) at 1/scale of the size: what a network that enlarges images made, beside what it was given."""
+    if scale == 1:
+        return batch
+    count, channels, height, width = batch.shape
+    cells = batch.reshape(count, channels, height // scale, scale, width // scale, scale)
+    return np.asarray(cells.mean(axis=(3, 5), dtype=np.float64), np.float32)
+
+
 def check_finite(values: NDArray[np.floating], spec: ModelSpec) -> None:
     """Raise DeviceError if a network gave NaN or infinity. Values in [0, 1] cannot add up to infinity."""
     with np.errstate(invalid="ignore", over="ignore"):

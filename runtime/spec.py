@@ -89,6 +89,17 @@ class ModelSpec:
         if not all(math.isfinite(mean) for mean in self.mean) or not all(0 < std < math.inf for std in self.std):
             raise SpecMismatch(f"model spec: mean {self.mean}, std {self.std}; expected numbers, and std above 0")
 
+    @property
+    def takes(self) -> str:
+        """What images, for people: "RGB, values 0 to 1, sides multiples of 8 px"."""
+        (low, high), fixed = self.value_range, self.fixed_hw
+        sides = f"{fixed[0]}x{fixed[1]} only" if fixed else f"multiples of {self.multiple_of} px"
+        return f"{self.colour}, values {low:g} to {high:g}, sides {sides}"
+
+    def usual_hw(self, size_hw: tuple[int, int]) -> tuple[int, int]:
+        """`size_hw`, or the only size where larger images cannot be cut into tiles."""
+        return self.fixed_hw if self.fixed_hw and not self.receptive_field else size_hw
+
     def output_hw(self, size_hw: tuple[int, int]) -> tuple[int, int]:
         """The size that a frame of that size is restored to."""
         return self.scale * size_hw[0], self.scale * size_hw[1]

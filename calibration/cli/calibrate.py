@@ -18,7 +18,7 @@ from unblur.calibration.onnx_model import OnnxModel, check_onnx_name, read_onnx
 from unblur.calibration.search import Explanation
 from unblur.calibration.sensitivity_plot import sensitivity_png
 from unblur.runtime.cli.options import MaxImagesOption, SyntheticBlurOption, with_overrides
-from unblur.runtime.console import print_json, progress, stages_on, stderr
+from unblur.runtime.console import log_on_stderr, print_json, progress, stages_on, stderr
 from unblur.runtime.errors import BadInput
 from unblur.runtime.files import atomic_file
 from unblur.runtime.media.url import Size
@@ -91,7 +91,7 @@ def calibrate(
         state=state,
     )
     sample = picked(find_sample(images, synthetic_blur=synthetic_blur, size_hw=size), max_images)
-    with ExitStack() as stack:
+    with log_on_stderr(), ExitStack() as stack:
         paths = {path: stack.enter_context(atomic_file(path)) for path in (output, table, sensitivity) if path}
         made = _make(read_onnx(model, overrides), sample, settings, from_table)
         _write(made, paths[output], table and paths[table], sensitivity and paths[sensitivity])

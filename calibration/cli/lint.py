@@ -10,23 +10,29 @@ import typer
 from unblur.calibration.lint import Finding
 from unblur.calibration.lint import lint as findings_of
 from unblur.calibration.lint_targets import verdicts
-from unblur.calibration.onnx_model import read_proto
-from unblur.runtime.console import print_json, stdout
+from unblur.calibration.onnx_model import read_onnx, read_proto
+from unblur.runtime.cli.options import JsonOption, with_overrides
+from unblur.runtime.console import log_on_stderr, print_json, stdout
+from unblur.runtime.spec import SpecOverrides
 
 _NODES_SHOWN = 4
 
 
+@with_overrides
 def lint(
     model: Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="Any ONNX file, of unblur or not.")],
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
+    json: JsonOption = False,
+    overrides: SpecOverrides = SpecOverrides(),
 ) -> None:
     """Name what TensorRT refuses in an ONNX file, or fuses badly; exit with 1 if something is refused.
 
     An error is refused by TensorRT, or computed differently from what ONNX says; a warning costs speed or quality;
     a note says what remains in float in an INT8 model, and why. Last, for each target, whether it builds and in
-    which precision it will run.
+    which precision it will run. With an option that states what the network takes, only what `unblur build` would
+    take of the file is looked at: the named output and what it needs.
     """
-    proto = read_proto(model)
+    with log_on_stderr():
+        proto = read_proto(model) if overrides == SpecOverrides() else read_onnx(model, overrides).proto
     findings = findings_of(proto)
     counts = Counter(finding.severity for finding in findings)
     errors, warnings, notes = (counts[severity] for severity in ("error", "warning", "note"))

@@ -11,16 +11,17 @@ from rich.progress import Progress
 from unblur.export.build import BuildRequest, StoredEngine, build_engines, find_sources, needs_cache
 from unblur.export.engine_from_onnx import BuildWatch, Source, Target, targets_from_text
 from unblur.export.trt_api import load_api
-from unblur.runtime.cli.options import JsonOption, output_option
-from unblur.runtime.console import print_json, progress, stderr
+from unblur.runtime.cli.options import JsonOption, output_option, with_overrides
+from unblur.runtime.console import log_on_stderr, print_json, progress, stderr
 from unblur.runtime.errors import BadInput
 from unblur.runtime.files import atomic_file
-from unblur.runtime.spec import Precision
+from unblur.runtime.spec import Precision, SpecOverrides
 from unblur.runtime.tensorrt.engine_file import BuildOptions
 
 _TARGET_HELP = "tensorrt for the GPU of this device, or RTX cards: rtx-sm86,rtx-sm89,rtx-sm120 (needs no GPU)."
 
 
+@with_overrides
 def build(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A shipped preset, a bundle, or an .onnx file.")],
     target: Annotated[str, typer.Option(help=_TARGET_HELP)],
@@ -53,6 +54,7 @@ def build(
     force: Annotated[bool, typer.Option("--force", help="Build even if the engine is there.")] = False,
     layers: Annotated[Path | None, typer.Option(help="Write a report of the layers, JSON.")] = None,
     as_json: JsonOption = False,
+    overrides: SpecOverrides = SpecOverrides(),
 ) -> None:
     """Build TensorRT engines from a model; an engine that is there already is not built again.
 
@@ -68,13 +70,15 @@ def build(
         version_compatible=version_compatible,
         hardware_compatible=hardware_compatible,
     )
-    sources, folder = find_sources(
-        model,
-        precisions_from_text(precision),
-        "all" if steps == "all" else step_counts(steps or ""),
-        cache=calibration_cache,
-        implicit=needs_cache(targets, options),
-    )
+    with log_on_stderr():
+        sources, folder = find_sources(
+            model,
+            precisions_from_text(precision),
+            "all" if steps == "all" else step_counts(steps or ""),
+            cache=calibration_cache,
+            implicit=needs_cache(targets, options),
+            overrides=overrides,
+        )
     request = BuildRequest(
         sources=sources,
         targets=targets,

@@ -26,7 +26,7 @@ from unblur.runtime.cli.options import (
     output_option,
     with_overrides,
 )
-from unblur.runtime.console import print_json, progress, stages_on, stderr, stdout
+from unblur.runtime.console import log_on_stderr, print_json, progress, stages_on, stderr, stdout
 from unblur.runtime.errors import ParityError
 from unblur.runtime.model.calibration_table import Method
 from unblur.runtime.quality.pairs import find_pairs
@@ -73,14 +73,10 @@ def deploy(
     Exits with 1 and writes nothing if a variant of the model differs too much from the one before.
     """
     targets = checked_targets(target)
-    source = find_source(
-        model,
-        weights=weights,
-        settings=settings_from_text(settings or ()),
-        overrides=overrides,
-    )
-    for line in source.found:
-        stderr.print(line, soft_wrap=True)
+    with log_on_stderr():
+        source = find_source(
+            model, weights=weights, settings=settings_from_text(settings or ()), overrides=overrides
+        )
     plan = DeployPlan(
         source=source,
         sample=picked(find_sample(calibration, synthetic_blur=synthetic_blur), max_images),

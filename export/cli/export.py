@@ -10,7 +10,7 @@ from unblur.export.onnx_file import write_source
 from unblur.export.source_model import find_source
 from unblur.export.torch_module import settings_from_text
 from unblur.runtime.cli.options import JsonOption, StepsOption, output_option, with_overrides
-from unblur.runtime.console import print_json, progress, stderr
+from unblur.runtime.console import log_on_stderr, print_json, progress, stderr
 from unblur.runtime.quality.verify_report import finite_db
 from unblur.runtime.spec import SpecOverrides
 
@@ -42,15 +42,10 @@ def export(
 ) -> None:
     """Write a network as ONNX, for any batch and size, and check that it still computes the same."""
     check_onnx_name(output)
-    source = find_source(
-        model,
-        weights=weights,
-        settings=settings_from_text(settings or ()),
-        steps=steps,
-        overrides=overrides,
-    )
-    for line in source.found:
-        stderr.print(line, soft_wrap=True)
+    with log_on_stderr():
+        source = find_source(
+            model, weights=weights, settings=settings_from_text(settings or ()), steps=steps, overrides=overrides
+        )
     with progress() as bar:
         bar.add_task("exporting", total=None, note="")
         exported = write_source(source, output, precision)

@@ -8,16 +8,19 @@ import typer
 
 from unblur.export.report.measure import SCHEMA, MeasuredBundle, read_bundles, with_profiles, with_quality
 from unblur.export.report.measured_page import measured_page
-from unblur.runtime.cli.options import JsonOption, output_option
-from unblur.runtime.console import print_json, progress, stderr
+from unblur.runtime.cli.options import JsonOption, output_option, with_overrides
+from unblur.runtime.console import log_on_stderr, print_json, progress, stderr
 from unblur.runtime.files import atomic_file
 from unblur.runtime.profile.measure import Plan
 from unblur.runtime.quality.pairs import find_pairs
-from unblur.runtime.spec import parse_size_hw
+from unblur.runtime.spec import SpecOverrides, parse_size_hw
 
 
+@with_overrides
 def report(
-    bundles: Annotated[list[str], typer.Argument(metavar="BUNDLE...", help="Shipped presets or bundle folders.")],
+    bundles: Annotated[
+        list[str], typer.Argument(metavar="BUNDLE...", help="Shipped presets, bundle folders or .onnx files.")
+    ],
     output: Annotated[Path, output_option("The page to write, HTML.")],
     profile: Annotated[
         list[Path] | None,
@@ -32,14 +35,15 @@ def report(
     size: Annotated[str, typer.Option(help="Height x width to profile at.")] = "720x1280",
     no_profile: Annotated[bool, typer.Option("--no-profile", help="Do not measure times now.")] = False,
     json: JsonOption = False,
+    overrides: SpecOverrides = SpecOverrides(),
 ) -> None:
     """Put bundles on one page, side by side: model cards, parity, images, latency, layers, INT8, power.
 
     Bundles without a --profile are profiled now, for a short time at every number of steps.
     """
     plan = None if no_profile else Plan(size_hw=parse_size_hw(size), seconds=seconds, warm_up_s=2 * seconds)
-    with atomic_file(output) as temporary:
-        measured = _measured(read_bundles(bundles, profile or ()), plan, pairs)
+    with log_on_stderr(), atomic_file(output) as temporary:
+        measured = _measured(read_bundles(bundles, profile or (), overrides), plan, pairs)
         temporary.write_text(measured_page(measured), encoding="utf-8")
     if json:
         documents = [bundle.document() for bundle in measured]

@@ -11,7 +11,7 @@ from markupsafe import Markup
 from unblur.calibration.sensitivity_plot import sensitivity_figure
 from unblur.export.report.data import BundleReport, Int8Report, TruthQuality
 from unblur.export.report.plots import inline_figure
-from unblur.export.report.render import percent_text, render, signed_text
+from unblur.export.report.render import percent_text, render, signed_text, size_text
 from unblur.runtime.profile.document import Profile
 from unblur.runtime.profile.text import number
 
@@ -55,24 +55,34 @@ def bundle_column(name: str, report: BundleReport) -> Column:
         judged=report.judged,
         facts=bundle_facts(report, report.judged),
         card=model_card(report),
-        sensitivity=_sensitivity_plot(report.int8),
+        sensitivity=None if report.int8 is None else _sensitivity_plot(report.int8),
     )
 
 
 def bundle_facts(report: BundleReport, judged: TruthQuality | None) -> tuple[Fact, ...]:
     """The main figures; what restoring gains comes first."""
-    int8, spec = report.int8, report.spec
+    int8 = report.int8
+    own = {each.precision: each for each in report.models if each.steps == report.spec.steps}
+    file = own.get("fp16") or report.models[0]
     return (
         Fact("Gain in PSNR", *_gain(judged)),
         *(
-            Fact(f"720p frame, {each.precision}", number(each.median_ms), "ms where it was made")
+            Fact(
+                f"{_frame_name(each.size_hw)} frame, {each.precision}",
+                number(each.median_ms),
+                "ms where it was made",
+            )
             for each in report.latency
         ),
-        Fact("In INT8", percent_text(int8.macs_share, 1)),
+        *(() if int8 is None else (Fact("In INT8", percent_text(int8.macs_share, 1)),)),
         Fact("Frame of 720p", f"{report.gflop_720p:.3g}", "GFLOP"),
         Fact("Parameters", f"{report.parameters:,}"),
-        Fact("fp16 file", f"{_model_bytes(report, spec.steps) / 1e6:.2f}", "MB"),
+        Fact(f"{file.precision} file", f"{file.bytes / 1e6:.2f}", "MB"),
     )
+
+
+def _frame_name(size_hw: tuple[int, int]) -> str:
+    return "720p" if size_hw == (720, 1280) else size_text(size_hw)
 
 
 def model_card(report: BundleReport) -> dict[str, str]:
@@ -83,17 +93,21 @@ def model_card(report: BundleReport) -> dict[str, str]:
         "Preset": f"{spec.preset} ({spec.system})",
         "Recursion steps": f"{spec.steps}; comes at {', '.join(map(str, counts))}",
         "Options": ", ".join(f"{key} {value}" for key, value in sorted(spec.options.items())) or "none",
-        "Input": f"{spec.colour}, values {spec.value_range[0]:g} to {spec.value_range[1]:g}, sides multiples of "
-        f"{spec.multiple_of} px (the runtime pads)",
+        "Input": f"{spec.takes} (the runtime pads)",
         "Receptive field": f"{f'{spec.receptive_field} px' if spec.receptive_field else 'the whole frame'}; "
         f"pooling {spec.pooling}",
         "Trained on": ", ".join(spec.training_data) or "not recorded",
         "Licence": spec.licence,
-        "INT8 ranges": f"{int8.method}, of {int8.tensors} activations on {int8.images} images",
-        "Calibration": int8.calibration_id[:16],
-        "Built with": ", ".join(f"{name} {number}" for name, number in sorted(report.versions.items())),
+        **({} if int8 is None else _int8_card(int8)),
+        "Built with": ", ".join(f"{name} {number}" for name, number in sorted(report.versions.items()))
+        or "not known",
         **({"Built": report.created} if report.created else {}),
     }
+
+
+def _int8_card(int8: Int8Report) -> dict[str, str]:
+    ranges = f"{int8.method}, of {int8.tensors} activations on {int8.images} images"
+    return {"INT8 ranges": ranges, "Calibration": int8.calibration_id[:16]}
 
 
 def _gain(judged: TruthQuality | None) -> tuple[str, str]:
@@ -101,10 +115,6 @@ def _gain(judged: TruthQuality | None) -> tuple[str, str]:
     if judged is None or judged.qualities[0].db is None:
         return "?", "not measured"
     return signed_text(judged.qualities[0].db - judged.blurred_db, 2), "dB"
-
-
-def _model_bytes(report: BundleReport, steps: int) -> int:
-    return next(model.bytes for model in report.models if (model.precision, model.steps) == ("fp16", steps))
 
 
 def _sensitivity_plot(int8: Int8Report) -> Markup | None:

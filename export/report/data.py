@@ -117,7 +117,8 @@ class BundleReport:
     truth: where the sharp images come from that quality is measured against. images: the worst first. latency: of
     every precision at all steps; empty in a reproducible build (SOURCE_DATE_EPOCH).
     parameters: number of trained scalars. gflop_720p: of one frame of 720 x 1280 at all steps. ledger: parity and,
-    with ground truth, quality. versions: of the packages that made it. created: UTC, ISO 8601, or empty.
+    with ground truth, quality. int8: None of a single ONNX file. versions: of the packages that made it. created:
+    UTC, ISO 8601, or empty.
     """
 
     spec: ModelSpec
@@ -125,7 +126,7 @@ class BundleReport:
     gflop_720p: float
     models: tuple[ModelFile, ...]
     ledger: Ledger
-    int8: Int8Report
+    int8: Int8Report | None
     truth: Truth
     images: tuple[CropComparison, ...]
     latency: tuple[VariantLatency, ...]

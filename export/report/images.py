@@ -31,6 +31,11 @@ def compare_crops(name: str, crop: Crop, blurred: Frame, restored: Frame, sharp:
     )
 
 
+def shrunk(frame: Frame, scale: int) -> Frame:
+    """A frame at 1/scale of its size."""
+    return np.asarray(Image.fromarray(frame).reduce(scale))
+
+
 def gain_db(crop: Crop, blurred: Frame, restored: Frame, sharp: Frame) -> float:
     """What restoring gains in a crop, PSNR; negative where it makes things worse."""
     return psnr_db(restored[crop], sharp[crop]) - psnr_db(blurred[crop], sharp[crop])

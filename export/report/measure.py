@@ -2,23 +2,25 @@
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import get_args
+from typing import cast, get_args
 
-from unblur.export.report.data import BundleReport, TruthQuality, read_report
+from unblur.calibration.onnx_model import OnnxModel, read_onnx
+from unblur.calibration.placement import gflop_720p, parameters_of
+from unblur.export.report.data import BundleReport, ModelFile, TruthQuality, read_report
 from unblur.runtime.console import Stage, silent
 from unblur.runtime.errors import BadInput, EngineMismatch
-from unblur.runtime.model.bundle import SUFFIX, Bundle, read_bundle
-from unblur.runtime.model.open_model import find_model, open_runner
+from unblur.runtime.model.bundle import SUFFIX, read_bundle
+from unblur.runtime.model.open_model import check_overrides, find_model, open_runner
 from unblur.runtime.profile.document import Profile, read_profile
 from unblur.runtime.profile.measure import Control, Plan
 from unblur.runtime.profile.profile_model import ModelChoice, ProfileRequest, profile_model
 from unblur.runtime.quality.pairs import Pair
 from unblur.runtime.quality.parity import Ledger, measure
 from unblur.runtime.runner import RunnerOptions
-from unblur.runtime.spec import Precision
+from unblur.runtime.spec import Precision, SpecOverrides
 from unblur.runtime.strict_json import to_json
 from unblur.runtime.tensorrt.engine_runner import EngineRunner
 
@@ -27,17 +29,18 @@ SCHEMA = 1
 
 @dataclass(frozen=True)
 class MeasuredBundle:
-    """One bundle on the page.
+    """One bundle, or one ONNX file, on the page.
 
     name: of the bundle's folder, or the preset. profiles: fewest steps first. judged: what it restores, as it was
-    deployed or judged since; None if it was not.
+    deployed or judged since; None if it was not. overrides: what is stated of a file from elsewhere.
     """
 
     name: str
-    bundle: Bundle
+    path: Path
     report: BundleReport
     profiles: tuple[Profile, ...]
     judged: TruthQuality | None
+    overrides: SpecOverrides = SpecOverrides()
 
     def db(self, profile: Profile) -> float | None:
         """PSNR of the form that was profiled, None if it was not measured."""
@@ -62,39 +65,62 @@ class MeasuredBundle:
         }
 
 
-def read_bundles(models: Sequence[str], profile_files: Sequence[Path]) -> list[MeasuredBundle]:
-    """The bundles that `models` name, each with its profiles and the quality it was deployed with.
+def read_bundles(
+    models: Sequence[str], profile_files: Sequence[Path], overrides: SpecOverrides = SpecOverrides()
+) -> list[MeasuredBundle]:
+    """The bundles and ONNX files that `models` name, each with its profiles and the quality it was deployed with.
 
     Raises BadInput for what is no bundle or no profile, and for a profile that fits none of the bundles or several;
     BundleError for a bundle that is damaged or older than its report.
     """
-    bundles = {_name(model): _open(model) for model in models}
+    bundles = {_name(model): _open(model, overrides) for model in models}
     if len(bundles) < len(models):
         raise BadInput(f"two bundles have the same name ({', '.join(map(_name, models))}); rename one of them")
     profiles: dict[str, list[Profile]] = {name: [] for name in bundles}
     for file in profile_files:
         profile = read_profile(file)
         profiles[_owner(profile, bundles, file)].append(profile)
-    return [_subject(name, bundle, profiles[name]) for name, bundle in bundles.items()]
+    return [replace(each, profiles=_by_steps(profiles[name])) for name, each in bundles.items()]
 
 
 def _name(model: str) -> str:
     return Path(model).resolve().name.removesuffix(SUFFIX)
 
 
-def _open(model: str) -> Bundle:
+def _open(model: str, overrides: SpecOverrides) -> MeasuredBundle:
     path = find_model(model)
-    if not path.is_dir():
-        raise BadInput(f"{path} is a single file; a report is made of bundles, see `unblur deploy`")
-    return read_bundle(path)
+    if path.suffix == ".engine":
+        raise BadInput(f"{path} is an engine; a report is made of bundles and .onnx files")
+    check_overrides(path, overrides)
+    report = read_report(read_bundle(path)) if path.is_dir() else _report_of_file(read_onnx(path, overrides))
+    return MeasuredBundle(_name(model), path, report, (), report.judged, overrides)
 
 
-def _owner(profile: Profile, bundles: dict[str, Bundle], file: Path) -> str:
+def _report_of_file(model: OnnxModel) -> BundleReport:
+    """What can be known of an ONNX file alone."""
+    assert model.path is not None  # noqa: S101
+    precision = cast(Precision, model.precision)
+    return BundleReport(
+        spec=model.spec,
+        parameters=parameters_of(model),
+        gflop_720p=gflop_720p(model),
+        models=(ModelFile(precision, model.spec.steps, model.path.stat().st_size),),
+        ledger=Ledger(0, None, (), ()),
+        int8=None,
+        truth="pairs",
+        images=(),
+        latency=(),
+        versions={},
+        created="",
+    )
+
+
+def _owner(profile: Profile, bundles: Mapping[str, MeasuredBundle], file: Path) -> str:
     """The bundle that was profiled: by its name, or by its preset if only one has that."""
-    presets = Counter(bundle.spec.preset for bundle in bundles.values())
-    for name, bundle in bundles.items():
+    presets = Counter(each.report.spec.preset for each in bundles.values())
+    for name, each in bundles.items():
         same_name = profile.model.removesuffix(SUFFIX) == name or presets[profile.preset] == 1
-        if bundle.spec.preset == profile.preset and same_name:
+        if each.report.spec.preset == profile.preset and same_name:
             return name
     raise BadInput(
         f"{file} is a profile of '{profile.model}' ({profile.preset}), which fits none, or more than one, of "
@@ -102,15 +128,8 @@ def _owner(profile: Profile, bundles: dict[str, Bundle], file: Path) -> str:
     )
 
 
-def _subject(name: str, bundle: Bundle, profiles: Sequence[Profile]) -> MeasuredBundle:
-    report = read_report(bundle)
-    return MeasuredBundle(
-        name=name,
-        bundle=bundle,
-        report=report,
-        profiles=tuple(sorted(profiles, key=lambda profile: profile.steps)),
-        judged=report.judged,
-    )
+def _by_steps(profiles: Sequence[Profile]) -> tuple[Profile, ...]:
+    return tuple(sorted(profiles, key=lambda profile: profile.steps))
 
 
 _log = logging.getLogger(__name__)
@@ -122,7 +141,7 @@ def with_profiles(measured: MeasuredBundle, plan: Plan, stage: Stage = silent) -
     advance = stage(f"profiling {measured.name}", len(counts))
     profiles = []
     for steps in counts:
-        choice = ModelChoice(str(measured.bundle.path), RunnerOptions(steps=steps))
+        choice = ModelChoice(str(measured.path), RunnerOptions(steps=steps, overrides=measured.overrides))
         request = ProfileRequest(choice, plan, layers=steps == counts[-1] and _tells_layers(choice))
         profiles.append(_profile(request))
         advance()
@@ -150,14 +169,19 @@ def _tells_layers(choice: ModelChoice) -> bool:
 def with_quality(measured: MeasuredBundle, pairs: Sequence[Pair], stage: Stage = silent) -> MeasuredBundle:
     """Measure the quality on pairs, of each variant that was profiled, or of fp32 at every number of steps."""
     profiled: set[tuple[Precision, int]] = {(profile.precision, profile.steps) for profile in measured.profiles}
-    forms = profiled or {("fp32", model.steps) for model in measured.report.models}
+    forms = profiled or {(measured.report.models[0].precision, each.steps) for each in measured.report.models}
     advance = stage(f"judging {measured.name}", len(forms) * len(pairs))
     ledgers = []
     for precision, steps in sorted(forms, key=lambda form: (-form[1], get_args(Precision).index(form[0]))):
         with open_runner(
-            measured.bundle.path,
+            measured.path,
             RunnerOptions(
-                precision=precision, steps=steps, graph_optimization=precision != "int8", device="cpu", quiet=True
+                precision=precision,
+                steps=steps,
+                graph_optimization=precision != "int8",
+                device="cpu",
+                quiet=True,
+                overrides=measured.overrides,
             ),
         ) as runner:
             ledgers.append(measure([runner], pairs, advance))

@@ -6,7 +6,7 @@ from statistics import fmean
 
 from markupsafe import Markup
 
-from unblur.export.report.data import BundleReport
+from unblur.export.report.data import BundleReport, Int8Report
 from unblur.export.report.measure import MeasuredBundle
 from unblur.export.report.plots import Curve, roofline, tradeoff
 from unblur.export.report.render import db_text, percent_text, signed_text, size_text
@@ -45,8 +45,14 @@ def _fixed(report: BundleReport) -> dict[str, str]:
         "GFLOP per frame of 720p": number(report.gflop_720p),
         "Recursion steps": str(report.spec.steps),
         **{f"{model.precision} file, MB": f"{model.bytes / 1e6:.2f}" for model in own},
-        "INT8, of the multiply-accumulates": percent_text(report.int8.macs_share, 1),
-        "INT8 against fp32, dB": signed_text(fmean(report.int8.deltas_db), 3),
+        **({} if report.int8 is None else _int8(report.int8)),
+    }
+
+
+def _int8(int8: Int8Report) -> dict[str, str]:
+    return {
+        "INT8, of the multiply-accumulates": percent_text(int8.macs_share, 1),
+        "INT8 against fp32, dB": signed_text(fmean(int8.deltas_db), 3),
     }
 
 

@@ -7,19 +7,22 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from unblur.runtime.cli.options import JsonOption
+from unblur.runtime.cli.options import JsonOption, with_overrides
 from unblur.runtime.console import print_json, stdout
 from unblur.runtime.machine.doctor import examine, examine_model
 from unblur.runtime.machine.facts import read_facts
 from unblur.runtime.model.open_model import shipped_presets
+from unblur.runtime.spec import SpecOverrides
 
 
+@with_overrides
 def doctor(
     model: Annotated[
         str | None,
         typer.Argument(help="A shipped preset, a bundle, an .onnx file or an engine: does it run here?"),
     ] = None,
     json: JsonOption = False,
+    overrides: SpecOverrides = SpecOverrides(),
 ) -> None:
     """Check Python, the driver, the GPU, JetPack, TensorRT and the packages of this machine.
 
@@ -28,7 +31,7 @@ def doctor(
     facts = read_facts()
     checks = examine(facts)
     if model is not None:
-        checks += examine_model(shipped_presets().get(model, Path(model)), facts)
+        checks += examine_model(shipped_presets().get(model, Path(model)), facts, overrides)
     if json:
         print_json({"checks": [asdict(check) for check in checks]})
     else:

@@ -2,16 +2,22 @@
 
 import typer
 
-from unblur.runtime.cli.options import JsonOption, ModelArgument, PairsOption, ThreadsOption
-from unblur.runtime.console import print_json, progress, stages_on
+from unblur.runtime.cli.options import JsonOption, ModelArgument, PairsOption, ThreadsOption, with_overrides
+from unblur.runtime.console import log_on_stderr, print_json, progress, stages_on
 from unblur.runtime.model.open_model import find_model
 from unblur.runtime.quality.pairs import check_pairs, find_pairs
 from unblur.runtime.quality.verify import verify as verify_model
 from unblur.runtime.quality.verify_report import document, print_report
+from unblur.runtime.spec import SpecOverrides
 
 
+@with_overrides
 def verify(
-    model: ModelArgument, pairs: PairsOption = None, threads: ThreadsOption = None, json: JsonOption = False
+    model: ModelArgument,
+    pairs: PairsOption = None,
+    threads: ThreadsOption = None,
+    json: JsonOption = False,
+    overrides: SpecOverrides = SpecOverrides(),
 ) -> None:
     """Check a bundle on this machine: every byte, golden vectors, parity, engines, quality on pairs.
 
@@ -19,11 +25,11 @@ def verify(
     """
     path = find_model(model)
     found = [] if pairs is None else find_pairs(pairs)
-    with progress() as bar:
+    with log_on_stderr(), progress() as bar:
         stage = stages_on(bar)
         if found:
             check_pairs(found, stage("reading pairs", len(found)))
-        result = verify_model(path, found, stage, threads=threads)
+        result = verify_model(path, found, stage, threads=threads, overrides=overrides)
     if json:
         print_json(document(result))
     else:

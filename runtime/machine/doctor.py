@@ -11,11 +11,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from unblur.runtime.errors import BundleError, EngineMismatch, SpecMismatch
+from unblur.runtime.errors import BadInput, BundleError, EngineMismatch, SpecMismatch
 from unblur.runtime.machine.facts import SystemFacts
 from unblur.runtime.model.bundle import ENGINES, Bundle, read_bundle
-from unblur.runtime.model.open_model import choice_for
-from unblur.runtime.spec import parse_version
+from unblur.runtime.model.onnx_runner import describe_onnx
+from unblur.runtime.model.open_model import check_overrides, choice_for
+from unblur.runtime.spec import SpecOverrides, parse_version
 from unblur.runtime.tensorrt.engine_file import (
     FLAVOUR_NAMES,
     SUFFIX,
@@ -62,12 +63,13 @@ def examine(facts: SystemFacts) -> list[Check]:
     return [*checks, *_extras(facts)]
 
 
-def examine_model(model: Path, facts: SystemFacts) -> list[Check]:
-    """Whether a bundle, an .onnx file or an engine runs on this machine."""
+def examine_model(model: Path, facts: SystemFacts, overrides: SpecOverrides = SpecOverrides()) -> list[Check]:
+    """Whether a bundle, an .onnx file or an engine runs on this machine. overrides: stated of such a file."""
+    check_overrides(model, overrides)
     if model.suffix == SUFFIX:
         return [_engine(model, facts, str(owner_of(model) or "MODEL"))]
     if not model.is_dir():
-        return [_file(model)]
+        return [_file(model, overrides)]
     try:
         bundle = read_bundle(model)
     except (BundleError, SpecMismatch) as error:
@@ -184,10 +186,16 @@ def _extras(facts: SystemFacts) -> Iterator[Check]:
         yield Check(f"extra {extra}", True, detail)
 
 
-def _file(model: Path) -> Check:
+def _file(model: Path, overrides: SpecOverrides) -> Check:
     if not model.is_file():
         return Check("model", False, f"{model} does not exist", "give a bundle, an .onnx file or an .engine file")
-    return Check("model", True, f"{model.name} runs on ONNX Runtime, whatever the device")
+    try:
+        spec, precision = describe_onnx(model, overrides)
+    except (BadInput, SpecMismatch) as error:
+        return Check("model", False, str(error), "give a network from an image to an image")
+    return Check(
+        "model", True, f"{model.name} ({precision}, {spec.takes}) runs on ONNX Runtime, whatever the device"
+    )
 
 
 def _bundle(bundle: Bundle) -> Check:

@@ -138,14 +138,15 @@ def check_runner(bundle: Bundle, runner: Runner) -> GoldenResult:
 
 def frame_ms(runner: Runner, frame: Frame) -> float:
     """Milliseconds to restore one uint8 frame, conversions included."""
-    out = np.empty_like(frame)
+    size_hw = frame.shape[0], frame.shape[1]
+    out = np.empty((*runner.spec.output_hw(size_hw), 3), np.uint8)
     started = time.perf_counter()
     if isinstance(runner, FrameRunner):
         runner.infer_frame(frame, out)
     else:
-        padding = Padding.to_multiple((frame.shape[0], frame.shape[1]), runner.spec.multiple_of)
+        padding = Padding.to_multiple(size_hw, runner.spec.multiple_of)
         restored: Batch = runner.infer(batch_from_frame(frame, padding))
-        frame_from_batch(restored, padding, out)
+        frame_from_batch(restored, padding.scaled(runner.spec.scale), out)
     return (time.perf_counter() - started) * 1e3
 
 
@@ -173,7 +174,7 @@ def _median_ms(runner: Runner, frame: Frame, best_ms: float) -> float:
 
 def _frame(bundle: Bundle) -> Frame:
     """The golden image, repeated to a size that the engines take."""
-    height, width = _SIZE_HW
+    height, width = bundle.spec.usual_hw(_SIZE_HW)
     for engine in _engines(bundle)[:1]:
         profiles = read_record(engine).identity.profiles
         if not any(profile.holds((1, 3, *_SIZE_HW)) for profile in profiles):

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unblur.runtime.errors import BundleError, SpecMismatch
-from unblur.runtime.frames import Batch, Frame, Padding, batch_from_frame, check_frame
+from unblur.runtime.frames import Batch, Frame, Padding, batch_from_frame, cell_means, check_frame
 from unblur.runtime.metrics import psnr_float_db
 from unblur.runtime.model.bundle import Bundle, Golden, Variant
 from unblur.runtime.quality.tolerances import TOLERANCES, Agreement, Tolerance, judge
@@ -56,7 +56,7 @@ def make_golden(folder: Path, runner: Runner, *, small: bool = False) -> Golden:
         expected=f"{FOLDER}/{runner.precision}-{runner.spec.steps}.npy",
     )
     (folder / FOLDER).mkdir(exist_ok=True)
-    height, width = _SMALL_HW if small else _SIZE_HW
+    height, width = runner.spec.usual_hw(_SMALL_HW if small else _SIZE_HW)
     frame = np.ascontiguousarray(golden_frame()[:height, :width])
     np.save(folder / golden.input, frame)
     np.save(folder / golden.expected, _restore(runner, frame))
@@ -98,10 +98,12 @@ def check_golden(
 
 
 def agreement_of(restored: Batch, expected: Batch, batch: Batch, tolerance: Tolerance) -> Agreement:
-    """Judge an output against its reference; all three are (N, 3, H, W), `batch` is the input of both."""
+    """Judge an output against its reference, both (N, 3, H, W); `batch` is the input of both, of scale 1."""
     if not np.isfinite(restored).all():
         return Agreement(math.nan, tolerance.floor_db, False, "the output holds NaN or infinity")
-    return judge(tolerance, [psnr_float_db(restored, expected)], [psnr_float_db(batch, expected)])
+    scale = expected.shape[2] // batch.shape[2]
+    change_db = psnr_float_db(batch, cell_means(expected, scale))
+    return judge(tolerance, [psnr_float_db(restored, expected)], [change_db])
 
 
 def read_golden_frame(bundle: Bundle, golden: Golden) -> Frame:
@@ -133,9 +135,9 @@ def _unpadded(frame: Frame) -> Batch:
 
 
 def _restore(runner: Runner, frame: Frame) -> Batch:
-    """float32 (1, 3, H, W), cropped to the size of the frame; a copy."""
-    height, width = frame.shape[:2]
-    padding = Padding.to_multiple((height, width), runner.spec.multiple_of)
+    """float32 (1, 3, H, W), of `scale` times the size of the frame; a copy."""
+    padding = Padding.to_multiple((frame.shape[0], frame.shape[1]), runner.spec.multiple_of)
+    height, width = runner.spec.output_hw(padding.size_hw)
     return runner.infer(batch_from_frame(frame, padding))[:, :, :height, :width].copy()
 
 

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from unblur.runtime.errors import BadInput, SpecMismatch
 from unblur.runtime.files import atomic_file
+from unblur.runtime.frames import cell_means
 from unblur.runtime.images import read_image
 from unblur.runtime.metrics import luma
 from unblur.runtime.model.onnx_header import read_header
@@ -44,7 +45,7 @@ _STRIPS = (512, 1536, 3072)  # rows; a network that sees from the middle to the 
 _SLOW_S = 2.5  # a strip that took longer is the last
 _FLOAT_TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 _PHOTO = Path(__file__).with_name("probe.jpg")  # Eileen Collins by NASA, in the public domain; a part of it
-_CACHE_VERSION = 1
+_CACHE_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -143,6 +144,10 @@ class _Probe:
         if clipped is not None:
             return clipped, "image"
         found = [(value_range, *self._likeness(value_range)) for value_range in _RANGES]
+        if not any(likeness_db > -math.inf for _, _, likeness_db in found):
+            raise SpecMismatch(
+                f"{self.path} gives NaN or infinity for a photograph in any range of values; check its weights"
+            )
         if found[0][2] < min(found[1][2] - _PREFERRED_DB, _GOOD_DB):
             found[:2] = found[1::-1]
         value_range, kind, _ = next((each for each in found if each[2] >= _PLAUSIBLE_DB), found[0])
@@ -255,14 +260,12 @@ class _Probe:
     def _errors(self, image: Values, value_range: tuple[float, float]) -> tuple[float, float]:
         """Mean squared differences to the image if the output is (the image, a residual)."""
         low, high = value_range
-        restored = self.run(image * (high - low) + low)
-        count, channels, height, width = restored.shape
-        scale = self.scale
-        cells = restored.reshape(count, channels, height // scale, scale, width // scale, scale)
-        restored = cells.mean(axis=(3, 5), dtype=np.float64).astype(np.float32)
-        full = np.mean(np.square((restored - low) / (high - low) - image, dtype=np.float64))
-        is_residual = scale == 1 and np.ptp(restored) > 0  # of a constant nothing can be told
-        residual = np.mean(np.square(restored / (high - low), dtype=np.float64)) if is_residual else math.inf
+        restored = cell_means(self.run(image * (high - low) + low), self.scale)
+        if not np.isfinite(restored).any():
+            return math.nan, math.nan
+        full = np.nanmean(np.square((restored - low) / (high - low) - image, dtype=np.float64))
+        is_residual = self.scale == 1 and np.ptp(restored) > 0  # of a constant nothing can be told
+        residual = np.nanmean(np.square(restored / (high - low), dtype=np.float64)) if is_residual else math.inf
         return float(full), float(residual)
 
     def _working_hw(self) -> tuple[int, int]:

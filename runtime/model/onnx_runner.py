@@ -14,6 +14,7 @@ from unblur.runtime.errors import DeviceError, SpecMismatch
 from unblur.runtime.frames import Batch, NetworkValues
 from unblur.runtime.model.inspect_onnx import inspect_onnx
 from unblur.runtime.model.onnx_session import ORT_ERRORS, OnnxDevice, first_line, open_session, session_options
+from unblur.runtime.model.tiles import infer_fixed
 from unblur.runtime.runner import InferenceTiming, check_batch
 from unblur.runtime.spec import PRECISION_KEY, SPEC_KEY, ModelSpec, Precision, SpecOverrides
 
@@ -81,7 +82,12 @@ class OnnxRunner:
         return self._precision
 
     def infer(self, batch: Batch) -> Batch:
-        """See Runner. The result is overwritten by the next call with a batch of the same shape."""
+        """See Runner. The result is overwritten by the next call with a batch of the same shape.
+
+        A batch that is not of the only size that the network takes runs in tiles of it.
+        """
+        if self._spec.fixed_hw not in (None, batch.shape[2:]):
+            return infer_fixed(self.infer, batch, self._spec)
         self._stage(batch)
         self._execute()
         self._finish(batch)
@@ -90,6 +96,8 @@ class OnnxRunner:
     def timed_infer(self, batch: Batch) -> tuple[Batch, InferenceTiming]:
         """As `infer`, with its timing. On a GPU the copy of the result is part of the run, `device_ms`."""
         started = time.perf_counter()
+        if self._spec.fixed_hw not in (None, batch.shape[2:]):
+            return self.infer(batch), InferenceTiming(0.0, 0.0, (time.perf_counter() - started) * 1e3, 0.0)
         self._stage(batch)
         staged = time.perf_counter()
         self._execute()
@@ -106,9 +114,6 @@ class OnnxRunner:
         """Put the batch where the session reads it: where it lies already, unless it has to be converted."""
         self._opened()
         check_batch(batch, self._spec.multiple_of)
-        if self._spec.fixed_hw not in (None, batch.shape[2:]):
-            takes, found = ("x".join(map(str, sides)) for sides in (self._spec.fixed_hw or (), batch.shape[2:]))
-            raise SpecMismatch(f"{self.path} takes {takes} only, got {found}; give --size {takes}")
         if batch.shape != self._batch_shape:
             self._allocate(batch.shape)
         if self._is_direct:

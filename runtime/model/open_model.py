@@ -34,7 +34,7 @@ from unblur.runtime.model.onnx_runner import OnnxRunner
 from unblur.runtime.model.onnx_session import OnnxDevice
 from unblur.runtime.quality.tolerances import TOLERANCES, Agreement
 from unblur.runtime.runner import Runner, RunnerOptions
-from unblur.runtime.spec import Device, Precision
+from unblur.runtime.spec import Device, Precision, SpecOverrides
 from unblur.runtime.tensorrt.engine_file import EngineIdentity, EngineRecord, Profile, find_engines, read_record
 from unblur.runtime.tensorrt.engine_runner import EngineRunner
 
@@ -165,6 +165,7 @@ def _golden_batch(profile: Profile) -> Batch:
 
 def open_model(path: Path, options: RunnerOptions) -> Runner:
     """Open a bundle, an .onnx file or an .engine file; raises what `open_runner` raises."""
+    check_overrides(path, options.overrides)
     if path.is_dir():
         return _open_bundle(read_bundle(path), options)
     if path.suffix != ".engine":
@@ -172,6 +173,12 @@ def open_model(path: Path, options: RunnerOptions) -> Runner:
     if options.device not in ("auto", "tensorrt"):
         raise BadInput(f"{path} is a TensorRT engine, which does not run on {options.device}; give its bundle")
     return _checked(path, EngineRunner(path), options.precision, options.steps)
+
+
+def check_overrides(path: Path, overrides: SpecOverrides) -> None:
+    """BadInput if something is stated about a model that knows it: a bundle or an engine."""
+    if path.suffix != ".onnx" and overrides != SpecOverrides():
+        raise BadInput(f"{path} says what it takes; --value-range and the like are for .onnx files from elsewhere")
 
 
 def _open_bundle(bundle: Bundle, options: RunnerOptions) -> Runner:
@@ -227,7 +234,7 @@ def _open_onnx(path: Path, options: RunnerOptions) -> Runner:
     if options.device == "tensorrt":
         raise BadInput(f"{path} is not an engine; make one with `unblur build`, or give --device cuda or cpu")
     if options.device == "openvino":
-        return open_openvino(path, options.threads)
+        return open_openvino(path, options.threads, options.overrides)
     if options.device == "ort-tensorrt":
         return _onnx_runner(path, options, options.device)
     has_cuda = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
@@ -252,11 +259,11 @@ def _onnx_runner(path: Path, options: RunnerOptions, device: OnnxDevice) -> Onnx
     )
 
 
-def open_openvino(path: Path, threads: int | None = None) -> Runner:
+def open_openvino(path: Path, threads: int | None = None, overrides: SpecOverrides = SpecOverrides()) -> Runner:
     """On OpenVINO, in bfloat16 where the CPU has it; MissingExtra without the package."""
     with needs_extra("openvino"):
         from unblur.runtime.model.openvino_runner import OpenVinoRunner
-    return OpenVinoRunner(path, threads=threads, cache=cache_folder() / "openvino")
+    return OpenVinoRunner(path, threads=threads, cache=cache_folder() / "openvino", overrides=overrides)
 
 
 def _checked(path: Path, runner: Runner, precision: Precision | Literal["auto"], steps: int | None) -> Runner:

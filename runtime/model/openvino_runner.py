@@ -18,7 +18,7 @@ from unblur.runtime.errors import DeviceError, SpecMismatch
 from unblur.runtime.frames import Batch, Frame, check_frame
 from unblur.runtime.model.onnx_runner import OnnxRunner
 from unblur.runtime.runner import InferenceTiming, check_batch
-from unblur.runtime.spec import ModelSpec, Precision
+from unblur.runtime.spec import ModelSpec, Precision, SpecOverrides
 
 _DEVICE = "CPU"
 _AXES_HW_OF_FRAME, _AXES_HW = np.array([1, 2]), np.array([2, 3])
@@ -30,16 +30,23 @@ class OpenVinoRunner:
     threads: CPU threads for one inference; None leaves it to OpenVINO (one per physical core).
     exact: compute in float32 even where the CPU has bfloat16, which is faster and costs about 64 dB.
     cache: a folder for compiled networks, which makes opening one again much faster; None for no cache.
+    overrides: see OnnxRunner.
 
     Raises BadInput if the file is missing or damaged, SpecMismatch if it is not ours or needs another conversion of
     frames, DeviceError if OpenVINO cannot compile it.
     """
 
     def __init__(
-        self, path: Path, *, threads: int | None = None, exact: bool = False, cache: Path | None = None
+        self,
+        path: Path,
+        *,
+        threads: int | None = None,
+        exact: bool = False,
+        cache: Path | None = None,
+        overrides: SpecOverrides = SpecOverrides(),
     ) -> None:
         self.path = path
-        with OnnxRunner(path, threads=1, graph_optimization=False) as file:
+        with OnnxRunner(path, threads=1, graph_optimization=False, overrides=overrides) as file:
             self._spec, self._precision = file.spec, file.precision
         if not _is_plain(self._spec):
             raise SpecMismatch(f"{path} does not take RGB in [0, 1]; run it with --device cpu")

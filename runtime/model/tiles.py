@@ -8,7 +8,7 @@ space-to-depth grid sees the same grid.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -185,13 +185,29 @@ def infer_tiles(runner: Runner, frame: AnyFrame, plan: TilePlan, buffer: Batch, 
         fill_frame(core, Padding(core_hw, core_hw), out[begin_y:end_y, begin_x:end_x])
 
 
+def infer_fixed(infer: Callable[[Batch], Batch], batch: Batch, spec: ModelSpec) -> Batch:
+    """A batch of any size through a network that takes one size only, in tiles; see `plan_fixed_tiles`."""
+    (height, width), scale = batch.shape[2:], spec.scale
+    plan = plan_fixed_tiles((height, width), spec)
+    restored = np.empty((len(batch), 3, scale * height, scale * width), np.float32)
+    for row, column in plan.tiles:
+        window = batch[:, :, row.start :, column.start :][:, :, : plan.tile_hw[0], : plan.tile_hw[1]]
+        missing = [(0, side - found) for side, found in zip(plan.tile_hw, window.shape[2:], strict=True)]
+        core = _core(infer(np.pad(window, [(0, 0), (0, 0), *missing], "edge")), row, column, scale)
+        _scaled(restored, scale, (row.begin, row.end), (column.begin, column.end))[...] = core
+    return restored
+
+
 def tiling_error_db(runner: Runner, frame: Frame, *, halo: int | None = None) -> float | None:
     """PSNR in dB, before rounding, of tiles against the whole frame at once; inf if they are equal.
 
-    The frame is cut in at least two tiles even if it would fit in one; None if it is too small for two.
+    The frame is cut in at least two tiles even if it would fit in one; None if it is too small for two, or if the
+    network knows no whole frame, only tiles of one size.
     halo: in pixels; default `halo_of` the model.
     """
     spec = runner.spec
+    if spec.fixed_hw is not None:
+        return None
     padding = Padding.to_multiple((frame.shape[0], frame.shape[1]), spec.multiple_of)
     halo = halo_of(spec) if halo is None else halo
     try:

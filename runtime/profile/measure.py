@@ -292,7 +292,12 @@ def _run(runner: Runner, plan: Plan) -> Callable[[Any], object]:
     """What restores one input: `Runner.infer`, or what `unblur run` calls for a frame."""
     if plan.tensor:
         return runner.infer
-    return partial(Deblurrer(runner), out=np.empty((*plan.size_hw, 3), np.uint8))
+    return partial(Deblurrer(runner), out=_restored_like(runner, plan))
+
+
+def _restored_like(runner: Runner, plan: Plan) -> Frame:
+    """Room for a restored frame."""
+    return np.empty((*runner.spec.output_hw(plan.size_hw), 3), np.uint8)
 
 
 def _timing(runner: Runner, inputs: Sequence[Input], plan: Plan, control: Control) -> InferenceTiming | None:
@@ -315,7 +320,7 @@ def _timing(runner: Runner, inputs: Sequence[Input], plan: Plan, control: Contro
 
 def _timed(runner: Runner, plan: Plan, clock: Clock) -> Callable[[Any], InferenceTiming] | None:
     """What restores one input and returns where the time went; None if the runner cannot."""
-    out = np.empty((*plan.size_hw, 3), np.uint8)
+    out = _restored_like(runner, plan)
     if not plan.tensor and isinstance(runner, TimedFrameRunner):
         return lambda frame: runner.timed_infer_frame(frame, out)
     if not isinstance(runner, TimedRunner) or (not plan.tensor and isinstance(runner, FrameRunner)):
@@ -328,7 +333,7 @@ def _timed(runner: Runner, plan: Plan, clock: Clock) -> Callable[[Any], Inferenc
         """The host converts before and after."""
         began = clock()
         restored, timing = runner.timed_infer(batch_from_frame(frame, padding))
-        frame_from_batch(restored, padding, out)
+        frame_from_batch(restored, padding.scaled(runner.spec.scale), out)
         beyond_ms = timing.copy_in_ms + timing.device_ms + timing.copy_out_ms
         return replace(timing, host_ms=max(0.0, (clock() - began) / 1e6 - beyond_ms))
 

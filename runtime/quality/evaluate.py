@@ -138,9 +138,11 @@ class Judged:
 def evaluate(runner: Runner, pairs: Sequence[Pair]) -> Iterator[Judged]:
     """Restore and judge pair by pair, in their order.
 
-    Raises BadInput if there is no pair, a picture cannot be read or is too small for its measure.
+    Raises BadInput if there is no pair, a picture cannot be read or is too small for its measure, DeviceError if
+    the network gives NaN.
     """
     for pair, result in zip(pairs, frame_results([runner], pairs), strict=True):
+        result.check_finite(pair, runner)
         restored_rgb = result.outputs[0].image
         blurred, _ = _score(result.blurred, pair)
         restored, sharp_rgb = _score(restored_rgb, pair)

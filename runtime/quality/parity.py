@@ -15,8 +15,8 @@ from typing import Literal
 
 import numpy as np
 
-from unblur.runtime.errors import BadInput
-from unblur.runtime.frames import Batch, Frame, Padding, batch_from_frame, frame_from_batch
+from unblur.runtime.errors import BadInput, DeviceError
+from unblur.runtime.frames import Batch, Frame, Padding, batch_from_frame, cell_means, frame_from_batch, not_finite
 from unblur.runtime.metrics import MIN_SSIM_SIDE, psnr_db, psnr_float_db, ssim
 from unblur.runtime.quality.pairs import Pair, read_pair
 from unblur.runtime.quality.tolerances import INT8_LOSS_LIMIT_DB, TOLERANCES, Agreement, judge
@@ -120,12 +120,14 @@ def measure(
 
     frames: uint8 RGB (H, W, 3), at least 11 x 11 pixels for SSIM, or pairs, which bring ground truth; not both.
     Frames are not tiled. progress: called once per frame. names: of the hops. Raises BadInput if there is no frame,
-    one is too small, or an image of a pair cannot be read.
+    one is too small, or an image of a pair cannot be read; DeviceError if the only variant gives NaN.
     """
     blurred_db: list[float] = []
     tracks = [_Track() for _ in runners]
     differences = [_Differences() for _ in runners[1:]]
-    for result in frame_results(runners, frames):
+    for item, result in zip(frames, frame_results(runners, frames), strict=True):
+        if len(runners) == 1:
+            result.check_finite(item, runners[0])
         for difference, (earlier, later) in zip(differences, pairwise(result.outputs), strict=True):
             difference.add(result.values, earlier, later)
         if result.sharp is not None:
@@ -143,15 +145,15 @@ def measure(
 
 @dataclass(frozen=True)
 class Output:
-    """A variant's output for one frame: float (1, 3, H, W), and the 8-bit image that people see."""
+    """A variant's output for one frame, at the size of the frame: float (1, 3, H, W), and the 8-bit image."""
 
     values: Batch
     image: Frame
 
     @classmethod
-    def from_batch(cls, batch: Batch, padding: Padding) -> "Output":
+    def from_batch(cls, batch: Batch, padding: Padding, scale: int = 1) -> "Output":
         height, width = padding.size_hw
-        values = batch[:, :, :height, :width].copy()  # the runner may reuse its buffer
+        values = cell_means(batch, scale)[:, :, :height, :width].copy()  # the runner may reuse its buffer
         finite = np.nan_to_num(values, nan=0.0, posinf=1.0, neginf=0.0)
         return cls(values, frame_from_batch(finite, Padding(padding.size_hw, padding.size_hw)))
 
@@ -169,6 +171,11 @@ class FrameResult:
     sharp: Frame | None
     outputs: tuple[Output, ...]
 
+    def check_finite(self, item: Frame | Pair, runner: Runner) -> None:
+        """DeviceError, with the name of the frame, if the first variant gave NaN or infinity."""
+        if not self.outputs[0].is_finite:
+            raise DeviceError(f"{item.name if isinstance(item, Pair) else 'a frame'}: {not_finite(runner.spec)}")
+
 
 def frame_results(runners: Sequence[Runner], frames: Sequence[Frame | Pair]) -> Iterator[FrameResult]:
     """Run every variant on every frame, whole, one frame at a time; arguments and errors as in `measure`."""
@@ -181,7 +188,7 @@ def frame_results(runners: Sequence[Runner], frames: Sequence[Frame | Pair]) -> 
         height, width = blurred.shape[:2]
         padding = Padding.to_multiple((height, width), multiple_of)
         batch = batch_from_frame(blurred, padding)
-        outputs = tuple(Output.from_batch(runner.infer(batch), padding) for runner in runners)
+        outputs = tuple(Output.from_batch(runner.infer(batch), padding, runner.spec.scale) for runner in runners)
         yield FrameResult(blurred, batch[:, :, :height, :width], sharp, outputs)
 
 

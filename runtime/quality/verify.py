@@ -10,7 +10,7 @@ integrity. With pairs each variant is also compared with ground truth: its benef
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -20,13 +20,19 @@ from unblur.runtime.frames import Frame
 from unblur.runtime.model.bundle import ENGINES, Bundle, Variant, read_bundle
 from unblur.runtime.model.choose_variant import candidates_of, check_runner
 from unblur.runtime.model.golden import GoldenResult, check_golden, golden_frame
-from unblur.runtime.model.open_model import engine_agreement, made_from, open_openvino, open_runner
+from unblur.runtime.model.open_model import (
+    check_overrides,
+    engine_agreement,
+    made_from,
+    open_openvino,
+    open_runner,
+)
 from unblur.runtime.model.tiles import halo_of, tiling_error_db
 from unblur.runtime.quality.pairs import Pair, read_pair
 from unblur.runtime.quality.parity import Ledger, conjunction, measure
 from unblur.runtime.quality.tolerances import TILING_FLOOR_DB
 from unblur.runtime.runner import Runner, RunnerOptions
-from unblur.runtime.spec import Pooling, Precision
+from unblur.runtime.spec import Pooling, Precision, SpecOverrides
 from unblur.runtime.tensorrt.engine_file import (
     SUFFIX,
     EngineRecord,
@@ -184,9 +190,14 @@ class Verification:
 
 
 def verify(
-    path: Path, pairs: Sequence[Pair] = (), stage: Stage = silent, *, threads: int | None = None
+    path: Path,
+    pairs: Sequence[Pair] = (),
+    stage: Stage = silent,
+    *,
+    threads: int | None = None,
+    overrides: SpecOverrides = SpecOverrides(),
 ) -> Verification:
-    """Check the bundle or the .onnx file at `path`.
+    """Check the bundle or the .onnx file at `path`. overrides: what is stated of a file from elsewhere.
 
     Without pairs, parity is measured on the golden image. fp32 and fp16 are judged as they run, INT8 without graph
     optimisation: that is what an engine computes, while a CPU's fused 8-bit products may saturate.
@@ -196,11 +207,12 @@ def verify(
     """
     if path.suffix == SUFFIX:
         raise BadInput(f"{path} is a single engine; verify {owner_of(path) or 'the bundle it was built for'}")
+    check_overrides(path, overrides)
     if path.is_dir():
         return _verify_bundle(read_bundle(path), pairs, stage, threads)
     if not pairs:
         raise BadInput(f"{path} is a single file, without anything to verify it against; give --pairs, or a bundle")
-    with _open_file(path, threads) as runner:
+    with _open_file(path, RunnerOptions(threads=threads, overrides=overrides)) as runner:
         ledger = measure([runner], pairs, stage(path.name, len(pairs)))
         return Verification(len(pairs), (), (ledger,), _tiling(runner, pairs))
 
@@ -239,12 +251,12 @@ def _open(bundle: Bundle, variant: Variant, threads: int | None) -> Runner:
     )
 
 
-def _open_file(path: Path, threads: int | None) -> Runner:
-    runner = open_runner(path, RunnerOptions(threads=threads))
+def _open_file(path: Path, options: RunnerOptions) -> Runner:
+    runner = open_runner(path, options)
     if runner.precision != "int8":
         return runner
     runner.close()
-    return open_runner(path, RunnerOptions(threads=threads, graph_optimization=False))
+    return open_runner(path, replace(options, graph_optimization=False))
 
 
 def _chains(bundle: Bundle) -> list[list[Variant]]:

@@ -38,6 +38,7 @@ from unblur.runtime.frames import (
     frame_from_batch,
     not_finite,
 )
+from unblur.runtime.model.tiles import infer_fixed
 from unblur.runtime.runner import InferenceTiming, Runner, SizeRange, check_batch
 from unblur.runtime.spec import ModelSpec, Precision
 from unblur.runtime.tensorrt.cuda import Cuda
@@ -142,6 +143,8 @@ class EngineRunner:
         thread is in here.
         """
         check_batch(batch, self.spec.multiple_of)
+        if self.spec.fixed_hw not in (None, batch.shape[2:]):
+            return infer_fixed(self.infer, batch, self.spec)
         with self._exclusively():
             session = self._session_for(BatchWork(batch.shape))
             self._buffers.write(self._network_batch(batch))

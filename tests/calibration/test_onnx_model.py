@@ -8,16 +8,8 @@ import onnx
 import pytest
 from onnx import ModelProto, helper
 
-from unblur.calibration.onnx_model import (
-    OnnxModel,
-    check_onnx_name,
-    described,
-    onnx_bytes,
-    read_onnx,
-    sort_nodes,
-    strip_provenance,
-    write_onnx,
-)
+from unblur.calibration.graph_view import sort_nodes, strip_provenance
+from unblur.calibration.onnx_model import OnnxModel, check_onnx_name, described, onnx_bytes, read_onnx, write_onnx
 from unblur.runtime.errors import BadInput, SpecMismatch
 from unblur.runtime.model.onnx_runner import OnnxRunner
 from unblur.runtime.spec import ModelSpec, SpecOverrides

@@ -1,6 +1,7 @@
 """Names of the exported nodes, on real exports: what torch notes of a node is not ours to imitate."""
 
-from unblur.calibration.onnx_model import WEIGHTED, OnnxModel
+from unblur.calibration.graph_view import WEIGHTED
+from unblur.calibration.onnx_model import OnnxModel
 from unblur.export.onnx_from_network import simplify
 from unblur.runtime.profile.layers import stage_and_step
 from unblur.train.networks import build_network
