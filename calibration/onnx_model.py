@@ -118,6 +118,8 @@ class OnnxModel:
 
         ONNX's own shape inference loses them behind a pixel unshuffle, whose sizes are quotients.
         """
+        if not tensors:
+            return {}
         probed = self.copied()
         del probed.graph.output[:]
         for name in tensors:

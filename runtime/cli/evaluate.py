@@ -1,5 +1,7 @@
 """`unblur evaluate`: measure a model on a data set."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -53,9 +55,8 @@ def evaluate(
     pairs, sheet = find_pairs(data), ContactSheet()
     options = RunnerOptions(precision, steps, threads, device, overrides=overrides)
     with log_on_stderr(), open_runner(model, options) as runner:
-        if output is not None:
-            make_folder(output)
-        rows = _rows(runner, pairs, sheet)
+        with _folder_for(output):
+            rows = _rows(runner, pairs, sheet)
         result = Evaluation(Path(model).name, data.name, runner.device, runner.precision, runner.spec.steps, rows)
     if output is not None:
         write_files(output, result, sheet)
@@ -63,6 +64,20 @@ def evaluate(
         print_json(document(result))
     else:
         print_table(result)
+
+
+@contextmanager
+def _folder_for(output: Path | None) -> Iterator[None]:
+    """The folder is there before the work that may take hours; one that was made for nothing is removed again."""
+    made = output is not None and not output.exists()
+    if output is not None:
+        make_folder(output)
+    try:
+        yield
+    except BaseException:
+        if output is not None and made:
+            output.rmdir()
+        raise
 
 
 def _rows(runner: Runner, pairs: list[Pair], sheet: ContactSheet) -> list[Row]:

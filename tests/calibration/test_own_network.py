@@ -5,8 +5,7 @@ from pathlib import Path
 import foreign_networks as foreign
 import numpy as np
 import pytest
-from onnx import ModelProto, save_model
-from onnx.version_converter import convert_version
+from onnx import save_model
 
 from unblur.calibration.images import find_sample
 from unblur.calibration.int8_from_fp32 import Settings, calibrate
@@ -67,9 +66,7 @@ def test_only_what_the_output_needs_is_kept(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("opset", [11, 13, 17, 19, 23])
 def test_opsets_are_converted_to_what_int8_with_float16_takes(opset: int, tmp_path: Path) -> None:
-    def at_opset() -> ModelProto:
-        return convert_version(foreign.plain(), opset)
-
-    path = tmp_path / "net.onnx"
-    save_model(at_opset(), path)
+    path, model = tmp_path / "net.onnx", foreign.plain()
+    model.opset_import[0].version = opset  # its operators are the same in all
+    save_model(model, path)
     assert read_onnx(path).proto.opset_import[0].version == max(opset, 19)

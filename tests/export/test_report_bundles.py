@@ -49,8 +49,9 @@ def test_of_two_bundles_of_a_preset_the_name_decides(twin: Path, tmp_path: Path)
 def test_what_cannot_be_put_on_a_page_is_refused(twin: Path, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"two bundles have the same name \(twin, twin\); rename one of them"):
         read_bundles([str(twin), str(twin)], [])
-    with pytest.raises(BadInput, match=r"fp32\.onnx is a single file; a report is made of bundles"):
-        read_bundles([str(twin / "fp32.onnx")], [])
+    with pytest.raises(BadInput, match=r"x\.engine is an engine; a report is made of bundles and \.onnx files"):
+        read_bundles([str(twin / "x.engine")], [])
+    assert read_bundles([str(twin / "fp32.onnx")], [])[0].report.int8 is None
     with pytest.raises(
         BadInput, match="fits none, or more than one, of lprn-s; name the bundle it was made of, or leave it out"
     ):

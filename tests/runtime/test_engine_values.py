@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 from unblur.runtime.errors import DeviceError
 from unblur.runtime.frames import Padding, batch_from_frame, frame_from_batch
+from unblur.runtime.model.deblurrer import Deblurrer
+from unblur.runtime.tensorrt.engine_file import Profile
 
 
 @pytest.fixture(params=[ADA, ORIN], ids=["discrete", "integrated"])
@@ -57,3 +59,15 @@ def test_a_network_that_gives_nan_is_reported_and_goes_on(workshop: Workshop, fr
             with pytest.raises(DeviceError, match=r"'tiny' gave NaN or infinity; try --precision fp32"):
                 runner.infer_frame(frame, out)
             assert np.isnan(runner.infer(np.zeros(SMALL, np.float32))).all()
+
+
+def test_an_engine_of_one_size_restores_larger_and_smaller_images(workshop: Workshop) -> None:
+    only = Profile(SMALL, SMALL, SMALL)
+    spec = replace(SPEC, multiple_of=1, receptive_field=3, fixed_hw=SMALL[2:])
+    with workshop.open(workshop.build(only, spec=spec)) as runner:
+        for size_hw in ((70, 100), (20, 30), SMALL[2:]):
+            image = np.random.default_rng(0).integers(0, 256, (*size_hw, 3), np.uint8)
+            restored = Deblurrer(runner)(image)
+            np.testing.assert_allclose(restored, 0.5 * image + 0.25 * 255, atol=0.6)
+            batch = batch_from_frame(image, Padding(size_hw, size_hw))
+            np.testing.assert_allclose(runner.infer(batch), 0.5 * batch + 0.25, atol=1e-6)

@@ -319,8 +319,16 @@ def test_the_range_is_guessed_from_what_comes_back(value_range: tuple[float, flo
 
 
 def test_a_batch_of_another_size_than_the_only_one(tmp_path: Path) -> None:
+    """It runs in tiles: of a convolution alone the result is that of the whole."""
+
+    def larger() -> ModelProto:
+        return foreign.fixed(100, 150)
+
+    batch = np.random.default_rng(1).uniform(0, 1, (2, 3, 100, 150)).astype(np.float32)
     with (
-        OnnxRunner(foreign.write(foreign.fixed, tmp_path)) as runner,
-        pytest.raises(SpecMismatch, match=r"fixed\.onnx takes 64x96 only, got 32x48; give --size 64x96"),
+        OnnxRunner(foreign.write(foreign.fixed, tmp_path)) as tiles,
+        OnnxRunner(foreign.write(larger, tmp_path)) as whole,
     ):
-        runner.infer(np.zeros((1, 3, 32, 48), np.float32))
+        np.testing.assert_allclose(tiles.infer(batch), whole.infer(batch), atol=1e-6)
+        np.testing.assert_allclose(tiles.timed_infer(batch)[0], whole.infer(batch), atol=1e-6)
+        assert tiles.infer(batch[:, :, :20, :30]).shape == (2, 3, 20, 30)
