@@ -125,6 +125,7 @@ def names_read(node: NodeProto) -> Iterator[str]:
 
 
 def graphs_of(graph: GraphProto) -> Iterator[GraphProto]:
+    """The graph and the graphs inside its nodes."""
     yield graph
     for node in graph.node:
         for attribute in node.attribute:
