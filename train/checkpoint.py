@@ -18,13 +18,13 @@ from torch import Tensor
 from unblur.runtime.errors import BadInput, SpecMismatch
 from unblur.runtime.files import atomic_file
 from unblur.runtime.spec import SPEC_KEY, ModelSpec
+from unblur.runtime.strict_json import from_json, parse_json
 from unblur.train.networks import PRESETS, DeblurringNetwork, network_from_spec
 from unblur.train.recipe import Recipe
 
 _RECIPE_KEY = "unblur.recipe"
 _PROGRESS_KEY = "unblur.progress"
 _GROUPS = ("network", "ema", "optimizer", "discriminator", "discriminator_optimizer")  # fields of TrainingState
-_PROGRESS = ("iteration", "elapsed_s", "threads")
 
 
 @dataclass(frozen=True)
@@ -108,15 +108,30 @@ def load_state(path: Path) -> TrainingState:
     tensors, metadata = _read(path)
     if _PROGRESS_KEY not in metadata:
         raise SpecMismatch(f"{path} holds a network, not the state of a run; --resume needs RUN/state.safetensors")
-    progress = json.loads(metadata[_PROGRESS_KEY])
     return TrainingState(
         **{group: _group(tensors, f"{group}.") for group in _GROUPS},
         spec=_spec(metadata, path),
-        recipe=Recipe.from_json(metadata[_RECIPE_KEY]),
-        iteration=int(progress["iteration"]),
-        elapsed_s=float(progress["elapsed_s"]),
-        threads=progress.get("threads"),
+        recipe=Recipe.from_json(metadata.get(_RECIPE_KEY, "")),
+        **vars(_progress(metadata[_PROGRESS_KEY], path)),
     )
+
+
+@dataclass(frozen=True)
+class _Progress:
+    """The fields of TrainingState that are numbers."""
+
+    iteration: int
+    elapsed_s: float
+    threads: int | None
+
+
+def _progress(text: str, path: Path) -> _Progress:
+    try:
+        raw = parse_json(text)
+        known = {"threads": None, **raw} if isinstance(raw, dict) else raw  # the first states had no threads
+        return from_json(_Progress, known, f"{path}: its progress")
+    except ValueError as error:
+        raise SpecMismatch(f"{error}; it was not written by this version of unblur") from error
 
 
 def flat_optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -2,6 +2,7 @@
 
 import csv
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -157,15 +158,15 @@ def print_table(result: Evaluation) -> None:
 
 
 def write_files(folder: Path, result: Evaluation, sheet: ContactSheet) -> None:
-    """Write the CSV, the table in Markdown and the contact sheet into `folder`; each is whole or not there."""
-    with atomic_file(folder / CSV_FILE) as temporary:
-        _write_csv(temporary, result.rows)
+    """Write the CSV, the table in Markdown and the contact sheet into `folder`; all are whole or not there."""
     heads = ("", "PSNR dB", result.restored.measure.upper(), "gain dB")
     lines = [_title(result), "", _markdown(heads), "|-|-:|-:|-:|", *map(_markdown, _cells(result))]
-    with atomic_file(folder / TABLE_FILE) as temporary:
-        temporary.write_text("\n".join(lines) + "\n", "utf-8")
-    with atomic_file(folder / SHEET_FILE) as temporary:
-        sheet.draw().save(temporary)
+    with ExitStack() as stack:
+        names = (CSV_FILE, TABLE_FILE, SHEET_FILE)
+        rows, table, drawing = (stack.enter_context(atomic_file(folder / name)) for name in names)
+        _write_csv(rows, result.rows)
+        table.write_text("\n".join(lines) + "\n", "utf-8")
+        sheet.draw().save(drawing)
 
 
 def _write_csv(path: Path, rows: Sequence[Row]) -> None:

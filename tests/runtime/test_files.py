@@ -1,6 +1,7 @@
 """Files and folders appear whole or not at all."""
 
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -157,3 +158,23 @@ def test_intermediate_files_of_killed_runs_are_removed(tmp_path: Path, monkeypat
         assert names(tmp_path) == [folder.name]
         (folder / "a.onnx").touch()
     assert names(tmp_path) == []
+
+
+def test_only_the_age_of_left_overs_is_read_off_a_clock_that_may_be_set_back() -> None:
+    """Everything else counts on a clock that only goes forward."""
+    root = Path(__file__).parents[2]
+    rooms = [root / room for room in ("runtime", "train", "calibration", "export")]
+    reads = re.compile(r"time\.time\(|time\.time_ns\(|datetime\.now|\.utcnow|\.today\(")
+    found = {file.name for room in rooms for file in room.rglob("*.py") if reads.search(file.read_text())}
+    assert found == {"files.py"}
+
+
+def test_a_left_over_from_the_future_stays(tmp_path: Path) -> None:
+    """The clock was set back; it goes when the day has come."""
+    elsewhere = left_over(tmp_path / "a.png", gone_process())
+    elsewhere = elsewhere.with_name(elsewhere.name.replace(elsewhere.name.split(".")[-4], "0" * 8))
+    elsewhere.touch()
+    os.utime(elsewhere, (2**33, 2**33))
+    with atomic_file(tmp_path / "a.png") as temporary:
+        temporary.write_text("new")
+    assert names(tmp_path) == sorted(["a.png", elsewhere.name])
