@@ -58,9 +58,11 @@ def mutated_json(draw: DrawFn, seeds: Sequence[bytes]) -> bytes:
         if change == "remove" and holder is not tree:
             del holder[key]
         elif change == "add" and isinstance(holder, dict):
-            holder[draw(st.sampled_from(["", "schema", "new", "__class__"]))] = draw(st.sampled_from(_VALUES))
+            holder[draw(st.sampled_from(["", "schema", "new", "__class__"]))] = copy.deepcopy(
+                draw(st.sampled_from(_VALUES))
+            )
         else:
-            holder[key] = draw(st.sampled_from(_VALUES))
+            holder[key] = copy.deepcopy(draw(st.sampled_from(_VALUES)))
     text = json.dumps(tree["root"])
     nested = draw(st.integers(0, 49)) == 0
     return (text.replace("0", "[" * 20_000, 1) if nested else text).encode()
