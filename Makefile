@@ -12,6 +12,9 @@ DATA ?= ../shared/data
 # Of lprn-s and of lprn-n, on a CPU; on a GPU "15 8" with ARGS="--batch 64"
 WEIGHTS_MINUTES ?= 720 240
 ONLY ?=
+# Of `make fuzz`; in CI on Sundays 600 and 100
+SECONDS ?= 60
+KILLS ?= 5
 TORCH := 2.13.0
 
 BIN := .venv/bin
@@ -19,7 +22,7 @@ SKIMAGE = $(shell $(BIN)/python -c 'import importlib.resources as r; print(r.fil
 INSTALLED := .venv/installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test bench gpu-proof weights bundles conformance dist lint format clean
+.PHONY: help setup demo test fuzz bench gpu-proof weights bundles conformance dist lint format clean
 
 help:  ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/  make \1	\2/p' $(firstword $(MAKEFILE_LIST))
@@ -36,6 +39,10 @@ ifeq ($(ARGS),)
 else
 	$(BIN)/python -m pytest $(ARGS)
 endif
+
+fuzz: $(INSTALLED)  ## Attack all that reads files for SECONDS; kill all that works for a while KILLS times each
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz --seconds $(SECONDS) $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz.kills --moments $(KILLS)
 
 conformance: $(INSTALLED)  ## Check what we touch of TensorRT against the real bindings of six versions
 	$(BIN)/python -m pytest tests/conformance -rs $(ARGS)

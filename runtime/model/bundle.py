@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 from unblur.runtime.errors import BundleError, SpecMismatch
+from unblur.runtime.model.onnx_header import read_header
 from unblur.runtime.quality.parity import Hop
 from unblur.runtime.spec import ModelSpec, Precision
 from unblur.runtime.strict_json import parse_document, to_json
@@ -137,6 +138,8 @@ def read_bundle(path: Path) -> Bundle:
         manifest = BundleManifest.from_json(_checked_manifest(path), where=str(path / MANIFEST))
         for name, entry in manifest.files.items():
             _check_file(path, name, entry)
+            if name.endswith(".onnx"):
+                _check_weights(path, name)
         _check_no_extra_files(path, manifest)
     except OSError as error:
         raise BundleError(f"{path} cannot be read: {error.strerror or error}") from error
@@ -182,6 +185,16 @@ def _check_file(path: Path, name: str, entry: FileEntry) -> None:
         )
     if _sha256(file) != entry.sha256:
         raise BundleError(f"{path}: {name} is altered, its sha256 differs; copy the bundle again")
+
+
+def _check_weights(path: Path, name: str) -> None:
+    """All of them are in the file itself: what it refers to has no hash here, and may lie anywhere."""
+    try:
+        external = read_header(path / name).external
+    except ValueError:  # who opens it says what is wrong
+        return
+    if external:
+        raise BundleError(f"{path}: {name} keeps weights in {external[0]}, outside the bundle; deploy it again")
 
 
 def _check_no_extra_files(path: Path, manifest: BundleManifest) -> None:

@@ -1,12 +1,13 @@
 """What an ONNX file is made of, read without the onnx package: operators, types of the weights, external data.
 
 An ONNX file is one protobuf message; only the fields asked for are decoded, and weights are skipped.
-Field numbers: onnx.proto3 (ModelProto.graph 7; GraphProto.node 1, initializer 5; NodeProto.op_type 4;
-TensorProto.data_type 2, raw_data 9, external_data 13; StringStringEntryProto.key 1, value 2).
+Field numbers: onnx.proto3 (ModelProto.graph 7; GraphProto.node 1, initializer 5; NodeProto.op_type 4, attribute 5;
+AttributeProto.t 5, g 6, tensors 10, graphs 11; TensorProto.data_type 2, raw_data 9, external_data 13;
+StringStringEntryProto.key 1, value 2).
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # wire types
@@ -26,20 +27,47 @@ class OnnxHeader:
 
 def read_header(path: Path) -> OnnxHeader:
     """ValueError if the file is not a protobuf message."""
-    operators: set[str] = set()
-    external: dict[str, None] = {}
-    weights = {_FLOAT: 0, _FLOAT16: 0}
+    found = _Found()
     for number, _, graph in _fields(memoryview(path.read_bytes())):
-        if number != 7:
-            continue
-        for kind, _, item in _fields(graph):
-            if kind == 1:
-                operators.update(str(value, "utf-8") for field, _, value in _fields(item) if field == 4)
-            elif kind == 5:
-                data_type, elements, locations = _tensor(item)
-                weights[data_type] = weights.get(data_type, 0) + elements
-                external.update(dict.fromkeys(locations))
-    return OnnxHeader(frozenset(operators), weights[_FLOAT16] > weights[_FLOAT], tuple(external))
+        if number == 7:
+            found.read_graph(graph)
+    half = found.weights.get(_FLOAT16, 0) > found.weights.get(_FLOAT, 0)
+    return OnnxHeader(frozenset(found.operators), half, tuple(found.external))
+
+
+@dataclass
+class _Found:
+    """In a graph and in those that its nodes hold. weights: type -> elements. external: in order, as keys."""
+
+    operators: set[str] = field(default_factory=set)
+    weights: dict[int, int] = field(default_factory=dict)
+    external: dict[str, None] = field(default_factory=dict)
+
+    def read_graph(self, graph: memoryview) -> None:
+        for number, _, item in _fields(graph):
+            if number == 1:
+                self._read_node(item)
+            elif number == 5:
+                self._read_tensor(item)
+
+    def _read_node(self, node: memoryview) -> None:
+        for number, _, item in _fields(node):
+            if number == 4:
+                self.operators.add(str(item, "utf-8"))
+            elif number == 5:
+                self._read_attribute(item)
+
+    def _read_attribute(self, attribute: memoryview) -> None:
+        for number, _, item in _fields(attribute):
+            if number in (5, 10):
+                self._read_tensor(item)
+            elif number in (6, 11):
+                self.read_graph(item)
+
+    def _read_tensor(self, tensor: memoryview) -> None:
+        data_type, elements, locations = _tensor(tensor)
+        self.weights[data_type] = self.weights.get(data_type, 0) + elements
+        self.external.update(dict.fromkeys(locations))
 
 
 def missing_data(path: Path) -> str | None:

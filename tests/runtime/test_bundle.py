@@ -7,7 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
+from onnx import helper
 
 from unblur.runtime.errors import BundleError, SpecMismatch
 from unblur.runtime.model.bundle import (
@@ -121,6 +123,29 @@ def test_links_are_refused(sealed: Path, tmp_path: Path) -> None:
     (sealed / "fp32.onnx").symlink_to(target)
     with pytest.raises(BundleError, match=r"fp32\.onnx is a link, expected a file"):
         read_bundle(sealed)
+
+
+@pytest.mark.parametrize("where", ["initializer", "attribute"])
+def test_weights_that_lie_elsewhere_are_refused(tiny_bundle: Path, tmp_path: Path, where: str) -> None:
+    """Unchecked, and wherever the file says: here beside the bundle."""
+    proto = onnx.load(tiny_bundle / "fp32.onnx")
+    tensor = proto.graph.initializer[0]
+    (tmp_path / "secret").write_bytes(tensor.raw_data)
+    if where == "attribute":
+        proto.graph.node.insert(0, helper.make_node("Constant", [], [tensor.name], value=tensor))
+        del proto.graph.initializer[0]
+        tensor = proto.graph.node[0].attribute[0].t
+    tensor.ClearField("raw_data")
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="../secret")
+    (tiny_bundle / "fp32.onnx").write_bytes(proto.SerializeToString())
+    seal_bundle(tiny_bundle, read_manifest(tiny_bundle))
+    with pytest.raises(BundleError, match=r"fp32\.onnx keeps weights in \.\./secret, outside the bundle"):
+        read_bundle(tiny_bundle)
+
+
+def read_manifest(bundle: Path) -> BundleManifest:
+    return BundleManifest.from_json((bundle / MANIFEST).read_bytes(), where=str(bundle))
 
 
 @pytest.mark.parametrize("name", ["../secret", "/etc/passwd", "a/../../b", "c:\\x", "a//b", "./a", MANIFEST])
