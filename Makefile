@@ -42,7 +42,7 @@ endif
 
 fuzz: $(INSTALLED)  ## Attack all that reads files for SECONDS; kill all that works for a while KILLS times each
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz --seconds $(SECONDS) $(ARGS)
-	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz.kills --moments $(KILLS)
+	[ $(KILLS) -eq 0 ] || OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz.kills --moments $(KILLS)
 
 conformance: $(INSTALLED)  ## Check what we touch of TensorRT against the real bindings of six versions
 	$(BIN)/python -m pytest tests/conformance -rs $(ARGS)

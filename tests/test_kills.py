@@ -10,6 +10,7 @@ pytest.importorskip("tensorrt_rtx", reason="NOTHING IS KILLED: pip install 'unbl
 MOMENTS = 5
 
 
+@pytest.mark.timeout(900)  # on a machine that does other things too
 def test_after_any_kill_nothing_is_lost_and_nothing_left() -> None:
     command = [sys.executable, "-m", "tests.fuzz.kills", "--moments", str(MOMENTS)]
     root = Path(__file__).parents[1]

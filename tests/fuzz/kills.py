@@ -237,9 +237,10 @@ def attack(jobs: Jobs, name: str, moments: int, random_: random.Random) -> str:
         ended = job.run(kill_after_s=random_.uniform(0, job.longest_s or took_s))
         kills += not ended
         job.check(job.folder)
-        if not ended or kills % _RUN_TO_THE_END_EVERY == 0 or kills == moments:
-            job.run()
+        if not ended and (kills % _RUN_TO_THE_END_EVERY == 0 or kills == moments):
+            ended = job.run()
             job.check(job.folder)
+        if ended:
             job.whole(job.folder)
             if name == "train":
                 runs += 1

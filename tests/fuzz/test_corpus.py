@@ -9,7 +9,7 @@ from tests.fuzz.targets import TARGETS, Place
 
 CORPUS = Path(__file__).parent / "corpus"
 _SETTINGS = settings(
-    max_examples=8, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
+    max_examples=4, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
 )
 
 
