@@ -157,6 +157,17 @@ def test_the_torch_that_is_named_is_the_pinned_one() -> None:
     assert find_all(r"torch==([\d.]+)") == set(pins)
 
 
+def test_every_test_that_is_named_exists() -> None:
+    defined = {
+        name
+        for file in (ROOT / "tests").rglob("test_*.py")
+        for name in re.findall(r"def (test_\w+)", file.read_text())
+    }
+    named = find_all(r"`(test_\w+)`")
+    assert len(named) > 30
+    assert named <= defined
+
+
 def test_every_make_target_that_is_named_exists() -> None:
     targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert find_all(r"(?:^|`)make ([\w-]+)") <= targets

@@ -108,11 +108,14 @@ def load_state(path: Path) -> TrainingState:
     tensors, metadata = _read(path)
     if _PROGRESS_KEY not in metadata:
         raise SpecMismatch(f"{path} holds a network, not the state of a run; --resume needs RUN/state.safetensors")
+    progress = _progress(metadata[_PROGRESS_KEY], path)
     return TrainingState(
         **{group: _group(tensors, f"{group}.") for group in _GROUPS},
         spec=_spec(metadata, path),
         recipe=Recipe.from_json(metadata.get(_RECIPE_KEY, "")),
-        **vars(_progress(metadata[_PROGRESS_KEY], path)),
+        iteration=progress.iteration,
+        elapsed_s=progress.elapsed_s,
+        threads=progress.threads,
     )
 
 
