@@ -214,6 +214,12 @@ def open_ladder(
         upper = [*(stack.enter_context(rung) for rung in fewer), top]
         quality_db = [None if bundle is None else _quality_db(bundle, rung) for rung in upper]
         lower = [stack.enter_context(_open_fallback(name, top, options)) for name in reversed(fallbacks)]
+        for rung in 2 * [
+            *lower,
+            *fewer,
+        ]:  # one at a time computes; what is larger than the first ones is found last
+            if isinstance(rung.runner, SharingRunner):
+                rung.runner.share_memory(top.runner)
         ladder = Ladder([*lower, *upper], size_hw, quality_db=[*(None for _ in lower), *quality_db])
         stack.pop_all()
     return ladder
@@ -244,8 +250,6 @@ def _open_fewer(bundle: Bundle, top: Deblurrer, options: RunnerOptions) -> list[
             rung = Deblurrer(bundle.path, at_count)
             if rung.runner.device == top.runner.device:
                 rungs.append(stack.enter_context(rung))
-                if isinstance(rung.runner, SharingRunner):  # one rung at a time computes
-                    rung.runner.share_memory(top.runner)
             else:
                 rung.close()
                 left_out.append(count)

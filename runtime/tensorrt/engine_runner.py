@@ -200,7 +200,8 @@ class EngineRunner:
         self._begin_frame(frame_rgb, out, begun=0)
         begun, slot = self._begun[0], self._begun[0].slot
         self.end_frame()
-        return timing_of(begun.started_s, (slot.began, slot.uploaded, slot.computed, slot.downloaded))
+        with self._cuda.current():
+            return timing_of(begun.started_s, (slot.began, slot.uploaded, slot.computed, slot.downloaded))
 
     def begin_frame(self, frame: Frame | YuvFrame, out: Frame) -> None:
         """Begin to restore a frame into `out`, which is filled when `end_frame` has returned for it.

@@ -268,6 +268,7 @@ class _Event:
         self.cuda.now_ms = max(self.cuda.now_ms, self.moment.at_ms)
 
     def elapsed_ms(self, since: "_Event") -> float:
+        self.cuda.check()
         if not (self.moment and since.moment and self.moment.done and since.moment.done):
             raise DeviceError("device not ready (CUDA error 600)")
         return self.moment.at_ms - since.moment.at_ms

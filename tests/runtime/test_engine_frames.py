@@ -255,3 +255,14 @@ def test_the_file_loop_overlaps_frames_and_keeps_their_order(workshop: Workshop)
         began_ms = workshop.cuda.now_ms
         run_file_loop(ListSource(10, sizes_hw=((64, 96),)), FixedSteps(Deblurrer(runner)), ListSink())
         assert workshop.cuda.now_ms - began_ms == 10 * 2.0 + 2 * 0.5 + 0.25
+
+
+def test_the_largest_of_three_is_shared_in_whatever_order(workshop: Workshop) -> None:
+    runners = [workshop.open(workshop.build(steps=steps, scratch=1000 * steps)) for steps in (1, 3, 2)]
+    before = workshop.cuda.used
+    for runner in 2 * runners[:2]:  # as a ladder does
+        runner.share_memory(runners[2])
+    assert before - workshop.cuda.used == 1000 + 2000
+    for runner in runners:
+        runner.infer(np.zeros(SMALL, np.float32))
+        runner.close()
