@@ -301,6 +301,9 @@ class EngineRunner:
             self._lock.release()
 
     def _check_frames(self, frame: Frame | YuvFrame, out: Frame, shape: tuple[int, int, int]) -> None:
+        for each in (frame.pixels if isinstance(frame, YuvFrame) else frame, out):
+            if each.dtype != np.uint8:
+                raise TypeError(f"an engine takes frames of uint8, got {each.dtype}")
         if not isinstance(frame, YuvFrame):
             check_frame(frame)
         check_frame(out)

@@ -313,8 +313,11 @@ def test_wrong_arguments(discrete: Workshop, frame: NDArray[np.uint8]) -> None:
     with discrete.open() as runner:
         with pytest.raises(ValueError, match="multiples of 16, got"):
             runner.infer(batch_of((1, 3, 30, 32)))
-        with pytest.raises(TypeError, match="uint8 array, got float32"):
-            runner.infer_frame(frame.astype(np.float32), frame)  # type: ignore[arg-type]
+        for wrong in (np.float32, np.uint16):
+            with pytest.raises(TypeError, match=f"frames of uint8, got {wrong.__name__}"):
+                runner.infer_frame(frame.astype(wrong), frame)  # type: ignore[arg-type]
+            with pytest.raises(TypeError, match=f"frames of uint8, got {wrong.__name__}"):
+                runner.infer_frame(frame, frame.astype(wrong))  # type: ignore[arg-type]
         with pytest.raises(ValueError, match=r"out is \(32, 96, 3\), expected \(64, 96, 3\)"):
             runner.infer_frame(frame, np.empty((32, 96, 3), np.uint8))
 
