@@ -20,11 +20,10 @@ from unblur.runtime.yuv import YuvFrame
 class RunnerOptions:
     """How to open a model.
 
-    precision: "auto" is the fastest engine of a bundle that runs here, INT8 first, else its fp32 file, since INT8
-        is slower on most CPUs. A single file has one precision.
+    precision: "auto" is what was the fastest on this device, see `choose_variant`. A single file has one precision.
     steps: recursion steps; None is the model's own number.
     threads: CPU threads of one inference; None is one per physical core.
-    device: "auto" is an engine that fits this GPU, else ONNX Runtime on the GPU, else the CPU.
+    device: "auto" is the fastest for a bundle; for an .onnx file ONNX Runtime, on the GPU if it can, else the CPU.
     graph_optimization: False evaluates the ONNX graph node by node on the CPU: the reference for INT8.
     quiet: do not log which variant runs where, and why.
     overrides: what the user states about the network itself; goes before what the model says.
