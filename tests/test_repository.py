@@ -43,6 +43,7 @@ OPTIONAL: Mapping[str, set[str]] = {  # each in the one module that needs it, wh
     "runtime/preview/app.py": {"starlette"},
     "runtime/preview/host.py": {"starlette", "uvicorn", "h11"},
     "runtime/cli/preview.py": set(),  # imports the two above
+    "runtime/loops/cluster.py": {"ray"},
     "runtime/loops/prometheus.py": {"prometheus_client"},
     "runtime/machine/nvml.py": {"pynvml"},
     "runtime/images.py": {"pillow_heif"},
@@ -52,7 +53,7 @@ RUNTIME_FOR_TRAIN = {"spec", "frames", "images", "metrics", "blur", "errors", "f
 RUNTIME_FOR_TRAIN |= {"strict_json", "media", "model", "quality", "cli"}  # clips; QAT; shared options
 EXTRAS = ("torch", "onnx", "onnxscript", "onnxsim", "accelerate", "safetensors", "matplotlib", "jinja2")
 EXTRAS += ("tensorrt", "tensorrt_rtx", "pycuda", "prometheus_client", "starlette", "uvicorn", "websockets")
-EXTRAS += ("pynvml", "openvino", "pillow_heif")
+EXTRAS += ("pynvml", "openvino", "pillow_heif", "ray", "tritonclient")
 MAX_LINES = 400
 
 

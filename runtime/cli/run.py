@@ -38,7 +38,7 @@ from unblur.runtime.cli.options import (
     with_overrides,
 )
 from unblur.runtime.console import log_on_stderr, print_json, progress, stderr, stdout, stop_on_signals
-from unblur.runtime.errors import BadInput, printable
+from unblur.runtime.errors import BadInput, needs_extra, printable
 from unblur.runtime.files import exists
 from unblur.runtime.images import is_image_path
 from unblur.runtime.loops.batch import Batch, BatchResult, Existing, plan_batch, run_batch
@@ -109,6 +109,10 @@ def run(
     loop: Annotated[bool, typer.Option("--loop", help="Begin a file or a folder again at its end.")] = False,
     max_pixels: Annotated[int, typer.Option(min=1, help="Refuse larger images and frames.")] = 100_000_000,
     device: DeviceOption = "auto",
+    ray: Annotated[
+        str | None,
+        typer.Option(metavar="local|auto|HOST:PORT", help="Restore files on a Ray cluster; local is this machine."),
+    ] = None,
     stall_s: StallOption = 5,
     retries: RetriesOption = None,
     metrics_port: Annotated[
@@ -156,12 +160,14 @@ def run(
     existing: Existing = "skip" if skip_existing else "overwrite" if overwrite else "refuse"
     with log_on_stderr(), stop_on_signals() as stop:
         metrics = None if metrics_port is None else (metrics_host, metrics_port)
+        if ray is not None:
+            _check_for_cluster(request, sources)
         if any(map(is_live, sources)):
             addresses = [source_address(address, credentials) for address in sources]
             _run_live(request, addresses, stop, metrics, json=json)
-        elif is_batch(request, sources):
+        elif ray is not None or is_batch(request, sources):
             batch = plan_batch(sources, sink[0] if sink else None, recursive=recursive, existing=existing)
-            _run_batch(request, batch, stop, json=json)
+            _run_batch(request, batch, stop, ray, json=json)
         else:
             _run_file(request, existing, stop, json=json)
 
@@ -244,7 +250,29 @@ def _run_file(request: RunRequest, existing: Existing, stop: threading.Event, *,
     _exit_unless_whole(summary, request.source, sink)
 
 
-def _run_batch(request: RunRequest, batch: Batch, stop: threading.Event, *, json: bool) -> None:
+def _check_for_cluster(request: RunRequest, sources: list[str]) -> None:
+    """Raises BadInput unless it is files, each to a file of its own."""
+    is_folder = not request.sinks or (len(request.sinks) == 1 and not Path(request.sinks[0]).suffix)
+    if any(map(is_live, [*sources, *request.sinks])) or request.loop or not is_folder:
+        raise BadInput("--ray is for files and folders; give one folder as --sink, or none, and no --loop")
+
+
+def _run_on_cluster(
+    address: str,
+    request: RunRequest,
+    batch: Batch,
+    stop: threading.Event,
+    stage: Callable[[str, int | None], Callable[[], None]],
+) -> BatchResult:
+    with needs_extra("ray"):
+        from unblur.runtime.loops.cluster import cluster, run_on_cluster
+    with cluster(address):
+        return run_on_cluster(request, batch, stop, stage)
+
+
+def _run_batch(
+    request: RunRequest, batch: Batch, stop: threading.Event, ray: str | None = None, *, json: bool
+) -> None:
     there = sum(exists(target) for target in batch.targets.values())
     with progress() as bar:
 
@@ -252,7 +280,10 @@ def _run_batch(request: RunRequest, batch: Batch, stop: threading.Event, *, json
             task = bar.add_task(name, total=total, note="")
             return lambda: bar.advance(task)
 
-        result = run_batch(request, batch, stop, stage)
+        if ray is None or not batch.targets:
+            result = run_batch(request, batch, stop, stage)
+        else:
+            result = _run_on_cluster(ray, request, batch, stop, stage)
     if json:
         print_json(_batch_document(result, batch))
     else:

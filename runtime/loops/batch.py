@@ -10,6 +10,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -111,18 +112,26 @@ def run_batch(
     """
     began_s = time.perf_counter()
     run = _Run(request, stop or threading.Event(), stage)
-    stills, streams = _split(batch.targets, request.max_pixels)
-    images = ImageSource(Path(), max_pixels=request.max_pixels, rate=request.rate, paths=list(stills))
-    if images.info.frames or streams:
-        with open_file_restorer(request, images.info.size_hw) as restorer:
-            run.device, run.precision = restorer.runner.device, restorer.runner.precision
-            run.images(images, stills, restorer)
-            for source, target in streams.items():
-                run.stream(source, target, restorer)
-    run.failed |= images.failed
+    run.all(batch.targets, lambda size_hw: open_file_restorer(request, size_hw))
     seconds = time.perf_counter() - began_s
     summary = run.stats.summary(run.stats.restore, seconds, stopped=run.stop.is_set())
     return BatchResult(summary, run.device, run.precision, run.written, run.failed)
+
+
+@dataclass(frozen=True)
+class FilesDone:
+    """What a worker that keeps its model open has done; see `BatchResult`."""
+
+    stats: LoopStats
+    written: dict[Path, Path]
+    failed: dict[Path, str]
+
+
+def restore_files(request: RunRequest, targets: Mapping[Path, Path], restorer: Restorer) -> FilesDone:
+    """As `run_batch`, with a model that is open and stays so."""
+    run = _Run(request, threading.Event(), silent)
+    run.all(targets, lambda size_hw: nullcontext(restorer))
+    return FilesDone(run.stats, run.written, run.failed)
 
 
 @dataclass
@@ -137,6 +146,22 @@ class _Run:
     failed: dict[Path, str] = field(default_factory=dict)
     device: str = ""
     precision: Precision | None = None
+
+    def all(
+        self,
+        targets: Mapping[Path, Path],
+        open_restorer: Callable[[tuple[int, int] | None], AbstractContextManager[Restorer]],
+    ) -> None:
+        """open_restorer: called with the size of the images if they have one, and not if there is nothing to do."""
+        stills, streams = _split(targets, self.request.max_pixels)
+        images = ImageSource(Path(), max_pixels=self.request.max_pixels, rate=self.request.rate, paths=list(stills))
+        if images.info.frames or streams:
+            with open_restorer(images.info.size_hw) as restorer:
+                self.device, self.precision = restorer.runner.device, restorer.runner.precision
+                self.images(images, stills, restorer)
+                for source, target in streams.items():
+                    self.stream(source, target, restorer)
+        self.failed |= images.failed
 
     def images(self, source: ImageSource, targets: Mapping[Path, Path], restorer: Restorer) -> None:
         """All images in one go, so that reading, restoring and writing overlap from one to the next."""

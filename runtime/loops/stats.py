@@ -31,6 +31,13 @@ class LatencyHistogram:
         self.sum_ms += ms
         self.max_ms = max(self.max_ms, ms)
 
+    def merge(self, other: "LatencyHistogram") -> None:
+        """Count the durations of another as well; the recent ones stay those of this."""
+        self._counts += other._counts
+        self.count += other.count
+        self.sum_ms += other.sum_ms
+        self.max_ms = max(self.max_ms, other.max_ms)
+
     def percentile_ms(self, percent: float) -> float:
         """The duration that `percent` (0 to 100) of all lie at or below. ValueError if there are none."""
         total = np.cumsum(self._counts)
@@ -147,6 +154,15 @@ class LoopStats:
         """Frames by the name of the rung, the lowest first."""
         names = ("passed on", *self.rung_names)
         return {names[rung]: frames for rung, frames in sorted(self.rungs.items())}
+
+    def merge(self, other: "LoopStats") -> None:
+        """Count what another run of the same model did as well."""
+        for name, count in other.counters.items():
+            setattr(self, name, getattr(self, name) + count)
+        self.rung_names = self.rung_names or other.rung_names
+        self.rungs += other.rungs
+        for name, histogram in self.stages.items():
+            histogram.merge(other.stages[name])
 
     def count_restored(self, rung: int, ms: float, *, late: bool) -> None:
         """Count a frame that was restored on `rung` in `ms`."""

@@ -22,6 +22,7 @@ from unblur.runtime.frames import AnyFrame
 from unblur.runtime.media.colour import PQ, REC709, Colour, ColourConverter, HdrToSdr, bits_of, chroma_of, colour_of
 from unblur.runtime.media.container import is_truncated, open_container, origin_s
 from unblur.runtime.media.interfaces import MediaInfo, TimedFrame
+from unblur.runtime.media.video_parts import VideoPart
 
 _log = logging.getLogger(__name__)
 _DEFAULT_RATE = Fraction(25)
@@ -58,6 +59,10 @@ class VideoDecoder:
 
     def close(self) -> None:
         self._container.close()
+
+    def seek(self, pts: int) -> None:
+        """Go on at the last key frame up to this time, in units of `time_base`."""
+        self._container.seek(pts, stream=self.stream)
 
     def __iter__(self) -> Iterator[VideoFrame]:
         for packet in self._demux():
@@ -161,6 +166,7 @@ class VideoSource(AbstractContextManager["VideoSource"]):
         Raises BadInput if it is missing, empty, no video, too large, or holds no frame that can be decoded.
         """
         self._path = path
+        self._is_part = False
         self._decoder = VideoDecoder(path, max_pixels=max_pixels)
         try:
             self._frames = iter(self._decoder)
@@ -183,7 +189,30 @@ class VideoSource(AbstractContextManager["VideoSource"]):
 
     @property
     def lost_frames(self) -> int:
-        return self._decoder.lost_frames
+        return 0 if self._is_part else self._decoder.lost_frames
+
+    def cut(self, part: VideoPart) -> None:
+        """Give the frames of this part only; call it before the iteration.
+
+        That raises BadInput if they are not all there, or depend on what is before them.
+        """
+        self._first, self._is_part = None, True
+        self._decoder.seek(part.start)
+        self._frames = self._frames_of(part)
+
+    def _frames_of(self, part: VideoPart) -> Iterator[VideoFrame]:
+        """The decoder goes on behind the end: frames that are shown before a key frame may be stored behind it."""
+        count = 0
+        for frame in self._decoder:
+            if frame.pts is None or frame.interlaced_frame:
+                raise BadInput(f"{self._path} cannot be restored in parts: it is interlaced or has no time stamps")
+            if part.end is not None and frame.pts >= part.end:
+                break
+            if frame.pts >= part.start:
+                count += 1
+                yield frame
+        if count != part.frames:
+            raise BadInput(f"{self._path} has {count} frames from {part.start} on, expected {part.frames}")
 
     def __iter__(self) -> Iterator[TimedFrame]:
         time_s: Fraction | None = None
