@@ -51,6 +51,9 @@ COMMANDS: dict[str, CommandEntry] = {
     "preview": CommandEntry(
         "unblur.runtime.cli.preview", _USE, "Watch a camera before and after, in a browser.", "preview"
     ),
+    "gstreamer": CommandEntry(
+        "unblur.runtime.cli.gstreamer", _USE, "Print where GStreamer finds the element unblur."
+    ),
     "doctor": CommandEntry("unblur.runtime.cli.doctor", _USE, "Check Python, driver, GPU, TensorRT and packages."),
     "deploy": CommandEntry(
         "unblur.export.cli.deploy", _DEPLOY, "Make a bundle: fp32, fp16 and INT8, verified.", "export"

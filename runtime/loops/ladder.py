@@ -109,12 +109,12 @@ class Ladder:
     def __init__(
         self,
         rungs: Sequence[Deblurrer],
-        size_hw: tuple[int, int],
+        size_hw: tuple[int, int] | None,
         *,
         quality_db: Sequence[float | None] = (),
         clock: Clock = time.perf_counter,
     ) -> None:
-        """Times every rung on a frame of `size_hw`.
+        """Times every rung on a frame of `size_hw`; with None none is, and only `at_size` is of use.
 
         rungs: by rising cost; ValueError if there is none. quality_db: PSNR of each, if known.
         """
@@ -178,8 +178,10 @@ class Ladder:
     ) -> None:
         self.close()
 
-    def _measure_ms(self, rung: Deblurrer, size_hw: tuple[int, int]) -> float:
+    def _measure_ms(self, rung: Deblurrer, size_hw: tuple[int, int] | None) -> float:
         """Median time of a frame, after one that opens what is opened late. Noise, since zeros may be faster."""
+        if size_hw is None:
+            return 0.0
         noise = np.random.default_rng(0).integers(0, 256, (*size_hw, 3), np.uint8)
         out = np.empty((*rung.spec.output_hw(size_hw), 3), np.uint8)
         rung(noise, out=out)
@@ -193,7 +195,7 @@ class Ladder:
 
 def open_ladder(
     model: str | Path,
-    size_hw: tuple[int, int],
+    size_hw: tuple[int, int] | None,
     options: RunnerOptions = RunnerOptions(),
     *,
     fallbacks: Sequence[str | Path] = (),
