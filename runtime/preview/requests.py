@@ -118,6 +118,8 @@ class Panel:
             self.controls.highest_rung = value
         elif name == "deadline_ms" and (value is None or _is_deadline(value)):
             self.controls.deadline_ms = value
+        elif name == "strength" and _is_share(value):
+            self.controls.strength = value
         elif name == "gate" and isinstance(value, bool):
             self.controls.gate = self.gate if value else None
         elif name == "precision" and value in self.precisions:
@@ -133,6 +135,7 @@ class Panel:
             "highest_rung": controls.highest_rung,
             "deadline_ms": controls.deadline_ms,
             "gate": controls.gate is not None,
+            "strength": controls.strength,
             "precision": switch.precision,
             "precisions": self.precisions,
             "opening": switch.asked,
@@ -155,6 +158,10 @@ def read_request(text: str) -> tuple[str, object]:
 
 def _is_count(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= _MOST_RUNGS
+
+
+def _is_share(value: object) -> TypeGuard[float]:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= 1
 
 
 def _is_deadline(value: object) -> TypeGuard[float]:

@@ -96,6 +96,19 @@ def test_pictures_follow_each_other(url: str) -> None:
     assert headers[-1]["rung"] == 2
 
 
+def test_strength_mixes_the_source_in_again(url: str) -> None:
+    with watching(url) as page:
+        pair = page.next_picture()["pair"]
+        assert pair[0] != pair[1]
+        page.set(strength=0)
+        watch_until(page, lambda: page.state["strength"] == 0)
+        page.set(drawn=True)
+        for _ in range(3):  # those that were under way
+            pair = page.next_picture()["pair"]
+            page.set(drawn=True)
+        assert pair[0] == pair[1]
+
+
 def test_controls_change_the_loop(url: str) -> None:
     with watching(url) as page:
         limits: list[int] = []
@@ -133,6 +146,7 @@ NO_CONTROLS = (
     ('{"deadline_ms": NaN}', "no control 'deadline_ms' takes nan"),
     ('{"deadline_ms": 1e9}', "no control 'deadline_ms' takes 1000000000.0"),
     ('{"gate": 1}', "no control 'gate' takes 1"),
+    ('{"strength": 1.5}', "no control 'strength' takes 1.5"),
     ('{"precision": "int4"}', "no control 'precision' takes 'int4'"),
     ('{"precision": ["fp32"]}', "no control 'precision' takes ['fp32']"),
 )

@@ -6,15 +6,16 @@ import { Picture } from "./picture.js";
 
 const STALE_MS = 3000;
 const LENGTH = 240; // samples in a chart, as many as the server keeps
+// The three that matter first: what came, what was given up, what was too slow. Name -> what is shown, and its tooltip.
 const COUNTERS = {
-  captured: "captured",
-  dropped: "dropped for newer",
-  dropped_at_sink: "dropped at the sink",
-  passed: "sharp, passed on",
-  late: "late",
-  lost: "damaged",
-  stalls: "stalls",
-  reconnects: "reconnects",
+  captured: ["captured", "Frames that came from the camera"],
+  dropped: ["dropped for newer", "Frames given up before they were restored, because a newer one was there"],
+  late: ["late", "Frames that took longer than the deadline"],
+  dropped_at_sink: ["dropped at the sink", "Restored frames that the sink was too slow to write"],
+  passed: ["sharp, passed on", "Frames that were sharp already and were passed on as they came"],
+  lost: ["damaged", "Frames that could not be decoded"],
+  stalls: ["stalls", "Times the camera gave no frame for too long"],
+  reconnects: ["reconnects", "Times the camera was opened again"],
 };
 
 const at = (id) => document.getElementById(id);
@@ -114,23 +115,31 @@ function addSample(sample) {
 function showCounters({ counters, histogram, device, viewers }) {
   const byRung = Object.entries(histogram).filter(([name]) => rungNames.includes(name));
   const rows = [
-    ...Object.entries(COUNTERS).map(([name, text]) => [text, counters[name]]),
-    ...byRung.map(([name, frames]) => [`by ${name}`, frames]),
-    ["watching", viewers],
-    ["device", device],
+    ...Object.entries(COUNTERS).map(([name, [text, tip]]) => [text, counters[name], tip]),
+    ...byRung.map(([name, frames]) => [`by ${name}`, frames, `Frames restored by ${name}`]),
+    ["watching", viewers, "Pages that show this camera"],
+    ["device", device, "What runs the network"],
   ];
-  const nodes = rows.map(([text, value]) => {
-    const [row, term, detail] = ["div", "dt", "dd"].map((name) => document.createElement(name));
-    term.textContent = text;
-    detail.textContent = value.toLocaleString("en").replaceAll(",", "\u2009");
-    row.append(term, detail);
-    row.classList.toggle("wide", typeof value === "string");
-    return row;
+  const box = at("counters");
+  const key = rows.map(([text]) => text).join();
+  if (box.dataset.key !== key) { // else the nodes stay, and with them the tooltip that is shown
+    box.dataset.key = key;
+    box.replaceChildren(...rows.map(([text, value, tip]) => {
+      const [row, term, detail] = ["div", "dt", "dd"].map((name) => document.createElement(name));
+      row.title = tip;
+      term.textContent = text;
+      row.append(term, detail);
+      row.classList.toggle("wide", typeof value === "string");
+      return row;
+    }));
+  }
+  rows.forEach(([, value], index) => {
+    const text = typeof value === "number" ? value.toLocaleString("en").replaceAll(",", "\u2009") : value;
+    box.children[index].lastChild.textContent = text;
   });
-  at("counters").replaceChildren(...nodes);
 }
 
-function showControls({ highest_rung, deadline_ms, gate, precision, precisions, opening, error, rungs }) {
+function showControls({ highest_rung, deadline_ms, gate, strength, precision, precisions, opening, error, rungs }) {
   rungNames = rungs.map(({ name }) => name);
   const choices = rungs.map(({ name, ms, db }, index) => ({
     value: index + 1,
@@ -147,6 +156,10 @@ function showControls({ highest_rung, deadline_ms, gate, precision, precisions, 
     at("deadline").value = Number(deadline_ms.toFixed(1));
   }
   at("gate").checked = gate;
+  if (document.activeElement !== at("strength")) {
+    at("strength").value = strength;
+  }
+  at("share").value = `${Math.round(at("strength").value * 100)} %`;
   const notice = opening ? `Opening ${opening}; the loop stands still meanwhile` : error ?? "";
   if (at("notice").textContent !== notice) {
     at("notice").textContent = notice;
@@ -198,6 +211,10 @@ at("timed").addEventListener("change", () => {
 });
 at("deadline").addEventListener("change", sendDeadline);
 at("gate").addEventListener("change", () => link.send({ gate: at("gate").checked }));
+at("strength").addEventListener("input", () => {
+  at("share").value = `${Math.round(at("strength").value * 100)} %`;
+  link.send({ strength: at("strength").valueAsNumber });
+});
 
 function sendDeadline() {
   if (!at("timed").checked) {
