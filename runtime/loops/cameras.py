@@ -21,11 +21,10 @@ from dataclasses import dataclass
 
 from unblur.runtime.errors import UnblurError
 from unblur.runtime.frames import FramePool
-from unblur.runtime.loops.live_loop import POLL_S, SinkThread, restore_captured
+from unblur.runtime.loops.live_loop import POLL_S, ServiceNotifier, SinkThread, restore_captured
 from unblur.runtime.loops.restorer import InferenceTimeout
 from unblur.runtime.loops.session import LiveSession, RunRequest, open_live_session
 from unblur.runtime.loops.stats import RunSummary
-from unblur.runtime.loops.systemd import ServiceNotifier
 
 _log = logging.getLogger(__name__)
 

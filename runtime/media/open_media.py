@@ -15,6 +15,7 @@ from types import TracebackType
 from unblur.runtime.errors import BadInput
 from unblur.runtime.files import exists, require_parent
 from unblur.runtime.images import DEFAULT_QUALITY, IMAGE_SUFFIXES, MAX_PIXELS, is_image_path
+from unblur.runtime.media.encode import RecordingSink
 from unblur.runtime.media.gstreamer_source import CsiFormat, GStreamerSource, csi_pipeline
 from unblur.runtime.media.image_files import (
     AnimationSink,
@@ -28,7 +29,6 @@ from unblur.runtime.media.image_files import (
 from unblur.runtime.media.interfaces import MediaInfo, Sink, Source, TimedFrame
 from unblur.runtime.media.push_child import PROTOCOLS
 from unblur.runtime.media.push_sink import PushSink, RetryingSink
-from unblur.runtime.media.recording_sink import RecordingSink
 from unblur.runtime.media.stream_source import CameraFormat, open_http, open_rtsp, open_v4l2
 from unblur.runtime.media.synthetic_source import MovingScene, SyntheticSource
 from unblur.runtime.media.url import read_options, split_options, without_secrets

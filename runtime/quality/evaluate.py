@@ -5,12 +5,12 @@
     print(mean_score([row.blurred for row in rows]), mean_score([row.restored for row in rows]))
 
 Frames go whole, not tiled, one at a time: memory does not grow with the data set. PSNR and SSIM are of 8-bit RGB.
-Where a blurred picture has a whole trajectory of sharp ones (Koehler), PSNR and MSSIM are the best over it instead.
+Where a blurred image has a whole trajectory of sharp ones (Koehler), PSNR and MSSIM are the best over it instead.
 
 A model is judged as it runs on this machine; `verify` judges INT8 by the graph as it is written.
 
 RealBlur's authors align each restoration to its reference by a homography before they compare. That is not done
-here: figures on RealBlur are of the pictures as they are, and lower than those of the papers.
+here: figures on RealBlur are of the images as they are, and lower than those of the papers.
 """
 
 import math
@@ -58,7 +58,7 @@ def trajectory_score(picture: Frame, trajectory: Sequence[Path]) -> TrajectorySc
     def compare(path: Path) -> tuple[float, float]:
         sharp = read_image(path)
         if sharp.shape != picture.shape:
-            raise BadInput(f"{path} is {sharp.shape[0]} x {sharp.shape[1]}, its blurred picture is not")
+            raise BadInput(f"{path} is {sharp.shape[0]} x {sharp.shape[1]}, its blurred image is not")
         fitted, sharp_inside = fit(values, sharp / 255.0)
         x, y = luma(fitted), luma(sharp_inside)
         return psnr_float_db(x, y), mssim(x, y)
@@ -74,7 +74,7 @@ def fit(restored: Image, sharp: Image) -> tuple[Image, Image]:
     """Scale `restored` (H, W, 3) to the brightness of `sharp` and move it onto it by whole pixels.
 
     The scale is that of the least squares; the shift is where the circular cross-correlation is largest. Both
-    results are zero where the moved picture has no content.
+    results are zero where the moved image has no content.
     """
     energy = float(np.vdot(restored, restored))
     scaled = restored * (float(np.vdot(sharp, restored)) / energy if energy else 1.0)
@@ -105,7 +105,7 @@ Similarity = Literal["ssim", "mssim"]
 
 @dataclass(frozen=True)
 class Score:
-    """A picture against ground truth. measure: which similarity it is; MSSIM with a trajectory, else SSIM."""
+    """An image against ground truth. measure: which similarity it is; MSSIM with a trajectory, else SSIM."""
 
     psnr_db: float
     similarity: float
@@ -138,7 +138,7 @@ class Judged:
 def evaluate(runner: Runner, pairs: Sequence[Pair]) -> Iterator[Judged]:
     """Restore and judge pair by pair, in their order.
 
-    Raises BadInput if there is no pair, a picture cannot be read or is too small for its measure, DeviceError if
+    Raises BadInput if there is no pair, an image cannot be read or is too small for its measure, DeviceError if
     the network gives NaN.
     """
     for pair, result in zip(pairs, frame_results([runner], pairs), strict=True):

@@ -1,4 +1,4 @@
-"""What `unblur evaluate` says and writes: a table for people, one document for scripts, a line a picture in CSV."""
+"""What `unblur evaluate` says and writes: a table for people, one document for scripts, a line an image in CSV."""
 
 import csv
 from collections.abc import Sequence
@@ -83,7 +83,7 @@ class ContactSheet:
 
 
 def harmed_square(blurred: Frame, sharp: Frame, side: int = SIDE) -> tuple[int, int, int, int]:
-    """(top, left, height, width) of the square, at most `side`, in which the blurred picture is most wrong."""
+    """(top, left, height, width) of the square, at most `side`, in which the blurred image is most wrong."""
     height, width = min(side, sharp.shape[0]), min(side, sharp.shape[1])
     error = np.abs(blurred.astype(np.int16) - sharp).sum(axis=2, dtype=np.int64)
     total = np.pad(error, ((1, 0), (1, 0))).cumsum(0).cumsum(1)

@@ -1,4 +1,4 @@
-"""Find pairs of a blurred and a sharp picture in the folder layouts of the public data sets.
+"""Find pairs of a blurred and a sharp image in the folder layouts of the public data sets.
 
     pairs = find_pairs(Path("GOPRO_Large/test"))
     check_pairs(pairs)
@@ -31,7 +31,7 @@ _KOEHLER_SHARP = re.compile(r"GroundTruth(\d+_\d+)_(\d+)")
 
 @dataclass(frozen=True)
 class Pair:
-    """A blurred picture and its sharp reference, of one size.
+    """A blurred image and its sharp reference, of one size.
 
     name: unique among the pairs found together, e.g. "GOPR0384_11_00/000001".
     trajectory: Koehler's set has a sharp frame for every point of the camera's path, in order; `sharp` is the
@@ -47,18 +47,18 @@ class Pair:
 def find_pairs(folder: Path) -> list[Pair]:
     """All pairs under `folder` (or in a RealBlur list file), sorted by name.
 
-    Sizes are compared by the headers; the pictures are not decoded, see `check_pairs`.
-    Raises BadInput that names the files: one without a partner, partners of different sizes, no picture at
+    Sizes are compared by the headers; the images are not decoded, see `check_pairs`.
+    Raises BadInput that names the files: one without a partner, partners of different sizes, no image at
     all, or no known layout.
     """
     if not folder.exists():
-        raise BadInput(f"{folder} does not exist; expected a folder with pairs of pictures")
+        raise BadInput(f"{folder} does not exist; expected a folder with pairs of images")
     if folder.is_file():
         pairs = _listed_pairs(folder)
     else:
         pairs = _realblur_pairs(folder) or _koehler_pairs(folder) or _hide_pairs(folder) or _beside(folder)
     if not pairs:
-        raise BadInput(f"{folder} holds no pairs; expected pictures in blur/ and sharp/ (or input/ and target/)")
+        raise BadInput(f"{folder} holds no pairs; expected images in blur/ and sharp/ (or input/ and target/)")
     for pair in pairs:
         _check_sizes(pair, image_size_hw(pair.blurred), image_size_hw(pair.sharp))
     return sorted(pairs, key=lambda pair: pair.name)
@@ -72,7 +72,7 @@ def read_pair(pair: Pair) -> tuple[Frame, Frame]:
 
 
 def check_pairs(pairs: Sequence[Pair], progress: Callable[[], object] | None = None) -> None:
-    """Decode every picture; BadInput names the first that is damaged. Calls `progress` once a pair."""
+    """Decode every image; BadInput names the first that is damaged. Calls `progress` once a pair."""
 
     def decode(pair: Pair) -> None:
         read_pair(pair)
@@ -148,9 +148,9 @@ def _beside(folder: Path) -> list[Pair]:
         if blurred is not None and sharp is not None:
             pairs += _by_name(folder, blurred, sharp)
         elif blurred is not None:
-            raise BadInput(f"{blurred} has no folder of sharp pictures beside it; expected {parent / 'sharp'}")
+            raise BadInput(f"{blurred} has no folder of sharp images beside it; expected {parent / 'sharp'}")
         elif sharp is not None:
-            raise BadInput(f"{sharp} has no folder of blurred pictures beside it; expected {parent / 'blur'}")
+            raise BadInput(f"{sharp} has no folder of blurred images beside it; expected {parent / 'blur'}")
     return pairs
 
 
@@ -172,14 +172,14 @@ def _by_name(folder: Path, blurred_folder: Path, sharp_folder: Path) -> list[Pai
 
 
 def _by_key(folder: Path) -> dict[str, Path]:
-    """Pictures by the stem that partners share. RealBlur repeats the folder in it: `blur/blur_1`, `gt/gt_1`."""
+    """Images by the stem that partners share. RealBlur repeats the folder in it: `blur/blur_1`, `gt/gt_1`."""
     pictures: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
         if not is_image_path(path) or path.name.startswith("."):
             continue
         key = path.stem.removeprefix(f"{folder.name}_")
         if key in pictures:
-            raise BadInput(f"{pictures[key]} and {path} would pair with the same picture; remove one")
+            raise BadInput(f"{pictures[key]} and {path} would pair with the same image; remove one")
         pictures[key] = path
     return pictures
 

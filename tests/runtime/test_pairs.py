@@ -127,7 +127,7 @@ def test_two_pictures_for_one_partner(tmp_path: Path) -> None:
     picture(tmp_path / "blur/a.png")
     picture(tmp_path / "blur/a.jpg")
     picture(tmp_path / "sharp/a.png")
-    with pytest.raises(BadInput, match=r"a\.jpg and .*a\.png would pair with the same picture"):
+    with pytest.raises(BadInput, match=r"a\.jpg and .*a\.png would pair with the same image"):
         find_pairs(tmp_path)
 
 
@@ -167,7 +167,7 @@ def test_damaged_picture_is_named_before_anything_runs(tmp_path: Path) -> None:
 def test_unusable_roots(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="missing does not exist; expected a folder with pairs"):
         find_pairs(tmp_path / "missing")
-    with pytest.raises(BadInput, match=r"holds no pairs; expected pictures in blur/ and sharp/"):
+    with pytest.raises(BadInput, match=r"holds no pairs; expected images in blur/ and sharp/"):
         find_pairs(tmp_path)
     with pytest.raises(BadInput, match=r"a\.png is not a list of pairs"):
         find_pairs(picture(tmp_path / "a.png"))

@@ -166,7 +166,7 @@ def test_where_it_cannot_be_written(tmp_path: Path) -> None:
 
 def open_recording(path: Path) -> Sink:
     """Past `open_sink`, which takes what is a folder for one."""
-    from unblur.runtime.media.recording_sink import RecordingSink
+    from unblur.runtime.media.encode import RecordingSink
 
     return RecordingSink(path, LIVE, "mp4", crf=18)
 

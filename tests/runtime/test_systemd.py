@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from unblur.runtime.loops.systemd import ServiceNotifier
+from unblur.runtime.loops.live_loop import ServiceNotifier
 
 
 @pytest.mark.realtime

@@ -269,5 +269,5 @@ def test_files_and_streams_are_opened_in_one_place() -> None:
     root = Path(__file__).parents[2]
     rooms = [root / room for room in ("runtime", "train", "calibration", "export")]
     calls = {file.name: file.read_text().count("av.open(") for room in rooms for file in room.rglob("*.py")}
-    writers = {"push_child.py", "recording_sink.py", "video_parts.py", "video_sink.py"}
+    writers = {"push_child.py", "encode.py", "video_parts.py", "video_sink.py"}
     assert {name for name, count in calls.items() if count} == {"container.py", *writers}
