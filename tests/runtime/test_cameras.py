@@ -1,5 +1,6 @@
 """Several cameras on one model: fair turns, and each lives and ends by itself."""
 
+import shlex
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ import pytest
 from live_sources import SIZE_HW, FakeCamera, FakeSink, Opener
 from timed_runner import HandClock, TimedRunner
 
+from unblur.runtime.cli.main import load_command
 from unblur.runtime.errors import DeviceError
 from unblur.runtime.frames import Batch
 from unblur.runtime.loops.cameras import CameraResult, Cameras, open_cameras
@@ -127,3 +129,13 @@ def test_one_model_is_opened_and_the_frame_time_is_shared(make_onnx: Callable[..
         results = opened.run()
     assert [result.name for result in results] == [cameras[0], f"{cameras[1]} #2", cameras[2]]
     assert all(result.summary.frames >= 1 and result.error is None for result in results)
+
+
+def test_the_command_on_the_page_is_accepted() -> None:
+    page = (Path(__file__).parents[2] / "docs/camera.md").read_text()
+    section = page.partition("## Several cameras")[2]
+    command = section.partition("```sh\n")[2].partition("```")[0].replace("\\\n", "")
+    program, name, *arguments = shlex.split(command)
+    assert (program, name) == ("unblur", "run")
+    parsed = load_command(name).make_context(name, arguments).params
+    assert len(parsed["source"]) == len(parsed["sink"]) == 2
