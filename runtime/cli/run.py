@@ -37,7 +37,7 @@ from unblur.runtime.cli.options import (
     source_address,
     with_overrides,
 )
-from unblur.runtime.console import log_on_stderr, print_json, progress, stderr, stdout, stop_on_signals
+from unblur.runtime.console import log_on_stderr, print_json, progress, stdout, stop_on_signals
 from unblur.runtime.errors import BadInput, needs_extra, printable
 from unblur.runtime.files import exists
 from unblur.runtime.images import is_image_path
@@ -214,10 +214,15 @@ def _names_source(text: str) -> bool:
 
 def is_batch(request: RunRequest, sources: list[str]) -> bool:
     """Whether several files are restored one by one, unlike one file, or a folder that becomes one video."""
-    if len(sources) > 1 or not request.sinks:
-        return len(sources) > 1 or not Path(sources[0]).is_file()
-    to_folder = len(request.sinks) == 1 and not is_live(request.sinks[0]) and not Path(request.sinks[0]).suffix
-    return to_folder and not request.loop and not Path(sources[0]).is_file()
+    to_folder = not request.sinks or (len(request.sinks) == 1 and _names_folder(request.sinks[0]))
+    if len(sources) > 1 and not to_folder:
+        raise BadInput(f"{len(sources)} files need one folder as --sink, got {' and '.join(request.sinks)}")
+    return len(sources) > 1 or (to_folder and not request.loop and not Path(sources[0]).is_file())
+
+
+def _names_folder(sink: str) -> bool:
+    path = Path(sink)
+    return not is_live(sink) and (not path.suffix or sink.endswith("/") or (exists(path) and path.is_dir()))
 
 
 def _run_file(request: RunRequest, existing: Existing, stop: threading.Event, *, json: bool) -> None:
@@ -227,8 +232,8 @@ def _run_file(request: RunRequest, existing: Existing, stop: threading.Event, *,
         request = dataclasses.replace(request, sinks=tuple(map(str, batch.targets.values())))
     sink_files = [Path(sink) for sink in request.sinks if exists(Path(sink)) and Path(sink).is_file()]
     if not request.sinks or (existing == "skip" and sink_files):
-        there = sink_files[0] if sink_files else next(iter(batch.skipped.values()))
-        stderr.print(f"unblur: nothing to do: {there}{' exists' if sink_files else ''}", soft_wrap=True)
+        skipped = {request.source: f"{sink_files[0]} exists"} if sink_files else batch.skipped
+        _run_batch(request, Batch({}, skipped), stop, json=json)
         return
     with open_file_session(request) as session, progress("frames") as bar:
         task = bar.add_task("restoring", total=session.source.info.frames, note="")
@@ -240,19 +245,21 @@ def _run_file(request: RunRequest, existing: Existing, stop: threading.Event, *,
 
         summary = session.run(stop, on_frame)
         runner, kind = session.restorer.runner, session.source.info.kind
+        failed: dict[Path, str] = getattr(session.source, "failed", {})
         device, precision = runner.device, runner.precision
     if json:
         print_document(summary, device, precision)
     elif summary.frames:
         what = "1 image" if kind == "image" else count(summary.frames, "frame")
         _print_done(what, summary, f"{device}, {precision}", sink_names(request.sinks), replaced=len(sink_files))
+    _list_left_out("could not be restored", {str(path): reason for path, reason in failed.items()})
     sink = " and ".join(map(without_secrets, request.sinks))
     _exit_unless_whole(summary, request.source, sink)
 
 
 def _check_for_cluster(request: RunRequest, sources: list[str]) -> None:
     """Raises BadInput unless it is files, each to a file of its own."""
-    is_folder = not request.sinks or (len(request.sinks) == 1 and not Path(request.sinks[0]).suffix)
+    is_folder = not request.sinks or (len(request.sinks) == 1 and _names_folder(request.sinks[0]))
     if any(map(is_live, [*sources, *request.sinks])) or request.loop or not is_folder:
         raise BadInput("--ray is for files and folders; give one folder as --sink, or none, and no --loop")
 

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from unblur.runtime.cli.main import looks_like_source
-from unblur.runtime.cli.run import model_and_sources
+from unblur.runtime.cli.run import is_batch, model_and_sources
 from unblur.runtime.errors import BadInput
 from unblur.runtime.frames import Frame
 from unblur.runtime.images import read_image, write_image
@@ -134,6 +134,20 @@ def test_the_first_argument_is_the_model_only_if_it_names_one(photos: Path) -> N
     assert model_and_sources(["lprn-z", "a.jpg"], None) == ("lprn-z", ["a.jpg"]), "so that the typo is found"
     with pytest.raises(BadInput, match=r"there is no source; give an image, .* as in `unblur photo\.jpg`"):
         model_and_sources(["lprn-n"], None)
+
+
+def test_a_folder_becomes_one_video_only_where_that_is_asked_for(photos: Path) -> None:
+    def batch(*sources: str, sinks: tuple[str, ...] = ()) -> bool:
+        return is_batch(RunRequest("lprn-n", sources[0], sinks), list(sources))
+
+    assert batch("photos")
+    assert batch("photos", sinks=("out",))
+    assert batch("photos/a.png", "photos/b.jpg", sinks=("out.d/",))
+    assert not batch("photos", sinks=("out.mp4",))
+    assert not batch("photos", sinks=("null:",))
+    assert not batch("photos/a.png", sinks=("out",))
+    with pytest.raises(BadInput, match=r"2 files need one folder as --sink, got out\.mp4$"):
+        batch("photos/a.png", "photos/b.jpg", sinks=("out.mp4",))
 
 
 def test_a_source_may_stand_where_a_command_does(photos: Path) -> None:
