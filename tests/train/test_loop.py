@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -16,6 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from tests.fakes.small_networks import NARROW_U
+from unblur.runtime.cli.main import app
 from unblur.runtime.errors import BadInput, SpecMismatch, UnblurError
 from unblur.runtime.images import write_image
 from unblur.train.data import HoldOut, TrainingData, open_training_data
@@ -96,22 +98,32 @@ def test_a_stopped_run_resumes_to_the_weights_of_an_unbroken_one(data: TrainingD
     assert [line["iteration"] for line in log] == list(range(1, 9))
 
 
-def test_two_processes_get_the_loss_of_one(pairs_folder: Path, tmp_path: Path) -> None:
-    """Both networks are shared by the processes, each with its own optimiser."""
+def test_two_nodes_get_the_loss_of_one_process(pairs_folder: Path, tmp_path: Path) -> None:
+    """Started as docs/training.md says. Each sample is drawn by one of them, or the loss would differ.
+
+    Both networks are shared by the processes, each with its own optimiser.
+    """
     arguments = [
         "train", "msr-gan", "--data", str(pairs_folder), "--hold-out", "1", "--crop", "32", "--batch", "2",
         "--set", "width=8", "--set", "blocks=1", "--set", "msrbs=1",
-        "--iterations", "5", "--learning-rate", "0.001", "--workers", "0",
+        "--iterations", "5", "--learning-rate", "0.001", "--workers", "0", "--threads", "1",
     ]  # fmt: skip
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    one = [sys.executable, "-m", "unblur.runtime.cli.main", *arguments, "-o", str(tmp_path / "one")]
-    two = [
-        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
-        "-m", "unblur.runtime.cli.main", *arguments, "-o", str(tmp_path / "two"),
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = str(unused.getsockname()[1])
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1"]
+    torchrun += ["--master-addr", "127.0.0.1", "--master-port", port]
+    nodes = [
+        subprocess.Popen(
+            [*torchrun, "--node-rank", rank, "-m", "unblur.runtime.cli.main", *arguments, "-o", tmp_path / "two"],
+            env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE, text=True,
+        )
+        for rank in "01"
     ]  # fmt: skip
-    for command in (one, two):
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
-        assert done.returncode == 0, done.stderr
+    app([*arguments, "-o", str(tmp_path / "one")], standalone_mode=False)
+    for node in nodes:
+        _, errors = node.communicate(timeout=240)
+        assert node.returncode == 0, errors
     losses = {
         name: json.loads((tmp_path / name / "log.jsonl").read_text().splitlines()[-1])["loss"]
         for name in ("one", "two")
