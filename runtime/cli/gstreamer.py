@@ -9,8 +9,9 @@ import typer
 
 from unblur.runtime import gstreamer as package
 from unblur.runtime.errors import BadInput, DeviceError
+from unblur.runtime.model.deblurrer import DEFAULT_MODEL
+from unblur.runtime.model.open_model import find_model
 
-_TRIAL = ("gst-launch-1.0", "fakesrc", "num-buffers=0", "!", "unblur", "!", "fakesink")
 _TRIAL_S = 120
 _PACKAGES = "apt-get install gstreamer1.0-tools gstreamer1.0-python3-plugin-loader"
 
@@ -24,11 +25,11 @@ def gstreamer() -> None:
     folder = Path(package.__file__).parent
     others = os.environ.get("GST_PLUGIN_PATH", "")
     paths = [str(folder), *(path for path in others.split(os.pathsep) if path not in ("", str(folder)))]
+    model = find_model(DEFAULT_MODEL) / "fp32.onnx"  # of a file no variant is timed
+    trial = ("gst-launch-1.0", "fakesrc", "num-buffers=0", "!", "unblur", f"model={model}", "!", "fakesink")
     environment = os.environ | {"GST_PLUGIN_PATH": os.pathsep.join(paths), "LC_ALL": "C"}
     try:
-        done = subprocess.run(
-            _TRIAL, env=environment, capture_output=True, text=True, check=False, timeout=_TRIAL_S
-        )
+        done = subprocess.run(trial, env=environment, capture_output=True, text=True, check=False, timeout=_TRIAL_S)
     except FileNotFoundError as error:
         raise BadInput(f"gst-launch-1.0 is not installed; on Debian and Ubuntu: {_PACKAGES}") from error
     except subprocess.TimeoutExpired as error:
