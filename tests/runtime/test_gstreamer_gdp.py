@@ -65,7 +65,7 @@ def test_the_size_may_change_and_the_rate_be_unknown() -> None:
         (packet(2, CAPS, major=9), "expected the GStreamer Data Protocol 1, got version 9"),
         (
             packet(2, b"audio/x-raw, format=(string)S16LE\0"),
-            "expected RGB frames from the pipeline, got audio/x-raw",
+            "expected RGB, NV12 or I420 frames from the pipeline, got audio/x-raw",
         ),
         (packet(2, CAPS) + packet(1, bytes(45)), "expected 48 bytes a frame from the pipeline, got 45"),
         (packet(2, CAPS) + packet(1, bytes(48))[:-1], "the pipeline ended within a frame"),
