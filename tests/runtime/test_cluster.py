@@ -2,10 +2,10 @@
 
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import av
 import psutil
@@ -14,7 +14,7 @@ from tiny_network import TinyNetwork
 
 from unblur.runtime.errors import BadInput, DeviceError
 from unblur.runtime.images import write_image
-from unblur.runtime.loops.batch import plan_batch, run_batch
+from unblur.runtime.loops.batch import Batch, plan_batch, run_batch
 from unblur.runtime.loops.session import RunRequest
 from unblur.runtime.runner import RunnerOptions
 
@@ -47,6 +47,26 @@ def busy_workers() -> list[psutil.Process]:
     return found
 
 
+@contextmanager
+def when(condition: Callable[[], Any], action: Callable[[Any], None]) -> Iterator[None]:
+    """Inside the block, act once when the condition gives something."""
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(0.005):
+            if found := condition():
+                action(found)
+                return
+
+    watching = threading.Thread(target=watch)
+    watching.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watching.join()
+
+
 def read_all(folder: Path) -> dict[str, object]:
     """Hidden files as well. Matroska gives each file a random number, so that of it the packets are compared."""
     return {
@@ -62,11 +82,11 @@ def read_packets(video: Path) -> list[tuple[int | None, bytes]]:
 
 
 @pytest.mark.usefixtures("two_workers")
-def test_files_and_parts_of_videos_are_those_of_one_process_though_a_worker_is_killed(
+def test_a_job_that_was_stopped_goes_on_though_a_worker_is_killed_and_gives_the_bytes_of_one_process(
     request_: RunRequest, make_clip: Callable[..., Path], make_frame: Callable[[int, int], object], tmp_path: Path
 ) -> None:
     (tmp_path / "in/trip").mkdir(parents=True)
-    make_clip("in/long.mp4", frames=40, gop=5, audio="aac")
+    long = make_clip("in/long.mp4", frames=60, gop=5, audio="aac")
     make_clip("in/short.mkv", frames=5)
     cut = make_clip("in/trip/truncated.mkv", frames=30, gop=5)
     cut.write_bytes(cut.read_bytes()[:-2000])
@@ -79,54 +99,26 @@ def test_files_and_parts_of_videos_are_those_of_one_process_though_a_worker_is_k
     )
     alone = run_batch(request_, one)
 
-    killed: list[int] = []
-
-    def kill_one() -> None:
-        ends_s = time.monotonic() + 60
-        while not killed and time.monotonic() < ends_s:
-            for worker in busy_workers() if (tmp_path / "many/trip/0.png").exists() else ():
-                worker.kill()
-                killed.append(worker.pid)
-                return
-            time.sleep(0.01)
-
-    killer = threading.Thread(target=kill_one)
-    killer.start()
-    together = run_on_cluster(request_, many, part_frames=10)
-    killer.join()
-    assert len(killed) == 1
-    assert {path.name for path in together.failed} == {"damaged.jpg", "truncated.mkv"}
-    assert together.failed.keys() == alone.failed.keys()
-    assert together.written.keys() == alone.written.keys()
-    assert together.summary.frames >= alone.summary.frames
-    assert read_all(tmp_path / "many") == read_all(tmp_path / "one")
-
-
-@pytest.mark.usefixtures("two_workers")
-def test_the_parts_that_a_stopped_job_has_done_are_not_done_again(
-    request_: RunRequest, make_clip: Callable[..., Path], tmp_path: Path
-) -> None:
-    clip = make_clip("long.mp4", frames=60, gop=5)
-    alone, batch = plan_batch([str(clip)], str(tmp_path / "one")), plan_batch([str(clip)], str(tmp_path / "many"))
-    run_batch(request_, alone)
-    (tmp_path / "many").mkdir()
-    stop = threading.Event()
-
-    def stop_at_the_first_part() -> None:
-        while not list(tmp_path.glob("many/.long.mp4.*.parts/*.json")):
-            time.sleep(0.005)
-        stop.set()
-
-    watching = threading.Thread(target=stop_at_the_first_part)
-    watching.start()
-    first = run_on_cluster(request_, batch, stop, part_frames=10)
-    watching.join()
+    with when(lambda: list(tmp_path.glob("many/.long.mp4.*.parts/*.json")), lambda found: stop.set()):
+        stop = threading.Event()
+        first = run_on_cluster(request_, Batch({long: many.targets[long]}, {}), stop, part_frames=10)
     assert first.summary.stopped
     assert first.written == {}
     assert 10 <= first.summary.frames < 60
 
-    rest = run_on_cluster(request_, batch, part_frames=10)
-    assert rest.summary.frames == 60 - first.summary.frames
+    killed: list[int] = []
+
+    def kill(busy: list[psutil.Process]) -> None:
+        busy[0].kill()
+        killed.append(busy[0].pid)
+
+    with when(lambda: (tmp_path / "many/trip/0.png").exists() and busy_workers(), kill):
+        together = run_on_cluster(request_, many, part_frames=10)
+    assert len(killed) == 1
+    assert {path.name for path in together.failed} == {"damaged.jpg", "truncated.mkv"}
+    assert together.failed.keys() == alone.failed.keys()
+    assert together.written.keys() == alone.written.keys()
+    assert first.summary.frames + together.summary.frames == alone.summary.frames  # nothing twice
     assert read_all(tmp_path / "many") == read_all(tmp_path / "one")
 
 
