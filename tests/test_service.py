@@ -48,14 +48,14 @@ def test_the_command_of_the_unit_runs_until_sigterm() -> None:
         finally:
             process.kill()
     assert process.returncode == 0, stderr
-    assert stdout.startswith("restored ")
+    assert stdout.startswith("wrote ")
 
 
 def wait_for_frames(address: str) -> None:
     for _ in range(600):
         with urlopen(address, timeout=10) as page:
             counters = page.read().decode()
-        if re.search(r"^unblur_written_total [1-9]", counters, re.MULTILINE):
+        if re.search(r"^unblur_written_total\{.+\} [1-9]", counters, re.MULTILINE):
             return
         time.sleep(0.1)
     pytest.fail(f"no frame was written within a minute:\n{counters}")
