@@ -62,8 +62,11 @@ def load_checkpoint(path: Path, *, steps: int | None = None) -> DeblurringNetwor
     """
     tensors, metadata = _read(path)
     recorded = _spec(metadata, path)
-    network = network_from_spec(recorded if steps is None else replace(recorded, steps=steps))
-    _load_weights(network, tensors, path)
+    spec = recorded if steps is None else replace(recorded, steps=steps)
+    with torch.device("meta"):  # takes no memory, whatever the spec says
+        _check_fits(network_from_spec(spec), tensors, path)
+    network = network_from_spec(spec)
+    network.load_state_dict(dict(tensors))
     network.training_data, network.licence = recorded.training_data, recorded.licence
     return network.eval()
 
@@ -177,7 +180,7 @@ def _spec(metadata: Mapping[str, str], path: Path) -> ModelSpec:
     return ModelSpec.from_json(metadata[SPEC_KEY], where=str(path))
 
 
-def _load_weights(network: DeblurringNetwork, tensors: Mapping[str, Tensor], path: Path) -> None:
+def _check_fits(network: DeblurringNetwork, tensors: Mapping[str, Tensor], path: Path) -> None:
     expected = network.state_dict()
     wrong = sorted(expected.keys() ^ tensors.keys()) or [
         name for name, tensor in expected.items() if tensor.shape != tensors[name].shape
@@ -187,7 +190,6 @@ def _load_weights(network: DeblurringNetwork, tensors: Mapping[str, Tensor], pat
             f"{path} does not fit preset '{network.spec.preset}': tensor '{wrong[0]}' is missing, unexpected or "
             "of another shape; it is a training state or a checkpoint of another network"
         )
-    network.load_state_dict(dict(tensors))
 
 
 def _group(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

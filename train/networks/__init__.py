@@ -7,6 +7,7 @@ A preset is a named configuration of a system. To add a system: one file here, i
 """
 
 import difflib
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -183,6 +184,9 @@ def build_network(preset: str, **options: OptionValue) -> DeblurringNetwork:
     return _construct(chosen, preset, {**chosen.options, **options})
 
 
+_MOST = 1024
+
+
 def network_from_spec(spec: ModelSpec) -> DeblurringNetwork:
     """The untrained network that a checkpoint's spec describes; SpecMismatch if this version cannot build it."""
     if spec.preset not in preset_names() or find_preset(spec.preset).system != spec.system:
@@ -190,9 +194,17 @@ def network_from_spec(spec: ModelSpec) -> DeblurringNetwork:
     preset = find_preset(spec.preset)
     steps: dict[str, OptionValue] = {"steps": spec.steps} if preset.network.recursive or spec.steps > 1 else {}
     try:
+        _check_sizes(spec.options)
         return _construct(preset, spec.preset, {**spec.options, **steps})
-    except (BadInput, ValueError) as error:
+    except (BadInput, ValueError, RuntimeError) as error:
         raise SpecMismatch(f"the model spec is of another preset or another version of unblur: {error}") from error
+
+
+def _check_sizes(options: Mapping[str, OptionValue]) -> None:
+    """ValueError for a width, or a number of blocks, that no network has and that would never be built."""
+    for name, value in options.items():
+        if any(int(number) > _MOST for number in re.findall(r"\d+", str(value)) if not isinstance(value, float)):
+            raise ValueError(f"its option '{name}' is {str(value)[:20]}, expected at most {_MOST}")
 
 
 def _construct(preset: Preset, name: str, options: Mapping[str, OptionValue]) -> DeblurringNetwork:
