@@ -52,7 +52,7 @@ class OnnxRunner:
         cache: Path | None = None,
         overrides: SpecOverrides = SpecOverrides(),
     ) -> None:
-        self.path = path
+        self.path, self.overrides = path, overrides
         self._device = device
         self._profiled = profile_to is not None
         options = session_options(threads, graph_optimization=graph_optimization, profile_to=profile_to)

@@ -11,6 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 from pathlib import Path
 from statistics import median
@@ -21,6 +22,7 @@ import numpy as np
 from unblur.runtime.files import scratch_folder
 from unblur.runtime.model.onnx_runner import OnnxRunner
 from unblur.runtime.profile.layers import CONVOLUTIONS, Layer, stage_and_step
+from unblur.runtime.spec import SpecOverrides
 
 _SEED = 5
 _NODE = "_kernel_time"  # how the events end that are of a node
@@ -74,17 +76,24 @@ def profile_runs(
     warm_up: int = 0,
     threads: int | None = None,
     graph_optimization: bool = True,
+    overrides: SpecOverrides = SpecOverrides(),
 ) -> OnnxProfile:
     """Run a model on random images and collect the time of each node.
 
-    warm_up: runs before those that count. threads, graph_optimization: see OnnxRunner. Raises what OnnxRunner
-    raises, ValueError for fewer than one run or a shape that the model does not take.
+    warm_up: runs before those that count. threads, graph_optimization, overrides: see OnnxRunner. Raises what
+    OnnxRunner raises, ValueError for fewer than one run or a shape that the model does not take.
     """
     if runs < 1:
         raise ValueError(f"runs is {runs}, expected at least 1")
     batch = np.random.default_rng(_SEED).random(batch_shape, np.float32)
     with scratch_folder() as folder:
-        with OnnxRunner(path, threads=threads, graph_optimization=graph_optimization, profile_to=folder) as runner:
+        with OnnxRunner(
+            path,
+            threads=threads,
+            graph_optimization=graph_optimization,
+            profile_to=folder,
+            overrides=overrides,
+        ) as runner:
             for _ in range(warm_up + runs):
                 runner.infer(batch)
         (file,) = folder.iterdir()
@@ -142,15 +151,20 @@ _PRECISIONS = {"float32": "fp32", "float16": "fp16", "uint8": "int8"}  # others 
 
 
 def onnx_layers(
-    path: Path, batch_shape: tuple[int, int, int, int], *, threads: int | None = None, runs: int = 10
+    path: Path,
+    batch_shape: tuple[int, int, int, int],
+    *,
+    threads: int | None = None,
+    runs: int = 10,
+    overrides: SpecOverrides = SpecOverrides(),
 ) -> list[Layer]:
     """The layers of a model in the order in which they run, then `BETWEEN`.
 
-    batch_shape: (N, 3, H, W), H and W as the model takes them. threads: see OnnxRunner. Times are medians over the
-    runs. A fused layer counts to the module of its convolution. Raises what OnnxRunner raises.
+    batch_shape: (N, 3, H, W), H and W as the model takes them. threads, overrides: see OnnxRunner. Times are
+    medians over the runs. A fused layer counts to the module of its convolution. Raises what OnnxRunner raises.
     """
-    ran = profile_runs(path, batch_shape, runs=runs, warm_up=_WARM_UP_RUNS, threads=threads)
-    written = profile_runs(path, batch_shape, runs=1, threads=threads, graph_optimization=False)
+    run = partial(profile_runs, path, batch_shape, threads=threads, overrides=overrides)
+    ran, written = run(runs=runs, warm_up=_WARM_UP_RUNS), run(runs=1, graph_optimization=False)
     places = list(_places(ran.nodes, stage_and_step(written.nodes[-1].name)))
     computed = _as_written(ran.nodes, places, written.nodes)
     layers = [_layer(*each) for each in zip(ran.nodes, computed, places, strict=True)]

@@ -71,7 +71,8 @@ def add_layers(profile: Profile, runner: Runner, threads: int | None) -> Profile
         layers, peaks = profile_engine_layers(runner.path, shape), _gpu_peaks()
         plain, cpu = list[Layer](), None
     elif isinstance(runner, OnnxRunner) and runner.device.startswith("cpu"):
-        layers, peaks = onnx_layers(runner.path, shape, threads=threads), measure_peaks(threads)
+        layers = onnx_layers(runner.path, shape, threads=threads, overrides=runner.overrides)
+        peaks = measure_peaks(threads)
         twin = _float_twin(runner.path, profile.steps) if profile.precision == "int8" else None
         plain, cpu = [] if twin is None else onnx_layers(twin, shape, threads=threads), profile.environment.cpu
     else:

@@ -4,15 +4,16 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+import foreign_networks as foreign
 import numpy as np
 import onnx
 import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from unblur.runtime.errors import BadInput
+from unblur.runtime.errors import BadInput, SpecMismatch
 from unblur.runtime.profile.layers_onnx import onnx_layers, profile_runs
-from unblur.runtime.spec import PRECISION_KEY, SPEC_KEY, ModelSpec
+from unblur.runtime.spec import PRECISION_KEY, SPEC_KEY, ModelSpec, SpecOverrides
 
 SHAPE = (1, 3, 32, 48)
 
@@ -32,6 +33,22 @@ def test_padded_channels_are_not_work(tmp_path: Path, width: int) -> None:
     *layers, _ = onnx_layers(_two_convolutions(tmp_path / "foreign.onnx", width), SHAPE, threads=1, runs=1)
     convolutions = [layer for layer in layers if layer.operator == "Conv"]
     assert [layer.flops for layer in convolutions] == [2 * SHAPE[2] * SHAPE[3] * 3 * width * 9] * 2
+
+
+def test_what_is_stated_of_a_network_from_elsewhere_is_heard(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def two_images() -> onnx.ModelProto:
+        graph = foreign.Graph()
+        for name in ("first", "second"):
+            graph.conv("image", 3, 3, output=name)
+        return graph.model({"image": foreign.FREE}, {"first": foreign.FREE, "second": foreign.FREE})
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    path = foreign.write(two_images, tmp_path)
+    with pytest.raises(SpecMismatch, match="give --output-name"):
+        onnx_layers(path, SHAPE, threads=1, runs=1)
+    assert onnx_layers(path, SHAPE, threads=1, runs=1, overrides=SpecOverrides(output_name="first"))
 
 
 def test_nothing_is_left_on_the_disk(
