@@ -228,7 +228,7 @@ def main(
     """Print the table and the bounds; exit 1 if one is missed. Without any folder there is nothing to do."""
     codes = {"nafnet": nafnet, "mimo": mimo, "dmphn": dmphn}
     given = {name: code.resolve() for name, code in codes.items() if code is not None}
-    for name in codes.keys() - given.keys():
+    for name in (name for name in codes if name not in given):
         log(f"SKIPPED: {name}; give the folder of its authors' code by --{name}")
     found: list[Figure] = []
     log("| network | parameters | GFLOP | spec as found | probing | INT8 | INT8 loss dB | engines MB | commands |")

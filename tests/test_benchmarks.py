@@ -14,7 +14,7 @@ import typer
 from engine_workshop import Workshop
 
 from benchmarks import __main__ as bench
-from benchmarks import gpu_proof
+from benchmarks import gpu_proof, own_network
 from benchmarks.__main__ import BENCHMARKS, Benchmark
 from benchmarks.command import NotMeasured, cells, print_report
 from benchmarks.figures import Figure, Report, of_repeats
@@ -140,3 +140,12 @@ def test_odd_files_are_kept_or_named() -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert json.loads(done.stdout)["figures"][0]["value"] > 50
+
+
+def test_networks_whose_code_is_not_there_are_skipped(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(typer.Exit) as exit_info:
+        own_network.main()
+    assert exit_info.value.exit_code == 0
+    skipped = [line for line in capsys.readouterr().err.splitlines() if line.startswith("SKIPPED: ")]
+    assert sorted(skipped)[0] == "SKIPPED: dmphn; give the folder of its authors' code by --dmphn"
+    assert len(skipped) == 3
