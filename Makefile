@@ -78,7 +78,7 @@ bundles: $(INSTALLED)  ## Make the bundles that ship in the runtime from the wei
 	for preset in lprn-n lprn-s; do \
 	  rm -rf runtime/bundles/$$preset.unblur; \
 	  SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(BIN)/unblur deploy $$preset \
-	    --calibration build/calibration --synthetic-blur --max-images 100 --budget-db 0.6 --pairs build/pairs \
+	    --calibration build/calibration --synthetic-blur --max-images 100 --budget-db 0.3 --pairs build/pairs \
 	    -o runtime/bundles/$$preset.unblur || exit 1; \
 	done
 
