@@ -24,8 +24,8 @@ _MOST_TRIALS = 64
 _SEARCH_MACS = 64e9  # of the trials of a search together: about a second on a small CPU
 _MOST_MACS = 256e9  # of all trials together, which are run a few times
 _GREY_LEVEL = (1 / 255) ** 2
-"""Added to each mean square error. Nobody sees an error of one grey level: of 8 bits it is the last, at 48 dB. Without
-it a flat crop that falls from 62 dB to 59 would decide which layers stay in float.
+"""Added to each mean square error. Nobody sees an error of one grey level, which is 48 dB. Without it a flat crop
+that falls from 62 dB to 59 would decide which layers stay in float.
 """
 
 

@@ -97,10 +97,13 @@ def example(name: str) -> Path:
 
 
 def expose_still(photograph: Frame) -> Exposure:
-    """The whole photograph in one exposure."""
+    """The whole photograph in one exposure, with the longest path."""
     height, width = photograph.shape[:2]
     return expose(
-        photograph, np.random.default_rng(SEED), (MARGIN, MARGIN), (height - 2 * MARGIN, width - 2 * MARGIN)
+        photograph,
+        camera_path(np.random.default_rng(SEED), SHAKE_PX[1]),
+        (MARGIN, MARGIN),
+        (height - 2 * MARGIN, width - 2 * MARGIN),
     )
 
 
@@ -110,32 +113,32 @@ def expose_clip(photograph: Frame) -> Iterator[Exposure]:
     travel = np.array(photograph.shape[:2]) - CLIP_HW - 2 * MARGIN
     for share in np.linspace(0, 1, CLIP_FRAMES):
         top, left = (MARGIN + travel * (1 - share, share)).round().astype(int)
-        yield expose(photograph, rng, (int(top), int(left)), CLIP_HW)
+        yield expose(photograph, camera_path(rng, rng.uniform(*SHAKE_PX)), (int(top), int(left)), CLIP_HW)
 
 
 def expose(
-    photograph: Frame, rng: np.random.Generator, corner: tuple[int, int], size_hw: tuple[int, int]
+    photograph: Frame, path: NDArray[np.int64], corner: tuple[int, int], size_hw: tuple[int, int]
 ) -> Exposure:
-    """The window of `size_hw` whose upper left is `corner` = (top, left), averaged along a path and sharp."""
+    """The window of `size_hw` whose upper left is `corner` = (top, left), averaged along `path` and sharp."""
 
     def window(image: NDArray[Any], top: int, left: int) -> NDArray[Any]:
         return image[top : top + size_hw[0], left : left + size_hw[1]]
 
     light = (np.arange(256) / 255.0) ** GAMMA
     linear = light.astype(np.float32)[photograph]
-    path, poses = np.unique(corner + camera_path(rng), axis=0, return_counts=True)
-    mean = np.average([window(linear, *pose) for pose in path], axis=0, weights=poses)
+    poses, counts = np.unique(corner + path, axis=0, return_counts=True)
+    mean = np.average([window(linear, *pose) for pose in poses], axis=0, weights=counts)
     blurred = np.rint(255 * mean ** (1 / GAMMA)).astype(np.uint8)
     return Exposure(blurred, window(photograph, *corner))
 
 
-def camera_path(rng: np.random.Generator) -> NDArray[np.int64]:
-    """A bent line of random length, direction and curvature: (POSES, 2) in whole pixels, around the origin."""
+def camera_path(rng: np.random.Generator, length_px: float) -> NDArray[np.int64]:
+    """A bent line of random direction and curvature: (POSES, 2) in whole pixels, around the origin."""
     along = np.linspace(-0.5, 0.5, POSES)
     across = rng.uniform(-1, 1) * (along**2 - 1 / 12)
     angle = rng.uniform(0, 2 * np.pi)
     turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
-    path = rng.uniform(*SHAKE_PX) * np.stack([along, across], axis=1) @ turn
+    path = length_px * np.stack([along, across], axis=1) @ turn
     return np.asarray(np.rint(path), np.int64)
 
 

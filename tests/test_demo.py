@@ -37,20 +37,20 @@ def test_the_sharp_reference_of_every_exposure_is_a_window_of_the_photograph(dem
 
 def test_no_camera_path_leaves_the_photograph(demo: ModuleType) -> None:
     for seed in range(50):
-        path = demo.camera_path(np.random.default_rng(seed))
+        path = demo.camera_path(np.random.default_rng(seed), demo.SHAKE_PX[1])
         assert path.shape == (demo.POSES, 2)
         assert np.abs(path).max() <= demo.MARGIN
-        assert demo.SHAKE_PX[0] / 2 < np.ptp(path, axis=0).max() <= demo.SHAKE_PX[1] + 1
+        assert demo.SHAKE_PX[1] / 2 < np.ptp(path, axis=0).max() <= demo.SHAKE_PX[1] + 1
 
 
 def test_blur_averages_linear_light_along_the_path(demo: ModuleType) -> None:
     """A point of light keeps its energy; the same scene without detail stays as it is."""
     grey = np.full((64, 64, 3), 128, np.uint8)
-    exposure = demo.expose(grey, np.random.default_rng(0), (16, 16), (32, 32))
+    exposure = demo.expose(grey, demo.camera_path(np.random.default_rng(0), 9.0), (16, 16), (32, 32))
     np.testing.assert_array_equal(exposure.blurred, exposure.sharp)
     point = np.zeros((65, 65, 3), np.uint8)
     point[32, 32] = 255
-    blurred = demo.expose(point, np.random.default_rng(0), (16, 16), (33, 33)).blurred
+    blurred = demo.expose(point, demo.camera_path(np.random.default_rng(0), 9.0), (16, 16), (33, 33)).blurred
     assert ((blurred / 255.0) ** demo.GAMMA).sum() == pytest.approx(3.0, rel=0.05)
 
 

@@ -9,8 +9,8 @@ from unblur.calibration.placement import place
 from unblur.calibration.quality_evaluator import Cost, QualityEvaluator, trial_count, trial_side
 from unblur.calibration.quantize import quantize
 from unblur.runtime.images import write_image
-from unblur.runtime.model.deblurrer import Deblurrer
 from unblur.runtime.model.calibration_table import TensorRange
+from unblur.runtime.model.deblurrer import Deblurrer
 from unblur.runtime.quality.pairs import find_pairs, read_pair
 
 
