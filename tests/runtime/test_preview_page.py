@@ -176,7 +176,7 @@ def test_a_phone_in_the_dark(browser: Browser, url: str) -> None:
         box = page.locator("#stage").bounding_box()
         assert box is not None
         page.touchscreen.tap(box["x"] + 0.8 * box["width"], box["y"] + box["height"] / 3)
-        expect(page.get_by_role("slider")).to_have_attribute("aria-valuenow", "80")
+        expect(page.get_by_role("slider", name="Boundary")).to_have_attribute("aria-valuenow", "80")
         for button in page.get_by_role("button").all():
             size = button.bounding_box()
             assert size is not None
