@@ -29,7 +29,7 @@ def test_the_two_small_presets_ship_as_bundles() -> None:
 
 def test_weights_stay_small() -> None:
     weights = [shipped_checkpoint(preset) for preset in SHIPPED]
-    assert sum(path.stat().st_size for path in weights) < 10e6
+    assert sum(path.stat().st_size for path in weights) < 12e6
 
 
 @pytest.mark.parametrize("preset", SHIPPED)
@@ -52,7 +52,7 @@ def test_every_number_of_steps_comes_in_every_precision(preset: str) -> None:
     for steps in {variant.steps for variant in bundle.manifest.variants}:
         for precision in get_args(Precision):
             assert bundle.golden(bundle.variant(precision, steps)) is not None
-    assert sum(entry.bytes for entry in bundle.manifest.files.values()) < 15e6
+    assert sum(entry.bytes for entry in bundle.manifest.files.values()) < 19e6
 
 
 def test_deploying_again_gives_the_shipped_bundle(tmp_path: Path) -> None:

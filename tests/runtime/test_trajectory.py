@@ -50,7 +50,7 @@ def test_a_black_picture_is_not_scaled(make_frame: Callable[..., Frame]) -> None
 
 
 def test_frames_that_do_not_fit(trajectory: list[Path], make_frame: Callable[..., Frame]) -> None:
-    with pytest.raises(BadInput, match=r"0\.png is 176 x 192, its blurred picture is not"):
+    with pytest.raises(BadInput, match=r"0\.png is 176 x 192, its blurred image is not"):
         trajectory_score(make_frame(180, 192), trajectory)
     with pytest.raises(BadInput, match=r"is 64 x 96; MSSIM needs at least 161 pixels a side"):
         trajectory_score(make_frame(64, 96), trajectory)

@@ -24,8 +24,8 @@ from unblur.train.run_folder import Report
 class Case:
     """Settings under which a system takes few seconds; the losses and betas stay those of its recipe.
 
-    content_only: without the adversary. Near the truth a small discriminator, still untrained, pulls at MSR-GAN as
-    hard as its content loss does.
+    content_only: without the adversary. Near the truth a small discriminator, still untrained, pulls as hard as the
+    content loss does.
     """
 
     preset: str
@@ -40,9 +40,9 @@ CASES = [
     Case("lprn-n", 200, 5e-3, options={"width": "32,32", "blocks": "1,1,1", "steps": 2}),
     Case("srn", 160, 5e-3, crop=32, options={"width": 16, "blocks": 1, "kernel": 3}),
     Case("msr-gan", 200, 5e-3, 32, {"width": 24, "blocks": 2, "msrbs": 1, "scales": 2}, content_only=True),
-    Case("msrm-dffm", 60, 2e-3, options={"width": 16, "blocks": 1}),
+    Case("msrm-dffm", 100, 2e-3, options={"width": 16, "blocks": 1}),
     Case("pix2pix", 100, 2e-3, options={"width": 16, "depth": 4}),
-    Case("rir", 60, 2e-3, crop=32, options={"width": 8, "levels": 2}),
+    Case("rir", 150, 3e-3, 32, {"width": 8, "levels": 2}, content_only=True),
     Case("deblurgan", 50, 2e-3, crop=32, options={"width": 8, "blocks": 1}),
 ]
 

@@ -5,6 +5,7 @@ import { Link } from "./link.js";
 import { Picture } from "./picture.js";
 
 const STALE_MS = 3000;
+const HOLD_MS = 1000;
 const LENGTH = 240; // samples in a chart, as many as the server keeps
 // The three that matter first: what came, what was given up, what was too slow. Name -> what is shown, and its tooltip.
 const COUNTERS = {
@@ -176,7 +177,10 @@ function offer(id, choices, chosen, message) {
       const label = document.createElement("label");
       const input = document.createElement("input");
       Object.assign(input, { type: "radio", name: id, value });
-      input.addEventListener("change", () => link.send(message(value)));
+      input.addEventListener("change", () => {
+        box.heldUntil = performance.now() + HOLD_MS;
+        link.send(message(value));
+      });
       const face = document.createElement("span");
       const small = document.createElement("small");
       small.textContent = note ?? "";
@@ -184,6 +188,9 @@ function offer(id, choices, chosen, message) {
       label.append(input, face);
       return label;
     }));
+  }
+  if (performance.now() < (box.heldUntil ?? 0)) {
+    return; // what was just chosen; a state that left the server before it knew would undo it
   }
   for (const input of box.querySelectorAll("input")) {
     input.checked = input.value === String(chosen);
