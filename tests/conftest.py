@@ -14,13 +14,6 @@ from unblur.runtime.model.choose_variant import Choice, TimedCandidate, candidat
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Training first. torch's data loader forks; in one whole run in three it ended in a segmentation fault in a
-    process that OpenVINO, TensorRT and the rest had run in before, never in a fresh one.
-    """
-    items.sort(key=lambda item: "tests/train/" not in item.path.as_posix())
-
-
 FIXED_MS = {
     **{("int8", "tensorrt"): 1.0, ("fp16", "tensorrt"): 2.0, ("fp32", "tensorrt"): 3.0},
     **{("fp32", "cpu"): 10.0, ("fp16", "cpu"): 15.0, ("int8", "cpu"): 20.0},

@@ -6,6 +6,7 @@
 A whole frame is converted, padded, restored, cropped and rounded in one graph, so that nothing but uint8 is copied.
 """
 
+import functools
 import time
 from pathlib import Path
 from types import TracebackType
@@ -50,8 +51,7 @@ class OpenVinoRunner:
             self._spec, self._precision = file.spec, file.precision
         if not _is_plain(self._spec):
             raise SpecMismatch(f"{path} does not take RGB in [0, 1]; run it with --device cpu")
-        self._core = openvino.Core()
-        self._arithmetic = "f32" if exact else _arithmetic(self._core)
+        self._arithmetic = "f32" if exact else _arithmetic()
         self._config: dict[str, str | int] = {
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_PRECISION_HINT": self._arithmetic,
@@ -130,11 +130,11 @@ class OpenVinoRunner:
     def _read(self) -> openvino.Model:
         if not self._is_open:
             raise ValueError("the runner is closed")
-        return self._core.read_model(self.path)
+        return _core().read_model(self.path)
 
     def _compile(self, model: openvino.Model) -> openvino.InferRequest:
         try:
-            return self._core.compile_model(model, _DEVICE, self._config).create_infer_request()
+            return _core().compile_model(model, _DEVICE, self._config).create_infer_request()
         except RuntimeError as error:
             raise DeviceError(f"OpenVINO cannot compile {self.path}: {_first_line(error)}") from error
 
@@ -156,8 +156,19 @@ def _is_plain(spec: ModelSpec) -> bool:
     return all(getattr(spec, name) == getattr(plain, name) for name in names)
 
 
-def _arithmetic(core: openvino.Core) -> str:
-    return "bf16" if "BF16" in core.get_property(_DEVICE, "OPTIMIZATION_CAPABILITIES") else "f32"
+@functools.cache
+def _core() -> openvino.Core:
+    """One for the process, which lives as long as it does.
+
+    The CPU plugin of OpenVINO (2026.4) gives the thread that loads it a stack for signals, and unmaps it where the
+    core is freed. After two cores freed in the order they were made, or one in another thread, the next signal that
+    has a handler (a child that ended, Ctrl-C) would be a segmentation fault.
+    """
+    return openvino.Core()
+
+
+def _arithmetic() -> str:
+    return "bf16" if "BF16" in _core().get_property(_DEVICE, "OPTIMIZATION_CAPABILITIES") else "f32"
 
 
 def _frames_from_batches(model: openvino.Model, multiple_of: int) -> openvino.Model:

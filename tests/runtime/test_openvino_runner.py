@@ -1,5 +1,7 @@
 """OpenVINO computes what ONNX Runtime does, from the memory of the caller, for batches and for whole frames."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +16,30 @@ from unblur.runtime.model.golden import golden_frame
 from unblur.runtime.model.onnx_runner import OnnxRunner
 from unblur.runtime.model.openvino_runner import OpenVinoRunner
 from unblur.runtime.runner import FrameRunner, TimedRunner
+
+TWO_RUNNERS_THEN_A_SIGNAL = """
+import gc, os, signal, sys
+from pathlib import Path
+import numpy as np
+from unblur.runtime.model.openvino_runner import OpenVinoRunner
+
+signal.signal(signal.SIGUSR1, lambda number, frame: print("heard"))
+runners = [OpenVinoRunner(Path(sys.argv[1])) for _ in range(2)]
+for runner in runners:
+    runner.infer(np.zeros((1, 3, 32, 48), np.float32))
+while runners:
+    runners.pop(0).close()
+    del runner
+    runner = None
+    gc.collect()
+os.kill(os.getpid(), signal.SIGUSR1)
+"""
+
+
+def test_a_signal_is_heard_after_runners_were_closed_in_their_order(make_onnx: Callable[..., Path]) -> None:
+    command = [sys.executable, "-c", TWO_RUNNERS_THEN_A_SIGNAL, str(make_onnx())]
+    finished = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (finished.returncode, finished.stdout) == (0, "heard\n"), finished.stderr
 
 
 @pytest.fixture

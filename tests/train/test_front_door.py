@@ -20,7 +20,6 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
         unblur.train.trian  # noqa: B018
 
 
-@pytest.mark.realtime  # by itself: started from a process that has loaded everything, it ended that process
 def test_importing_it_imports_nothing_heavy() -> None:
     program = "import sys, unblur.train; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
