@@ -12,7 +12,7 @@ DATA ?= ../shared/data
 # Of lprn-s and of lprn-n, on a CPU; on a GPU "15 8" with ARGS="--batch 64"
 WEIGHTS_MINUTES ?= 720 240
 ONLY ?=
-# Of `make fuzz`; in CI on Sundays 600 and 100
+# Of `make fuzz`; in CI on Sundays 600
 SECONDS ?= 60
 KILLS ?= 5
 TORCH := 2.13.0
