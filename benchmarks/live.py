@@ -130,7 +130,7 @@ def measure_latency(model: str, seconds: float) -> tuple[Figure, ...]:
     """All steps, no deadline, on a frame size for which they take two to ten frame times."""
     trace = Trace()
     with Deblurrer(model) as deblur:
-        size_hw = (360, 640)
+        size_hw = (720, 1280)
         _run(Ladder([deblur], size_hw), size_hw, seconds, LiveControls(), trace.add)
     latency, inference = summarise(trace.latency_ms), summarise(trace.elapsed_ms)
     overhead_percent = [100 * share for share in trace.overheads()]
@@ -148,7 +148,7 @@ def _p99(name: str, latency: Latency, asked: float | None = None) -> Figure:
 
 def measure_deadline(model: str, fallback: str, seconds: float, plot: Path | None) -> tuple[Figure, ...]:
     """The ladder of both; in the middle third the device runs at half its speed. Then the model alone."""
-    size_hw = (180, 320)
+    size_hw = (540, 960)
     with ExitStack() as stack:
         runners = [Throttled(stack.enter_context(open_runner(name))) for name in (fallback, model)]
         ladder = Ladder([Deblurrer(runner) for runner in runners], size_hw)
