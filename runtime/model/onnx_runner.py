@@ -10,7 +10,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from unblur.runtime.errors import DeviceError, SpecMismatch
+from unblur.runtime.errors import BadInput, DeviceError, SpecMismatch
 from unblur.runtime.frames import Batch, NetworkValues
 from unblur.runtime.model.inspect_onnx import inspect_onnx
 from unblur.runtime.model.onnx_session import ORT_ERRORS, OnnxDevice, first_line, open_session, session_options
@@ -185,7 +185,10 @@ def describe_onnx(path: Path, overrides: SpecOverrides = SpecOverrides()) -> tup
 def _describe(
     session: onnxruntime.InferenceSession, path: Path, overrides: SpecOverrides
 ) -> tuple[ModelSpec, Precision]:
-    metadata = session.get_modelmeta().custom_metadata_map
+    try:
+        metadata = session.get_modelmeta().custom_metadata_map
+    except UnicodeDecodeError as error:
+        raise BadInput(f"the metadata of {path} is not UTF-8 ({error}); export the file again") from error
     if SPEC_KEY in metadata:
         spec = ModelSpec.from_json(metadata[SPEC_KEY], where=str(path))
         return overrides.apply(spec), _read_precision(metadata, path)
