@@ -214,10 +214,15 @@ def _names_source(text: str) -> bool:
 
 def is_batch(request: RunRequest, sources: list[str]) -> bool:
     """Whether several files are restored one by one, unlike one file, or a folder that becomes one video."""
-    to_folder = not request.sinks or (len(request.sinks) == 1 and _names_folder(request.sinks[0]))
+    to_folder = _is_to_folder(request)
     if len(sources) > 1 and not to_folder:
         raise BadInput(f"{len(sources)} files need one folder as --sink, got {' and '.join(request.sinks)}")
     return len(sources) > 1 or (to_folder and not request.loop and not Path(sources[0]).is_file())
+
+
+def _is_to_folder(request: RunRequest) -> bool:
+    """Whether each file becomes one of its own, in a folder or beside its source."""
+    return not request.sinks or (len(request.sinks) == 1 and _names_folder(request.sinks[0]))
 
 
 def _names_folder(sink: str) -> bool:
@@ -259,8 +264,7 @@ def _run_file(request: RunRequest, existing: Existing, stop: threading.Event, *,
 
 def _check_for_cluster(request: RunRequest, sources: list[str]) -> None:
     """Raises BadInput unless it is files, each to a file of its own."""
-    is_folder = not request.sinks or (len(request.sinks) == 1 and _names_folder(request.sinks[0]))
-    if any(map(is_live, [*sources, *request.sinks])) or request.loop or not is_folder:
+    if any(map(is_live, [*sources, *request.sinks])) or request.loop or not _is_to_folder(request):
         raise BadInput("--ray is for files and folders; give one folder as --sink, or none, and no --loop")
 
 

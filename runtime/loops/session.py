@@ -38,7 +38,7 @@ class RunRequest:
     timeout_s: of a frame, see InferenceTimeout.
     gate: passes sharp frames on. reconnect: when to open it again. Both are for live sources.
     rate: frames per second of a folder of images. loop: begin a file or a folder again at its end. crf, quality,
-    keep_depth: see `Encoding` and `Decoding`. strength: see `FrameRestorer`.
+    keep_depth: see `Encoding` and `Decoding`. strength: see `Overlap`.
     """
 
     model: str | Path
