@@ -1,8 +1,9 @@
 """The preview as a web application: one static page and one WebSocket. Needs the extra [preview].
 
-To the page go pictures (see `preview.pictures`) as binary messages, and as JSON twice a second how the loop does.
-From the page come `{"drawn": true}` after each picture, `{"still": true}` for the last one at full size, and what
-`preview.controls` takes.
+To the page go pictures (see `PreviewEncoder`) as binary messages, and as JSON twice a second how the loop does.
+From the page come `{"drawn": true}` after each picture, `{"still": true}` for the last one at full size, and
+changes of controls (see `Panel`). Each change is answered by `{"taken": n}`, counted per connection: a state that
+the page received before may be older than what its user has just set.
 """
 
 import asyncio
@@ -132,6 +133,8 @@ class Preview:
         else:
             self._panel.set(name, value)
             self._viewers.put("state", json.dumps({"state": self._state()}))
+            viewer.changes += 1
+            viewer.put("taken", json.dumps({"taken": viewer.changes}))
 
     async def _tick(self) -> None:
         while True:

@@ -25,8 +25,8 @@ from unblur.runtime.machine.sensors import hottest_c
 MOST_VIEWERS = 8
 _IN_FLIGHT = 2  # one picture is drawn while the next is under way
 
-Kind = Literal["hello", "still", "sample", "state", "picture"]
-"""In the order in which they are sent."""
+Kind = Literal["hello", "still", "sample", "state", "taken", "picture"]
+"""In the order in which they are sent: a change is taken once no state from before it waits."""
 
 Message = bytes | str
 
@@ -40,6 +40,7 @@ class Viewer:
 
     def __init__(self) -> None:
         self.credit = _IN_FLIGHT
+        self.changes = 0
         self._waiting: dict[Kind, Message] = {}
         self._changed = asyncio.Event()
 

@@ -59,6 +59,7 @@ class Page:
     def __init__(self, socket: ClientConnection) -> None:
         self.socket = socket
         self.state: dict[str, Any] = {}
+        self.taken = 0  # changes that the server has taken in
         self.hello: dict[str, Any] = {}
 
     def set(self, **control: object) -> None:
@@ -89,7 +90,8 @@ class Page:
         return self.socket.close_code or 1006, self.socket.close_reason or ""
 
     def _remember(self, message: dict[str, Any]) -> None:
-        self.state = message["state"]
+        self.state = message.get("state", self.state)
+        self.taken = message.get("taken", self.taken)
         self.hello = message.get("hello", self.hello)
 
 

@@ -125,6 +125,16 @@ def test_controls_change_the_loop(url: str) -> None:
         watch_until(page, lambda: page.state["gate"])
 
 
+def test_a_change_is_taken_once_every_state_knows_it(url: str) -> None:
+    with watching(url) as page, watching(url) as other:
+        for change in range(1, 21):
+            page.set(strength=change / 20)
+            watch_until(page, lambda change=change: page.taken == change)  # type: ignore[misc]
+            assert page.state["strength"] == change / 20
+        watch_until(other, lambda: other.state["strength"] == 1)
+        assert other.taken == 0
+
+
 def test_the_precision_changes_between_two_frames(url: str) -> None:
     with watching(url) as page:
         assert (page.state["precision"], page.state["precisions"]) == ("fp32", ["fp32", "fp16", "int8"])

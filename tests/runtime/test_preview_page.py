@@ -1,5 +1,6 @@
 """The preview page in a real browser, Chromium: what a person sees and does."""
 
+import json
 import re
 import shutil
 from collections.abc import Iterator
@@ -7,7 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, WebSocketRoute, expect, sync_playwright
 from preview_host import preview_of
 
 CHROMIUM = shutil.which("chromium")
@@ -131,6 +132,40 @@ def test_controls_change_what_the_loop_does(page: Page) -> None:
     expect(page.locator("#rungs input")).to_have_count(1)
     expect(frame).to_contain_text("tiny")
     expect(page.get_by_role("radio", name="int8")).to_be_checked()
+
+
+def test_a_state_from_before_a_change_does_not_undo_it(browser: Browser, url: str) -> None:
+    """The server seems slow: for four messages it says what was so before, and that it has taken in nothing."""
+    stale, changed = list[str](), False
+
+    def delay(page_side: WebSocketRoute) -> None:
+        server = page_side.connect_to_server()
+
+        def to_server(message: str | bytes) -> None:
+            nonlocal changed
+            changed = changed or "gate" in str(message)
+            server.send(message)
+
+        def to_page(message: str | bytes) -> None:
+            if isinstance(message, bytes) or not changed or len(stale) == 4:
+                page_side.send(message)
+            elif "state" in (known := json.loads(message)):
+                known["state"]["gate"] = False
+                stale.append(json.dumps(known))
+                page_side.send(stale[-1])
+
+        page_side.on_message(to_server)
+        server.on_message(to_page)
+
+    with browser.new_page() as page:
+        page.route_web_socket("**/live", delay)
+        page.goto(url)
+        is_live(page)
+        gate = page.get_by_role("checkbox", name="Pass on")
+        gate.check()
+        while len(stale) < 4:
+            page.wait_for_timeout(100)
+            expect(gate).to_be_checked(timeout=1)
 
 
 def test_it_comes_back_with_the_server(browser: Browser, tiny_bundle: Path) -> None:

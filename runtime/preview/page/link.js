@@ -7,6 +7,8 @@ const FULL = 4000;
 export class Link {
   #socket = null;
   #failures = 0;
+  #changes = 0; // sent over this connection
+  #taken = 0; // how many of them the server has taken in
   #on;
 
   /** on: {state(name, text), text(object), picture({header, before, after})} */
@@ -15,11 +17,26 @@ export class Link {
     this.#open();
   }
 
-  /** Send one thing, as {drawn: true} or {highest_rung: 3}; forgotten while there is no connection. */
+  /** Send one thing, as {drawn: true}; forgotten while there is no connection. */
   send(message) {
-    if (this.#socket?.readyState === WebSocket.OPEN) {
+    if (this.#isOpen) {
       this.#socket.send(JSON.stringify(message));
     }
+  }
+
+  /** Send the new value of a control, as {highest_rung: 3}; forgotten while there is no connection. */
+  change(message) {
+    this.#changes += this.#isOpen ? 1 : 0;
+    this.send(message);
+  }
+
+  /** Whether the server knows every change; a state that arrives earlier may be older than one of them. */
+  get settled() {
+    return this.#taken === this.#changes;
+  }
+
+  get #isOpen() {
+    return this.#socket?.readyState === WebSocket.OPEN;
   }
 
   #open() {
@@ -29,18 +46,27 @@ export class Link {
     socket.binaryType = "arraybuffer";
     socket.onopen = () => {
       opened = true;
+      this.#changes = this.#taken = 0;
       this.#on.state("connected", "Connected");
     };
     socket.onmessage = ({ data }) => {
       this.#failures = 0;
       if (typeof data === "string") {
-        this.#on.text(JSON.parse(data));
+        this.#read(JSON.parse(data));
       } else {
         this.#on.picture(unpack(data));
       }
     };
     socket.onclose = ({ code, reason }) => this.#again(code === FULL ? reason : "", opened);
     this.#socket = socket;
+  }
+
+  #read(message) {
+    if ("taken" in message) {
+      this.#taken = message.taken;
+    } else {
+      this.#on.text(message);
+    }
   }
 
   async #again(reason, opened) {
@@ -65,7 +91,7 @@ async function isLocked() {
   }
 }
 
-/** The inverse of `encode` in preview/pictures.py. */
+/** The inverse of `encode` in preview/viewers.py. */
 function unpack(buffer) {
   const length = new DataView(buffer).getUint32(0);
   const header = JSON.parse(new TextDecoder().decode(new Uint8Array(buffer, 4, length)));

@@ -5,7 +5,6 @@ import { Link } from "./link.js";
 import { Picture } from "./picture.js";
 
 const STALE_MS = 3000;
-const HOLD_MS = 1000;
 const LENGTH = 240; // samples in a chart, as many as the server keeps
 // The three that matter first: what came, what was given up, what was too slow. Name -> what is shown, and its tooltip.
 const COUNTERS = {
@@ -98,7 +97,10 @@ function showText({ hello, state, sample }) {
   if (hello || sample) {
     charts.forEach(([chart]) => chart.draw());
   }
-  showControls(state);
+  rungNames = state.rungs.map(({ name }) => name);
+  if (link.settled) { // else the state may be from before a change and would undo it
+    showControls(state);
+  }
   showCounters(state);
   if (connected) {
     const stale = !frozen && performance.now() - lastPictureAt > STALE_MS && sample?.fps === 0;
@@ -141,7 +143,6 @@ function showCounters({ counters, histogram, device, viewers }) {
 }
 
 function showControls({ highest_rung, deadline_ms, gate, strength, precision, precisions, opening, error, rungs }) {
-  rungNames = rungs.map(({ name }) => name);
   const choices = rungs.map(({ name, ms, db }, index) => ({
     value: index + 1,
     text: name,
@@ -177,10 +178,7 @@ function offer(id, choices, chosen, message) {
       const label = document.createElement("label");
       const input = document.createElement("input");
       Object.assign(input, { type: "radio", name: id, value });
-      input.addEventListener("change", () => {
-        box.heldUntil = performance.now() + HOLD_MS;
-        link.send(message(value));
-      });
+      input.addEventListener("change", () => link.change(message(value)));
       const face = document.createElement("span");
       const small = document.createElement("small");
       small.textContent = note ?? "";
@@ -188,9 +186,6 @@ function offer(id, choices, chosen, message) {
       label.append(input, face);
       return label;
     }));
-  }
-  if (performance.now() < (box.heldUntil ?? 0)) {
-    return; // what was just chosen; a state that left the server before it knew would undo it
   }
   for (const input of box.querySelectorAll("input")) {
     input.checked = input.value === String(chosen);
@@ -217,17 +212,17 @@ at("timed").addEventListener("change", () => {
   sendDeadline();
 });
 at("deadline").addEventListener("change", sendDeadline);
-at("gate").addEventListener("change", () => link.send({ gate: at("gate").checked }));
+at("gate").addEventListener("change", () => link.change({ gate: at("gate").checked }));
 at("strength").addEventListener("input", () => {
   at("share").value = `${Math.round(at("strength").value * 100)} %`;
-  link.send({ strength: at("strength").valueAsNumber });
+  link.change({ strength: at("strength").valueAsNumber });
 });
 
 function sendDeadline() {
   if (!at("timed").checked) {
-    link.send({ deadline_ms: null });
+    link.change({ deadline_ms: null });
   } else if (at("deadline").checkValidity()) {
-    link.send({ deadline_ms: at("deadline").valueAsNumber });
+    link.change({ deadline_ms: at("deadline").valueAsNumber });
   }
 }
 
