@@ -2,7 +2,8 @@
 
 The camera follows a smooth random path with some rotation and zoom; objects in front of the scene move on paths of
 their own. Each pose of the exposure is a similarity of the image plane; the warped images are averaged in linear
-light. The sharp partner is the middle of the exposure.
+light. The sharp partner lies where the camera was on average: with changing speed the middle of the exposure is
+pixels away from there, and no network can know that shift (Köhler et al. 2012 align before they compare).
 """
 
 from dataclasses import dataclass
@@ -33,7 +34,7 @@ _EDGE_PX = 0.7  # softness of an object's outline
 class Motion:
     """What the image plane does during an exposure.
 
-    path: (poses, 2) pixels, x and y, zero at the middle pose. rotation_deg, zoom: from the first pose to the last.
+    path: (poses, 2) pixels, x and y, from the sharp partner. rotation_deg, zoom: from the first pose to the last.
     centre: of rotation and zoom, x and y in pixels.
     """
 
@@ -50,7 +51,7 @@ def random_length_px(rng: np.random.Generator) -> float:
 
 
 def random_path(rng: np.random.Generator, length_px: float, poses: int) -> Path2D:
-    """A smooth random walk of the direction with changing speed and rare jolts, `length_px` on its longer side."""
+    """A smooth random walk with changing speed and rare jolts, `length_px` on its longer side; its mean is zero."""
     wander = rng.choice(_WANDER)
     angle = rng.uniform(0, 2 * np.pi)
     direction = np.array([np.cos(angle), np.sin(angle)])
@@ -63,7 +64,7 @@ def random_path(rng: np.random.Generator, length_px: float, poses: int) -> Path2
         direction /= max(float(np.hypot(*direction)), 1e-6)
         step[:] = pace * direction
     path = np.cumsum(steps, axis=0)
-    path -= path[poses // 2]
+    path -= path.mean(axis=0)
     extent = float(np.ptp(path, axis=0).max())
     return np.asarray(path * (length_px / max(extent, 1e-6)))
 
