@@ -20,6 +20,7 @@ from unblur.runtime.files import atomic_file
 from unblur.runtime.spec import SPEC_KEY, ModelSpec
 from unblur.runtime.strict_json import from_json, parse_json
 from unblur.train.networks import PRESETS, DeblurringNetwork, network_from_spec
+from unblur.train.networks.blocks import ResidualBlock, start_at_zero
 from unblur.train.recipe import Recipe
 
 _RECIPE_KEY = "unblur.recipe"
@@ -69,6 +70,32 @@ def load_checkpoint(path: Path, *, steps: int | None = None) -> DeblurringNetwor
     network.load_state_dict(dict(tensors))
     network.training_data, network.licence = recorded.training_data, recorded.licence
     return network.eval()
+
+
+def read_checkpoint_spec(path: Path) -> ModelSpec:
+    """The spec in the header of a checkpoint; BadInput or SpecMismatch as `load_checkpoint`."""
+    return _spec(_read(path)[1], path)
+
+
+def start_from(network: DeblurringNetwork, path: Path) -> None:
+    """Give a network the weights of a checkpoint, and note what these were trained on.
+
+    It may have more residual blocks than the checkpoint: those begin as the identity, so that it computes the same
+    (Net2DeeperNet, Chen et al. 2016). Raises BadInput or SpecMismatch as `load_checkpoint`.
+    """
+    tensors, metadata = _read(path)
+    recorded = _spec(metadata, path)
+    added = [
+        (name, block)
+        for name, block in network.named_modules()
+        if isinstance(block, ResidualBlock) and f"{name}.second.weight" not in tensors
+    ]
+    for name, block in added:
+        start_at_zero(block.second)
+        tensors |= {f"{name}.{part}": tensor for part, tensor in block.state_dict().items()}
+    _check_fits(network, tensors, path)
+    network.load_state_dict(tensors)
+    network.training_data, network.licence = recorded.training_data, recorded.licence
 
 
 def shipped_checkpoint(preset: str) -> Path:

@@ -14,6 +14,7 @@ from unblur.train.checkpoint import (
     resolve_checkpoint,
     save_checkpoint,
     shipped_checkpoint,
+    start_from,
 )
 from unblur.train.networks import build_network
 from unblur.train.recipe import Recipe
@@ -34,6 +35,30 @@ def test_a_checkpoint_rebuilds_its_network(checkpoint: Path) -> None:
     assert network.spec.training_data == ("gopro",)
     assert not network.training
     assert load_checkpoint(checkpoint, steps=2).spec.steps == 2
+
+
+def test_training_starts_from_weights(checkpoint: Path) -> None:
+    trained, network = load_checkpoint(checkpoint), build_network("lprn-n", **NARROW_U)
+    start_from(network, checkpoint)
+    images = torch.rand(1, 3, 32, 48)
+    torch.testing.assert_close(network(images), trained(images), rtol=0, atol=0)
+    assert network.spec.training_data == ("gopro",)
+
+
+def test_residual_blocks_that_are_new_change_nothing_and_learn(checkpoint: Path) -> None:
+    trained = load_checkpoint(checkpoint)
+    network = build_network("lprn-n", **{**NARROW_U, "blocks": "2,3,2"})
+    start_from(network, checkpoint)
+    images = torch.rand(1, 3, 32, 48)
+    restored = network(images)
+    torch.testing.assert_close(restored, trained(images), rtol=0, atol=0)
+    restored.square().mean().backward()
+    assert network.get_parameter("body.encoder.1.2.second.weight").grad.abs().max() > 0
+
+
+def test_training_does_not_start_from_a_wider_network(checkpoint: Path) -> None:
+    with pytest.raises(SpecMismatch, match="does not fit preset 'lprn-n'"):
+        start_from(build_network("lprn-n", width="8,16", blocks="1,1,1"), checkpoint)
 
 
 @pytest.mark.parametrize("kept", [0, 7, 100, 5000])

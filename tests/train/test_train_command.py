@@ -4,11 +4,15 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from typer.testing import CliRunner, Result
 
+from tests.fakes.small_networks import NARROW_U, small_network
 from unblur.runtime.cli.main import app
 from unblur.runtime.errors import BadInput
 from unblur.train import networks
+from unblur.train.checkpoint import load_checkpoint, save_checkpoint
+from unblur.train.recipe import Recipe
 
 
 def unblur_train(*arguments: str) -> Result:
@@ -44,6 +48,10 @@ def test_list_is_one_json_document(monkeypatch: pytest.MonkeyPatch) -> None:
         (["lprn-n", "--content", "perceptual", "-o", "r", "--iterations", "1"], "needs the weights of VGG19"),
         (["lprn-n", "--vgg", "v", "-o", "r", "--iterations", "1"], "--vgg is given but the loss is not perceptual"),
         (["lprn-n", "--adversarial", "vanilla", "-o", "r", "--iterations", "1"], "lprn-n has no discriminator"),
+        (["lprn-n", "--weights", "lprn-s", "-o", "r", "--minutes", "1"], "weights of lprn-s, expected lprn-n"),
+        (["lprn-n", "--weights", "a.safetensors", "-o", "r", "--minutes", "1"], "a.safetensors does not exist"),
+        (["lprn-n", "--weights", "lprn-n", "--set", "width=8", "-o", "r", "--minutes", "1"], "numbers of blocks"),
+        (["lprn-n", "--weights", "w", "--qat", "t", "-o", "r", "--iterations", "1"], "leave --weights out"),
         ([], "needs a preset and a folder"),
     ],
 )
@@ -56,3 +64,16 @@ def test_bad_arguments_are_one_line(
     assert message in str(result.exception)
     assert "\n" not in str(result.exception)
     assert not (tmp_path / "run").exists()
+
+
+def test_training_starts_from_weights_with_the_options_that_they_have(stills_folder: Path, tmp_path: Path) -> None:
+    start = tmp_path / "start.safetensors"
+    save_checkpoint(start, small_network("lprn-n", **NARROW_U), Recipe(), ("gopro",))
+    run = tmp_path / "run"
+    arguments = ("--stills", stills_folder, "--crop", 32, "--batch", 1, "--learning-rate", 0, "--iterations", 1)
+    done = unblur_train("lprn-n", "--weights", str(start), *map(str, arguments), "-o", str(run))
+    assert done.exit_code == 0, done.exception
+    before, after = (load_checkpoint(path) for path in (start, run / "lprn-n.safetensors"))
+    for name, tensor in before.state_dict().items():
+        assert torch.equal(tensor, after.state_dict()[name]), name
+    assert after.spec.training_data == ("gopro", stills_folder.name)

@@ -15,6 +15,7 @@ from unblur.runtime.console import log_on_stderr, print_json, progress, stages_o
 from unblur.runtime.errors import BadInput
 from unblur.runtime.spec import OptionValue
 from unblur.train import networks
+from unblur.train.checkpoint import read_checkpoint_spec, resolve_checkpoint, start_from
 from unblur.train.data import HoldOut, TrainingData, open_training_data
 from unblur.train.loop import Length, Schedule
 from unblur.train.loop import train as run_training
@@ -33,6 +34,9 @@ def train(
     data: Annotated[Folders, typer.Option(help="Folder of blurred/sharp pairs (GoPro, ...); repeatable.")] = None,
     stills: Annotated[Folders, typer.Option(help="Folder of sharp images to blur; repeatable.")] = None,
     clips: Annotated[Folders, typer.Option(help="Folder of clips, averaged if 100 frames/s or more.")] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="Start from these weights: a checkpoint, or a preset that ships.")
+    ] = None,
     output: Annotated[Path | None, output_option("Folder of the run.")] = None,
     minutes: Annotated[float | None, typer.Option(min=0.01, help="Train for this long.")] = None,
     iterations: Annotated[int | None, typer.Option(min=1, help="Train for this many iterations.")] = None,
@@ -83,13 +87,15 @@ def train(
     if not system or output is None:
         raise BadInput("unblur train needs a preset and a folder for the run: unblur train lprn-s ... -o RUN")
     named = {"steps": steps, "attention": attention, "pooling": pooling}
+    if qat is not None and weights is not None:
+        raise BadInput("--qat tunes the weights named first, unblur train WEIGHTS --qat TABLE; leave --weights out")
     tuned = None if qat is None else _to_tune(system, qat, options or (), **named)
     preset = system if tuned is None else tuned.spec.preset
     recipe = _recipe(
         preset, content, adversarial, tune=tuned is not None,
         crop=crop, batch=batch, learning_rate=learning_rate, cooldown_share=cooldown, seed=seed,
     )  # fmt: skip
-    network = tuned or _network(system, recipe.seed, options or (), **named)
+    network = tuned or _network(system, recipe.seed, weights, options or (), **named)
     discriminator = _discriminator(preset, recipe)
     perceptual = _perceptual(recipe, vgg)
     length = length_of(minutes, iterations, full_iterations(preset, recipe.batch) if full else None)
@@ -102,7 +108,7 @@ def train(
         def show(report: Report) -> None:
             bar.update(task, completed=round(1000 * report.share_done), note=_note(report))
 
-        weights = run_training(
+        trained = run_training(
             network,
             recipe,
             training_data,
@@ -117,9 +123,9 @@ def train(
             on_report=show,
         )
     if json:
-        print_json({"weights": str(weights), "run": str(output)})
+        print_json({"weights": str(trained), "run": str(output)})
     else:
-        stderr.print(f"wrote {weights}")
+        stderr.print(f"wrote {trained}")
 
 
 def _recipe(
@@ -137,14 +143,31 @@ def _recipe(
     return recipe if adversarial is None else recipe.with_adversarial(adversarial)
 
 
-def _network(preset: str, seed: int, assignments: Sequence[str], **named: OptionValue | None) -> DeblurringNetwork:
+def _network(
+    preset: str, seed: int, weights: str | None, assignments: Sequence[str], **named: OptionValue | None
+) -> DeblurringNetwork:
+    """Untrained, or with the weights of a checkpoint and its options; those given replace them."""
     given = {name: value for name, value in named.items() if value is not None}
     options = {**parse_options(preset, assignments), **given}
+    start = None if weights is None else resolve_checkpoint(weights)
+    if start is not None:
+        options = {**_options_of(start, preset), **options}
     torch.manual_seed(seed)
     try:
-        return build_network(preset, **options)
+        network = build_network(preset, **options)
     except ValueError as error:
         raise BadInput(str(error)) from error
+    if start is not None:
+        start_from(network, start)
+    return network
+
+
+def _options_of(checkpoint: Path, preset: str) -> Mapping[str, OptionValue]:
+    """Those of the network that a checkpoint holds; BadInput if it is of another preset."""
+    spec = read_checkpoint_spec(checkpoint)
+    if spec.preset != preset:
+        raise BadInput(f"{checkpoint} holds weights of {spec.preset}, expected {preset}")
+    return {**spec.options, "steps": spec.steps} if find_preset(preset).network.recursive else spec.options
 
 
 def _to_tune(
