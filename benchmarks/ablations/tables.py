@@ -57,7 +57,7 @@ def _gans(name: str, preset: str, psnr_db: str, ssim: str) -> Row:
 
 
 def _edge(name: str, seed: int = 0, psnr_db: str = "", **options: OptionValue) -> Row:
-    return Row(name, "lprn-s", options, published=Published(psnr_db), seed=seed)
+    return Row(name, "lprn-n", options, published=Published(psnr_db), seed=seed)
 
 
 TABLES: Mapping[str, Table] = {
@@ -73,6 +73,7 @@ TABLES: Mapping[str, Table] = {
             _edge("channel and spatial attention", attention="both", psnr_db="30.21"),
             _edge("channel and spatial attention, another seed", 1, attention="both", psnr_db="30.21"),
             _edge("no attention, 2 steps", attention="none", steps=2),
+            _edge("no attention, 1 step, wider: no more GFLOP than 2 steps", attention="none", width="24,48,64,96"),
             _edge("no attention, 3 steps", attention="none", steps=3),
         ),
     ),
