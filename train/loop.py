@@ -184,7 +184,7 @@ def train(
         with in_float32(network.image_layers, accelerator.device.type):
             supervised = SupervisedNetwork(network, content, bf16=bf16)
             trainer = _discriminator_trainer(discriminator, recipe, accelerator, state)
-            frames = validation_frames(data, recipe, VALIDATION_CROP)
+            frames = validation_frames(data, VALIDATION_CROP)
             log = Log(run, on_report) if accelerator.is_main_process else None
             _loop(supervised, ema, recipe, pool, length, run, accelerator, trainer, frames, log, schedule, state)
 

@@ -83,7 +83,7 @@ class Ablation:
 
     def blurred(self) -> Quality:
         """The held-out pairs before any network."""
-        pairs = validation_frames(self.data, Recipe(**self.budget.overrides), VALIDATION_CROP)
+        pairs = validation_frames(self.data, VALIDATION_CROP)
         scores = [(psnr_db(blurred, sharp), ssim(blurred, sharp)) for blurred, sharp in pairs]
         return Quality(*map(float, np.mean(scores, axis=0)))
 

@@ -78,7 +78,7 @@ def test_held_out_pairs_are_validated_on_and_not_trained_on(pairs_folder: Path) 
     data = opened(pairs_folder)
     assert [pair.name for pair in data.held_out] == ["2"]
     assert len(data.pairs) == 2
-    [(blurred, sharp)] = validation_frames(data, RECIPE, crop=64)
+    [(blurred, sharp)] = validation_frames(data, crop=64)
     assert blurred.shape == sharp.shape == (64, 64, 3)
 
 
@@ -110,7 +110,7 @@ def test_pairs_are_held_out_by_number_and_by_name_and_stills_too(pairs_folder: P
     assert [pair.name for pair in data.pairs] == ["1"]
     assert [pair.name for pair in data.held_out] == ["0", "2"]
     assert [path.name for path in data.stills + data.held_out_stills] == ["a.png", "b.png"]
-    assert len(validation_frames(data, RECIPE, crop=64)) == 3
+    assert len(validation_frames(data, crop=64)) == 3
     with pytest.raises(BadInput, match="all 2 stills would be held out; lower --hold-out-stills"):
         open_training_data(stills=[stills_folder], hold_out=HoldOut(stills=2))
 

@@ -107,7 +107,7 @@ def _unet(*, msrm: bool, dffm: bool) -> Preset:
 PRESETS: Mapping[str, Preset] = {
     "lprn": Preset("lprn", LPRN, {"width": 64, "blocks": 4, "steps": 6}, _LPRN_SOURCE),
     "lprn-n": _edge(width="16,32,48,64", blocks="1,1,2,3,1,1,1"),
-    "lprn-s": _edge(width="32,64,96,128", blocks="2,2,2,4,2,2,3"),
+    "lprn-s": _edge(width="32,64,96,128", blocks="3,2,2,4,2,2,4"),
     "srn": _srn("SR-EDRB3"),
     "srn-edrb2": _srn("SR-EDRB2", blocks=2),
     "srn-edrb1": _srn("SR-EDRB1", blocks=1),
