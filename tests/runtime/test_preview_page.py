@@ -117,6 +117,34 @@ def test_freeze_holds_one_frame_to_look_at_closely(page: Page) -> None:
     wait_for_frame_after(page, held)
 
 
+def test_it_is_frozen_once_the_frame_to_look_at_is_there(browser: Browser, url: str) -> None:
+    kept = list[tuple[WebSocketRoute, bytes]]()
+
+    def keep_stills(page_side: WebSocketRoute) -> None:
+        server = page_side.connect_to_server()
+
+        def to_page(message: str | bytes) -> None:
+            if isinstance(message, bytes) and b'"still": true' in message[:300]:
+                kept.append((page_side, message))
+            else:
+                page_side.send(message)
+
+        page_side.on_message(server.send)
+        server.on_message(to_page)
+
+    with browser.new_page() as page:
+        page.route_web_socket("**/live", keep_stills)
+        page.goto(url)
+        is_live(page)
+        page.get_by_role("button", name="Freeze").click()
+        page.wait_for_timeout(1200)  # two samples long
+        assert page.locator("#link").text_content() == "Live"
+        [(page_side, still)] = kept
+        page_side.send(still)
+        expect(page.locator("#link")).to_have_text("Frozen")
+        assert f'"index": {index(page)},'.encode() in still[:300]
+
+
 def test_controls_change_what_the_loop_does(page: Page) -> None:
     frame = page.locator("#frame")
     expect(frame).to_contain_text("2 steps")

@@ -27,6 +27,7 @@ const picture = new Picture({
 });
 const charts = makeCharts();
 let frozen = false;
+let held = false; // frozen, and the frame to look at is on the screen
 let owed = 0; // pictures that came while frozen, to be acknowledged afterwards
 let lastPictureAt = -Infinity;
 let connected = false;
@@ -78,6 +79,9 @@ async function showPicture(message) {
   at("frame").dataset.index = index;
   if (!message.header.still) {
     link.send({ drawn: true });
+  } else if (frozen) {
+    held = true;
+    setStatus("frozen", "Frozen");
   }
 }
 
@@ -104,7 +108,7 @@ function showText({ hello, state, sample }) {
   showCounters(state);
   if (connected) {
     const stale = !frozen && performance.now() - lastPictureAt > STALE_MS && sample?.fps === 0;
-    setStatus(stale ? "stale" : frozen ? "frozen" : "live", stale ? "No frames" : frozen ? "Frozen" : "Live");
+    setStatus(stale ? "stale" : held ? "frozen" : "live", stale ? "No frames" : held ? "Frozen" : "Live");
   }
 }
 
@@ -194,6 +198,7 @@ function offer(id, choices, chosen, message) {
 
 at("freeze").addEventListener("click", () => {
   frozen = !frozen;
+  held = false;
   at("freeze").setAttribute("aria-pressed", frozen);
   if (frozen) {
     link.send({ still: true });

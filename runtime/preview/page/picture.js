@@ -9,6 +9,8 @@ export class Picture {
   #canvas;
   #handle;
   #pair = null; // {before, after}: ImageBitmaps of the same size
+  #asked = 0; // pairs that were to be shown
+  #shown = 0; // the latest of them that was
   #share = 0.5; // of the stage that lies left of the line
   #zoom = 1; // 1 fits the stage
   #centre = { x: 0.5, y: 0.5 }; // what of the picture is in the middle of the stage
@@ -28,9 +30,14 @@ export class Picture {
     this.#moveLine(this.#share);
   }
 
-  /** Show a pair of JPEGs; resolves once it is on the screen, so not while the tab is hidden. */
+  /** Show a pair of JPEGs; resolves once it, or a later pair, is on the screen, so not while the tab is hidden. */
   async show({ header, before, after }) {
+    const number = ++this.#asked;
     const [left, right] = await Promise.all([createImageBitmap(before), createImageBitmap(after)]);
+    if (number < this.#shown) {
+      return; // a later one was decoded sooner
+    }
+    this.#shown = number;
     this.#pair?.before.close();
     this.#pair?.after.close();
     this.#pair = { before: left, after: right };
