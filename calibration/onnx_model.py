@@ -171,6 +171,12 @@ def read_proto(path: Path) -> ModelProto:
         raise BadInput(f"{path} is damaged or not an ONNX file: {' '.join(str(error).split())}") from error
     if not proto.graph.node:
         raise BadInput(f"{path} is empty or not an ONNX file: it holds no nodes")
+    for node in proto.graph.node:
+        # protobuf gives bytes for what is not UTF-8
+        if not all(
+            isinstance(text, str) for text in (node.op_type, node.domain, node.name, *node.input, *node.output)
+        ):
+            raise BadInput(f"{path} is damaged: a name in it is not UTF-8")
     for tensor in proto.graph.initializer:
         expected = _byte_count(tensor)
         if expected is not None and len(tensor.raw_data) < expected:

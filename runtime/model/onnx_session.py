@@ -87,10 +87,13 @@ def open_session(
         if cache is not None:
             asked |= {"trt_engine_cache_enable": True, "trt_engine_cache_path": str(cache)}
         providers = [(provider, asked), PROVIDERS["cuda"]]
+    fallback = {"enable_fallback": 0} if device == "cpu" else {}  # to the CPU again, and told on stdout
     try:
-        session = onnxruntime.InferenceSession(path, options, providers=providers)
+        session = onnxruntime.InferenceSession(path, options, providers=providers, **fallback)
     except ORT_ERRORS as error:
         raise BadInput(f"{path} is damaged or not an ONNX file that runs here: {first_line(error)}") from error
+    except UnicodeDecodeError as error:  # of what ONNX Runtime says about a name that is not UTF-8
+        raise BadInput(f"{path} is damaged: a name in it is not UTF-8") from error
     if provider not in session.get_providers():  # it falls back to the CPU without an error
         raise DeviceError(f"{provider} could not be started; check the driver and the CUDA libraries")
     return session

@@ -35,6 +35,14 @@ def test_a_truncated_file_is_refused(fp32_file: Path) -> None:
         read_onnx(fp32_file)
 
 
+def test_a_name_that_is_not_utf8_is_refused(fp32_file: Path) -> None:
+    assert b"Conv" in fp32_file.read_bytes()
+    fp32_file.write_bytes(fp32_file.read_bytes().replace(b"Conv", b"C\x80nv"))
+    for read in (read_onnx, OnnxRunner):
+        with pytest.raises(BadInput, match="is damaged: a name in it is not UTF-8"):
+            read(fp32_file)
+
+
 def test_an_empty_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "empty.onnx").touch()
     with pytest.raises(BadInput, match="holds no nodes"):

@@ -159,10 +159,16 @@ def _checkpoint_seeds(place: Place) -> Seeds:
     return [json.dumps({name: json.loads(text) for name, text in texts.items()}).encode()]
 
 
+def _as_utf8(text: str) -> str:
+    """What safetensors can write of it: lone surrogates become question marks."""
+    return text.encode("utf-8", "replace").decode()
+
+
 def _attack_checkpoint(place: Place, data: bytes) -> None:
     texts = json.loads(data) if data.count(b"[") < 1000 else {SPEC_KEY: data.decode()}
     named = texts.items() if isinstance(texts, dict) else ()
     header = {name: value if isinstance(value, str) else json.dumps(value) for name, value in named}
+    header = {_as_utf8(name): _as_utf8(value) for name, value in header.items()}
     path = place.folder / "attack.safetensors"
     save_file({"ema.head.weight": torch.zeros(1)}, path, header)
     refuse(lambda: load_checkpoint(path))

@@ -178,7 +178,9 @@ def test_a_gpu_that_onnx_runtime_cannot_start(
 
 
 def _on_the_cpu(session: type[onnxruntime.InferenceSession]) -> Callable[..., onnxruntime.InferenceSession]:
-    return lambda path, options, providers: session(path, options, providers=["CPUExecutionProvider"])
+    return lambda path, options, providers, **other: session(
+        path, options, providers=["CPUExecutionProvider"], **other
+    )
 
 
 def test_deblurrer_hands_whole_frames_to_the_engine_and_tiles_the_rest(
