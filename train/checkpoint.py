@@ -72,19 +72,13 @@ def load_checkpoint(path: Path, *, steps: int | None = None) -> DeblurringNetwor
     return network.eval()
 
 
-def read_checkpoint_spec(path: Path) -> ModelSpec:
-    """The spec in the header of a checkpoint; BadInput or SpecMismatch as `load_checkpoint`."""
-    return _spec(_read(path)[1], path)
+def start_from(network: DeblurringNetwork, trained: DeblurringNetwork, path: Path) -> None:
+    """Give a network the weights of one that was loaded from `path`, and note what these were trained on.
 
-
-def start_from(network: DeblurringNetwork, path: Path) -> None:
-    """Give a network the weights of a checkpoint, and note what these were trained on.
-
-    It may have more residual blocks than the checkpoint: those begin as the identity, so that it computes the same
-    (Net2DeeperNet, Chen et al. 2016). Raises BadInput or SpecMismatch as `load_checkpoint`.
+    It may have more residual blocks than that: those begin as the identity, so that it computes the same
+    (Net2DeeperNet, Chen et al. 2016). Raises SpecMismatch if they differ otherwise.
     """
-    tensors, metadata = _read(path)
-    recorded = _spec(metadata, path)
+    tensors = trained.state_dict()
     added = [
         (name, block)
         for name, block in network.named_modules()
@@ -95,7 +89,7 @@ def start_from(network: DeblurringNetwork, path: Path) -> None:
         tensors |= {f"{name}.{part}": tensor for part, tensor in block.state_dict().items()}
     _check_fits(network, tensors, path)
     network.load_state_dict(tensors)
-    network.training_data, network.licence = recorded.training_data, recorded.licence
+    network.training_data, network.licence = trained.training_data, trained.licence
 
 
 def shipped_checkpoint(preset: str) -> Path:

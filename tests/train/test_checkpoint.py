@@ -39,7 +39,7 @@ def test_a_checkpoint_rebuilds_its_network(checkpoint: Path) -> None:
 
 def test_training_starts_from_weights(checkpoint: Path) -> None:
     trained, network = load_checkpoint(checkpoint), build_network("lprn-n", **NARROW_U)
-    start_from(network, checkpoint)
+    start_from(network, trained, checkpoint)
     images = torch.rand(1, 3, 32, 48)
     torch.testing.assert_close(network(images), trained(images), rtol=0, atol=0)
     assert network.spec.training_data == ("gopro",)
@@ -48,7 +48,7 @@ def test_training_starts_from_weights(checkpoint: Path) -> None:
 def test_residual_blocks_that_are_new_change_nothing_and_learn(checkpoint: Path) -> None:
     trained = load_checkpoint(checkpoint)
     network = build_network("lprn-n", **{**NARROW_U, "blocks": "2,3,2"})
-    start_from(network, checkpoint)
+    start_from(network, trained, checkpoint)
     images = torch.rand(1, 3, 32, 48)
     restored = network(images)
     torch.testing.assert_close(restored, trained(images), rtol=0, atol=0)
@@ -57,8 +57,9 @@ def test_residual_blocks_that_are_new_change_nothing_and_learn(checkpoint: Path)
 
 
 def test_training_does_not_start_from_a_wider_network(checkpoint: Path) -> None:
+    wider = build_network("lprn-n", width="8,16", blocks="1,1,1")
     with pytest.raises(SpecMismatch, match="does not fit preset 'lprn-n'"):
-        start_from(build_network("lprn-n", width="8,16", blocks="1,1,1"), checkpoint)
+        start_from(wider, load_checkpoint(checkpoint), checkpoint)
 
 
 @pytest.mark.parametrize("kept", [0, 7, 100, 5000])

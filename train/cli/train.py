@@ -15,7 +15,7 @@ from unblur.runtime.console import log_on_stderr, print_json, progress, stages_o
 from unblur.runtime.errors import BadInput
 from unblur.runtime.spec import OptionValue
 from unblur.train import networks
-from unblur.train.checkpoint import read_checkpoint_spec, resolve_checkpoint, start_from
+from unblur.train.checkpoint import load_checkpoint, resolve_checkpoint, start_from
 from unblur.train.data import HoldOut, TrainingData, open_training_data
 from unblur.train.loop import Length, Schedule
 from unblur.train.loop import train as run_training
@@ -149,25 +149,24 @@ def _network(
     """Untrained, or with the weights of a checkpoint and its options; those given replace them."""
     given = {name: value for name, value in named.items() if value is not None}
     options = {**parse_options(preset, assignments), **given}
-    start = None if weights is None else resolve_checkpoint(weights)
-    if start is not None:
-        options = {**_options_of(start, preset), **options}
-    torch.manual_seed(seed)
-    try:
-        network = build_network(preset, **options)
-    except ValueError as error:
-        raise BadInput(str(error)) from error
-    if start is not None:
-        start_from(network, start)
+    if weights is None:
+        return _untrained(preset, seed, options)
+    path = resolve_checkpoint(weights)
+    trained = load_checkpoint(path)
+    if trained.spec.preset != preset:
+        raise BadInput(f"{path} holds weights of {trained.spec.preset}, expected {preset}")
+    steps = {"steps": trained.steps} if trained.recursive else {}
+    network = _untrained(preset, seed, {**trained.spec.options, **steps, **options})
+    start_from(network, trained, path)
     return network
 
 
-def _options_of(checkpoint: Path, preset: str) -> Mapping[str, OptionValue]:
-    """Those of the network that a checkpoint holds; BadInput if it is of another preset."""
-    spec = read_checkpoint_spec(checkpoint)
-    if spec.preset != preset:
-        raise BadInput(f"{checkpoint} holds weights of {spec.preset}, expected {preset}")
-    return {**spec.options, "steps": spec.steps} if find_preset(preset).network.recursive else spec.options
+def _untrained(preset: str, seed: int, options: Mapping[str, OptionValue]) -> DeblurringNetwork:
+    torch.manual_seed(seed)
+    try:
+        return build_network(preset, **options)
+    except ValueError as error:
+        raise BadInput(str(error)) from error
 
 
 def _to_tune(
